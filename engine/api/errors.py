@@ -1,0 +1,38 @@
+"""The user's mistakes and the world's: each becomes one sentence on the terminal and exit code 2.
+
+The text of every error is one sentence or two for a reader who knows nothing of the code:
+what is wrong, where (file, tensor, rule), and what to do. No traceback is shown for them.
+Anything that is not a `UserError` is a defect of ours.
+"""
+
+
+class UserError(Exception):
+    """Something the user can mend; `str(error)` is shown as it is."""
+
+
+class CheckpointError(UserError):
+    """A source model that cannot be opened or read."""
+
+
+class TokenizerError(UserError):
+    """A tokenizer that is missing, unreadable or of an unknown kind."""
+
+
+class RecipeError(UserError):
+    """A recipe or preset that does not say what can be done."""
+
+
+class ExportError(UserError):
+    """A model that the chosen container cannot hold."""
+
+
+class OutputError(UserError):
+    """An output that cannot be written: no room, no permission, the input itself."""
+
+
+class EvaluationError(UserError):
+    """A measurement that cannot be made: no text, too short, no tokenizer."""
+
+
+class JobError(UserError):
+    """A job that is unknown, still running, or no longer fits its sources."""

@@ -1,0 +1,57 @@
+"""The catalogue of formats and methods: names and sizes, without the code that encodes.
+
+Sizes are those of ggml's block types: `block_values` weights of one row share `block_bytes` bytes
+(ggml-common.h; the same numbers as `gguf.GGML_QUANT_SIZES`, which a test compares).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FormatInfo:
+    """One storage format. `fallback` names the format for rows that `block_values` does not divide."""
+
+    name: str
+    block_values: int
+    block_bytes: int
+    fallback: str | None = None
+
+    @property
+    def bits(self) -> float:
+        """Bits per weight, scales and all."""
+        return 8 * self.block_bytes / self.block_values
+
+    def fits(self, columns: int) -> bool:
+        return columns % self.block_values == 0
+
+    def row_bytes(self, columns: int) -> int:
+        """Bytes of one row of `columns` weights; `columns` must fit."""
+        if not self.fits(columns):
+            raise ValueError(
+                f"{self.name} stores blocks of {self.block_values}; {columns} columns do not divide"
+            )
+        return columns // self.block_values * self.block_bytes
+
+
+FORMATS: dict[str, FormatInfo] = {
+    info.name: info
+    for info in (
+        FormatInfo("F32", 1, 4),
+        FormatInfo("F16", 1, 2),
+        FormatInfo("BF16", 1, 2),
+        FormatInfo("Q8_0", 32, 34, "F16"),
+        FormatInfo("Q4_0", 32, 18, "F16"),
+        FormatInfo("Q4_1", 32, 20, "F16"),
+        FormatInfo("Q5_0", 32, 22, "F16"),
+        FormatInfo("Q5_1", 32, 24, "F16"),
+        FormatInfo("Q4_K", 256, 144, "Q5_0"),
+        FormatInfo("Q5_K", 256, 176, "Q5_1"),
+        FormatInfo("Q6_K", 256, 210, "Q8_0"),
+    )
+}
+
+METHODS: dict[str, str] = {
+    "rtn": "round to nearest: scales that just cover the range of each group",
+    "search": "searched scales: least squared error, weighted by importance where it is known",
+}
+DEFAULT_METHOD = "search"

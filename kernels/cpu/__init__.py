@@ -1,0 +1,1 @@
+"""Parallel Numba kernels; `kernels.reference` is the oracle of each."""
