@@ -1,0 +1,53 @@
+"""What is asked of a job, what comes back, and how jobs are listed."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from engine.api.recipe import Recipe
+
+State = Literal["running", "done", "failed", "interrupted"]
+
+
+class Stopped(Exception):  # noqa: N818 - the user's wish, not an error
+    """The user stopped a job; `job` is its id, what is finished is kept."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(job)
+        self.job = job
+
+
+class QuantizeRequest(BaseModel):
+    """Quantize `model` (a path) by `recipe` into `output`. `threads`: None takes all cores."""
+
+    model: str
+    output: str
+    recipe: Recipe
+    threads: int | None = Field(None, ge=1)
+    overwrite: bool = False
+
+
+class QuantizeResult(BaseModel):
+    """What a finished quantize job says. Sizes in bytes; `peak_rss_bytes` is the highest sampled RssAnon."""
+
+    job: str
+    output: str
+    bytes: int
+    predicted_bytes: int
+    bpw: float
+    seconds: float
+    peak_rss_bytes: int
+    warnings: list[str]
+
+
+class JobSummary(BaseModel):
+    """One line of `bitwright jobs`. `done` of `total` units of work are on disk; times are ISO 8601, UTC."""
+
+    id: str
+    kind: str
+    state: State
+    output: str
+    created: str
+    done: int
+    total: int
+    message: str

@@ -1,0 +1,245 @@
+"""The command line: one thin function a command, over the same functions that the window calls.
+
+Results go to stdout, progress and warnings to stderr. The exit code is 0; 2 with one sentence for
+what the user can mend; 130 when stopped.
+"""
+
+import json
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine import terminal
+from engine.api.errors import RecipeError, UserError
+from engine.api.formats import FORMATS
+from engine.api.jobs import JobSummary, QuantizeRequest, QuantizeResult, Stopped
+from engine.api.presets import PRESETS
+from engine.api.recipe import Recipe, load_recipe
+
+app = typer.Typer(
+    help="Quantize, measure and inspect language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+FormatName = StrEnum("FormatName", {name: name for name in FORMATS})  # type: ignore[misc]
+
+
+class Protocol(StrEnum):
+    LLAMA_CPP = "llama.cpp"
+    GPTQ = "gptq"
+
+
+Model = Annotated[
+    Path,
+    typer.Argument(
+        help="A Hugging Face folder, .safetensors, .gguf or pytorch_model.bin.", show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+def example(*lines: str) -> str:
+    """The epilog of a command's help: examples to copy."""
+    return "Example: " + "  ·  ".join(f"[bold]{line}[/]" for line in lines)
+
+
+@app.command(epilog=example("bitwright inspect ./Llama-3.2-1B", "bitwright inspect model.gguf --json"))
+def inspect(model: Model, as_json: AsJson = False) -> None:
+    """Show what a model is made of, from its headers alone."""
+    from engine.checkpoint import open_checkpoint
+
+    with open_checkpoint(model) as checkpoint:
+        summary = checkpoint.summary()
+    if as_json:
+        print(summary.model_dump_json(indent=1))
+    else:
+        terminal.show_model(summary)
+
+
+@app.command(
+    epilog=example(
+        "bitwright quantize ./Llama-3.2-1B --preset Q4_K_M --out llama-q4.gguf",
+        "bitwright quantize ./Llama-3.2-1B --recipe mine.json --dry-run",
+    )
+)
+def quantize(
+    model: Model,
+    preset: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(PRESETS)}.", show_default=False)
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A recipe (JSON) instead of a preset.", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The GGUF file to write.", show_default=False)] = None,
+    output_tensor_type: Annotated[
+        FormatName | None, typer.Option(help="Format of the output matrix.", show_default=False)
+    ] = None,
+    token_embedding_type: Annotated[
+        FormatName | None, typer.Option(help="Format of the token embedding.", show_default=False)
+    ] = None,
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(help="An importance matrix (GGUF) that weights the error.", show_default=False),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Show plan and predicted size; write nothing.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Quantize a model into a GGUF file, as a job that can be resumed."""
+    from engine.checkpoint import open_checkpoint
+    from engine.quantize import prepare, recipe_for_preset, with_types
+    from engine.quantize import quantize as run
+
+    if (preset is None) == (recipe is None):
+        raise RecipeError("Say what to do with either --preset or --recipe.")
+    with open_checkpoint(model) as checkpoint:
+        if recipe is not None:
+            wanted = load_recipe(recipe)
+        else:
+            wanted = recipe_for_preset(checkpoint, str(preset), has_importance=imatrix is not None)
+        wanted = with_types(wanted, checkpoint.tied, output_tensor_type, token_embedding_type)
+        if imatrix is not None:
+            wanted = wanted.model_copy(update={"imatrix": str(imatrix.absolute())})
+        if dry_run:
+            prepared = prepare(checkpoint, wanted)
+            _show_dry_run(prepared.plan, prepared.size, wanted, as_json)
+            return
+    if out is None:
+        raise RecipeError("Name the file to write with --out, or add --dry-run to see the plan alone.")
+    request = QuantizeRequest(
+        model=str(model), output=str(out), recipe=wanted, threads=threads, overwrite=overwrite
+    )
+    with terminal.progress() as listener:
+        result = run(request, listener)
+    _show_result(result, as_json)
+
+
+def _show_dry_run(plan, size: int, recipe: Recipe, as_json: bool) -> None:  # type: ignore[no-untyped-def]
+    terminal.warn(plan.warnings)
+    if as_json:
+        shown = {
+            "predicted_bytes": size,
+            "bpw": plan.bits_per_weight,
+            "warnings": plan.warnings,
+            "recipe": recipe.model_dump(mode="json", exclude_none=True),
+            "tensors": [tensor.model_dump(mode="json") for tensor in plan.tensors],
+        }
+        print(json.dumps(shown, indent=1))
+    else:
+        terminal.show_plan(plan, size)
+
+
+def _show_result(result: QuantizeResult, as_json: bool) -> None:
+    terminal.warn(result.warnings)
+    if as_json:
+        print(result.model_dump_json())
+        return
+    terminal.out.print(
+        f"{result.output}: {result.bytes:,} bytes ({terminal.size(result.bytes)}), "
+        f"{result.bpw:.4g} bits per weight, {result.seconds:.1f} s, "
+        f"peak memory {terminal.size(result.peak_rss_bytes)}. Read back and verified."
+    )
+
+
+@app.command(
+    epilog=example(
+        "bitwright evaluate model.gguf --text wiki.test.raw --reference ./Llama-3.2-1B",
+    )
+)
+def evaluate(
+    model: Model,
+    text: Annotated[Path, typer.Option(help="UTF-8 text to measure on.", show_default=False)],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="The original: adds KL divergence and agreement.", show_default=False),
+    ] = None,
+    protocol: Annotated[Protocol, typer.Option(help="How windows are cut and scored.")] = Protocol.LLAMA_CPP,
+    windows: Annotated[
+        int | None, typer.Option(min=1, help="Measure on the first N windows only.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure perplexity and, against a reference, KL divergence and top-1 agreement."""
+    from engine.evaluate import evaluate as run
+
+    with terminal.progress() as listener:
+        report = run(model, text, reference, protocol.value, windows, listener)
+    if as_json:
+        print(report.model_dump_json())
+    else:
+        terminal.show_report(report)
+
+
+@app.command(epilog=example("bitwright demo", "bitwright demo --out ./somewhere"))
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("bitwright-demo"),
+) -> None:
+    """Run the whole job on the built-in sample model: inspect, quantize, measure, export, read back."""
+    from engine.demo import run
+
+    run(out)
+
+
+@app.command(epilog=example("bitwright jobs", "bitwright jobs --json"))
+def jobs(as_json: AsJson = False) -> None:
+    """List the jobs, newest last."""
+    from engine.jobs.folder import list_jobs
+
+    found = list_jobs()
+    if as_json:
+        print(json.dumps([job.model_dump() for job in found], indent=1))
+    elif not found:
+        terminal.out.print("No jobs yet.")
+    else:
+        terminal.out.print(_jobs_table(found))
+
+
+def _jobs_table(found: list[JobSummary]):  # type: ignore[no-untyped-def]
+    shown = terminal.table("job", "kind", "state", "output", "done", left=4)
+    for job in found:
+        shown.add_row(job.id, job.kind, job.state, job.output, f"{job.done} of {job.total}")
+        if job.message:
+            shown.add_row("", "", "", f"[dim]{job.message}[/]", "")
+    return shown
+
+
+@app.command(epilog=example("bitwright resume 20261123-101500-3fa2"))
+def resume(
+    job: Annotated[str, typer.Argument(help="The job's id, or its beginning.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Go on with an interrupted job behind its last finished tensor."""
+    from engine.quantize import resume as run
+
+    with terminal.progress() as listener:
+        result = run(job, listener)
+    _show_result(result, as_json)
+
+
+def main() -> None:
+    """The `bitwright` command."""
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    try:
+        app()
+    except UserError as error:
+        terminal.err.print(f"error: {error}", markup=False)
+        sys.exit(2)
+    except Stopped as stopped:
+        terminal.err.print(f"Stopped. What is finished is kept: bitwright resume {stopped.job}")
+        sys.exit(130)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

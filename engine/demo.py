@@ -1,0 +1,66 @@
+"""`bitwright demo`: the main job on the built-in sample model, from nothing to a measured GGUF."""
+
+from pathlib import Path
+
+from engine import terminal
+from engine.api.errors import OutputError
+from engine.api.jobs import QuantizeRequest
+from engine.api.report import Report
+from engine.checkpoint import open_checkpoint
+from engine.evaluate import evaluate
+from engine.quantize import quantize, recipe_for_preset
+from resources import EVALUATION_TEXT, SAMPLE_MODEL
+
+PRESET = "Q4_K_M"
+
+
+def run(folder: Path) -> None:
+    """Inspect, quantize, measure and read back the sample model; the GGUF goes into `folder`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}; name another with --out.") from None
+    output = folder / f"sample-{PRESET}.gguf"
+    with open_checkpoint(SAMPLE_MODEL) as checkpoint:
+        model = checkpoint.summary()
+        recipe = recipe_for_preset(checkpoint, PRESET)
+    terminal.out.print("[bold]1. Inspect[/]")
+    terminal.show_model_line(model)
+    terminal.out.print(f"\n[bold]2. Quantize to {PRESET}, export, read back[/]")
+    request = QuantizeRequest(model=str(SAMPLE_MODEL), output=str(output), recipe=recipe, overwrite=True)
+    with terminal.progress() as listener:
+        result = quantize(request, listener)
+    terminal.warn(result.warnings)
+    terminal.out.print(f"{terminal.size(result.bytes)} in {result.seconds:.1f} s, read back and verified")
+    terminal.out.print("\n[bold]3. Measure[/]")
+    with terminal.progress() as listener:
+        report = evaluate(output, EVALUATION_TEXT, SAMPLE_MODEL, listener=listener)
+    _show(model.bytes, 8 * model.bytes / model.parameters, result.bytes, result.bpw, report)
+    terminal.out.print(f"Original:  {SAMPLE_MODEL}")
+    terminal.out.print(f"Quantized: {output}")
+    terminal.out.print(f"Text:      {EVALUATION_TEXT} ({report.tokens:,} tokens, {report.protocol} protocol)")
+    terminal.out.print(
+        "The window comes with the next version; until then, `bitwright --help` lists the commands."
+    )
+
+
+def _show(before_bytes: int, before_bpw: float, after_bytes: int, after_bpw: float, report: Report) -> None:
+    """Before and after in one table."""
+    shown = terminal.table("", "size", "bpw", "perplexity", "KL divergence", "same top token")
+    shown.add_row(
+        "before",
+        terminal.size(before_bytes),
+        f"{before_bpw:.2f}",
+        f"{report.reference_perplexity:.3f}",
+        "0",
+        "",
+    )
+    shown.add_row(
+        "after",
+        terminal.size(after_bytes),
+        f"{after_bpw:.2f}",
+        f"{report.perplexity:.3f}",
+        f"{report.kl_mean:.5f}",
+        f"{100 * (report.top1_agreement or 0):.1f} %",
+    )
+    terminal.out.print(shown)

@@ -1,0 +1,75 @@
+"""The plan: fallbacks, tensors kept in float, rules that match nothing."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from engine.api.model import Role
+from engine.api.plan import make_plan
+from engine.api.recipe import Choice, Recipe, Rule
+
+
+@dataclass(frozen=True)
+class Tensor:
+    name: str
+    shape: tuple[int, ...]
+    role: Role = Role.Q
+    block: int | None = 0
+    sources: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "columns", "given", "row_bytes"),
+    [
+        ("Q4_K", 512, "Q4_K", 288),
+        ("Q4_K", 896, "Q5_0", 616),
+        ("Q5_K", 32, "Q5_1", 24),
+        ("Q6_K", 64, "Q8_0", 68),
+        ("Q4_K", 172, "F16", 344),
+        ("Q4_0", 33, "F16", 66),
+        ("BF16", 33, "BF16", 66),
+    ],
+)
+def test_fallback_where_rows_do_not_divide(asked, columns, given, row_bytes):
+    plan = make_plan(Recipe(default=Choice(format=asked)), [Tensor("blk.0.attn_q.weight", (3, columns))])
+    assert plan.tensors[0].format == given
+    assert plan.tensors[0].bytes == 3 * row_bytes
+    assert (plan.tensors[0].note is None) == (asked == given)
+
+
+def test_small_tensors_stay_f32_and_say_why():
+    tensors = [
+        Tensor("blk.0.attn_norm.weight", (256,), Role.NORM),
+        Tensor("blk.0.ffn_gate_inp.weight", (8, 256), Role.ROUTER),
+        Tensor("blk.0.attn_q.bias", (256,), Role.BIAS),
+    ]
+    plan = make_plan(Recipe(default=Choice(format="Q4_K")), tensors)
+    assert [tensor.format for tensor in plan.tensors] == ["F32"] * 3
+    assert all("kept in F32" in (tensor.note or "") for tensor in plan.tensors)
+
+
+def test_rules_that_match_nothing_are_reported():
+    rules = [Rule(match="ffn_dwon", format="Q6_K"), Rule(match="q", blocks="9", format="Q6_K")]
+    plan = make_plan(
+        Recipe(rules=[*rules, Rule(match="q", format="Q8_0")], default=Choice(format="Q4_K")),
+        [Tensor("blk.0.attn_q.weight", (4, 256))],
+    )
+    assert plan.warnings == [
+        "rule 1 ('ffn_dwon') matches no tensor of this model",
+        "rule 2 ('q', blocks 9) matches no tensor of this model",
+    ]
+    assert plan.tensors[0].rule == 2
+
+
+def test_a_rule_overruled_by_a_later_one_is_not_reported():
+    rules = [Rule(match="q", format="Q6_K"), Rule(match="q", format="Q8_0")]
+    plan = make_plan(
+        Recipe(rules=rules, default=Choice(format="Q4_K")), [Tensor("blk.0.attn_q.weight", (4, 256))]
+    )
+    assert plan.warnings == []
+
+
+def test_bits_per_weight_counts_everything():
+    tensors = [Tensor("a", (2, 256)), Tensor("n", (256,), Role.NORM)]
+    plan = make_plan(Recipe(default=Choice(format="Q4_K")), tensors)
+    assert plan.bits_per_weight == 8 * (2 * 144 + 256 * 4) / (3 * 256)

@@ -1,0 +1,103 @@
+"""The recipe: round trip, matching, and one sentence for each mistake."""
+
+import json
+
+import pytest
+
+from engine.api.errors import RecipeError
+from engine.api.model import Role
+from engine.api.recipe import Choice, Recipe, Rule, block_ranges, load_recipe, parse_recipe
+
+WRITTEN = {
+    "version": 1,
+    "calibration": {"files": ["a.txt"], "windows": 16, "length": 256, "seed": 3},
+    "imatrix": "m.gguf",
+    "rules": [
+        {"match": "down", "blocks": "0-1,3-", "format": "Q6_K"},
+        {"match": r"attn_q\.", "method": "rtn", "format": "q5_k"},
+    ],
+    "default": {"format": "Q4_K"},
+    "output": {"container": "gguf"},
+}
+
+
+def test_round_trip():
+    recipe = parse_recipe(json.dumps(WRITTEN), "r.json")
+    assert parse_recipe(recipe.to_json(), "again") == recipe
+    assert recipe.rules[1].format == "Q5_K"
+    assert recipe.default.method == "search"
+
+
+def test_last_match_wins_in_source_and_canonical_names():
+    recipe = Recipe(
+        rules=[
+            Rule(match="o_proj", format="Q8_0"),
+            Rule(match=r"attn_output", blocks="2", format="Q5_0"),
+            Rule(match="o", blocks="3", format="Q6_K"),
+        ],
+        default=Choice(format="Q4_0"),
+    )
+    names = ("blk.0.attn_output.weight", "model.layers.0.self_attn.o_proj.weight")
+    assert [recipe.choose(names, Role.O, block)[0].format for block in (0, 2, 3)] == ["Q8_0", "Q5_0", "Q6_K"]
+    assert recipe.choose(("blk.0.attn_q.weight",), Role.Q, 3) == (recipe.default, None)
+
+
+def test_role_name_matches_the_role_alone():
+    rule = Rule(match="v", format="Q6_K")
+    assert rule.matches(("blk.0.attn_v.weight",), Role.V, 0)
+    assert not rule.matches(("vision.v.weight",), Role.OTHER, None)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "inside", "outside"),
+    [("0-1,3-", [0, 1, 3, 80], [2]), ("7", [7], [6, 8]), ("2-4", [2, 3, 4], [1, 5])],
+)
+def test_blocks(blocks, inside, outside):
+    rule = Rule(match=".", blocks=blocks, format="Q6_K")
+    assert all(rule.matches(("x",), Role.Q, block) for block in inside)
+    assert not any(rule.matches(("x",), Role.Q, block) for block in [*outside, None])
+
+
+def test_block_ranges():
+    assert block_ranges([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rules": [{"match": "down", "fromat": "Q4_K"}]}, "rule 1 ('down'): "),
+        (
+            {"rules": [{"match": "down", "format": "Q4_X"}]},
+            "rule 1 ('down'): unknown format 'Q4_X'; did you mean",
+        ),
+        (
+            {"rules": [{"match": "a(", "format": "Q4_K"}]},
+            "rule 1 ('a('): match 'a(' is no regular expression",
+        ),
+        ({"rules": [{"match": "a", "blocks": "3..4", "format": "Q4_K"}]}, "rule 1 ('a'): blocks '3..4'"),
+        ({"rules": [{"match": "a", "method": "gtpq", "format": "Q4_K"}]}, "unknown method 'gtpq'"),
+        ({"rules": [{"format": "Q4_K"}]}, "rule 1: 'match' is missing"),
+        ({"rules": ["a"]}, "rule 1: "),
+        ({"default": {"format": "Q9"}}, "default: unknown format 'Q9'"),
+        ({"defualt": {"format": "Q4_K"}}, "unknown key 'defualt'; did you mean 'default'?"),
+        ({"version": 2}, "version: input should be 1"),
+        ({"output": {"container": "zip"}}, "output.container: "),
+        ({"output": {"options": {"x": 1}}}, "the gguf container has no option 'x'"),
+    ],
+)
+def test_mistakes_are_named(change, said):
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(json.dumps({"default": {"format": "Q4_K"}} | change), "r.json")
+    assert str(caught.value).startswith("r.json: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_recipe(tmp_path):
+    path = tmp_path / "r.json"
+    for content, said in ((b"{", "not valid JSON"), (b"[]", "JSON object"), (b"\xff\xfe", "UTF-8")):
+        path.write_bytes(content)
+        with pytest.raises(RecipeError, match=said):
+            load_recipe(path)
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(tmp_path / "absent.json")

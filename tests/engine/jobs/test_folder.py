@@ -1,0 +1,92 @@
+"""Job folders: listing, states, and what a dead or foreign job says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.api.errors import JobError, OutputError
+from engine.jobs.folder import Job, jobs_folder, list_jobs
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def make_job(output: str = "/x/a.gguf") -> Job:
+    return Job.create("quantize", Path(output), {"model": "m"}, {"recipe": "1"}, total=3)
+
+
+def test_listed_newest_last_with_what_is_done():
+    first, second = make_job("/x/a.gguf"), make_job("/x/b.gguf")
+    first.journal.append("t", crc32=1)
+    first.set_state("done")
+    listed = list_jobs()
+    assert [job.output for job in listed] == ["/x/a.gguf", "/x/b.gguf"]
+    assert [(job.state, job.done, job.total) for job in listed] == [("done", 1, 3), ("running", 0, 3)]
+    second.unlock()
+
+
+def test_running_with_nobody_at_work_means_interrupted():
+    job = make_job()
+    job.unlock()
+    assert Job(job.folder).state()[0] == "interrupted"
+
+
+def test_running_in_another_process_is_running_and_cannot_be_claimed():
+    job = make_job()
+    job.unlock()
+    code = "import sys; from engine.jobs.folder import Job; from pathlib import Path\n"
+    code += "job = Job(Path(sys.argv[1])); job.lock(); print('locked', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, job.folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        assert Job(job.folder).state()[0] == "running"
+        with pytest.raises(JobError, match="still running"):
+            Job(job.folder).lock()
+        other.kill()
+    assert Job(job.folder).state()[0] == "interrupted"
+
+
+def test_found_by_the_beginning_of_its_id():
+    job = make_job()
+    assert Job.find(job.id[:-2]).id == job.id
+    with pytest.raises(JobError, match="is no job"):
+        Job.find("nonsense")
+    with pytest.raises(JobError, match="is no job"):
+        Job.find("")
+    make_job()
+    with pytest.raises(JobError, match="begins 2 jobs' ids"):
+        Job.find(job.id[:4])
+
+
+def test_of_another_version_or_unreadable():
+    job = make_job()
+    content = json.loads((job.folder / "job.json").read_text())
+    (job.folder / "job.json").write_text(json.dumps(content | {"version": 99}))
+    with pytest.raises(JobError, match="another version"):
+        job.asked()
+    (job.folder / "job.json").write_text("{")
+    with pytest.raises(JobError, match=r"no readable job\.json"):
+        job.asked()
+    assert list_jobs() == []
+
+
+def test_corrupt_state_is_interrupted_not_lost():
+    job = make_job()
+    job.unlock()
+    (job.folder / "state.json").write_text("{")
+    assert Job(job.folder).state() == ("interrupted", "its state file cannot be read")
+
+
+def test_state_folder_that_cannot_be_made(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="job folder cannot be written"):
+        make_job()
+    assert jobs_folder().parts[-2:] == ("bitwright", "jobs")

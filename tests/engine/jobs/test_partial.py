@@ -1,0 +1,112 @@
+"""The partial output: whole or not at all, and one sentence for each way the disk says no."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+import zlib
+
+import pytest
+
+from engine.api.errors import OutputError
+from engine.jobs import partial
+from engine.jobs.partial import PartialFile, check_output, partial_path
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def test_filled_checked_and_renamed(tmp_path):
+    output = tmp_path / "a.gguf"
+    file = PartialFile(output, 100, fresh=True)
+    file.write(memoryview(b"hello"), 50)
+    assert file.checksum(50, 5) == zlib.crc32(b"hello")
+    assert not output.exists()
+    file.publish()
+    assert output.read_bytes() == bytes(50) + b"hello" + bytes(45)
+    assert not partial_path(output).exists()
+
+
+def test_kept_for_resuming_unless_fresh(tmp_path):
+    output = tmp_path / "a.gguf"
+    file = PartialFile(output, 8, fresh=True)
+    file.write(memoryview(b"12345678"), 0)
+    file.close()
+    for fresh, found in ((False, b"12345678"), (True, bytes(8))):
+        file = PartialFile(output, 8, fresh=fresh)
+        assert file.checksum(0, 8) == zlib.crc32(found)
+        file.close()
+
+
+def test_one_writer_at_a_time(tmp_path):
+    output = tmp_path / "a.gguf"
+    file = PartialFile(output, 8, fresh=True)
+    with pytest.raises(OutputError, match="another job is writing it"):
+        PartialFile(output, 8, fresh=True)
+    file.discard()
+    PartialFile(output, 8, fresh=True).discard()
+    assert list(tmp_path.glob("a.gguf*")) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EACCES, "no permission to write there"),
+        (errno.EROFS, "mounted read-only"),
+        (errno.EIO, "cannot be written"),
+    ],
+)
+def test_opener_that_fails(tmp_path, monkeypatch, code, said):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(partial, "open_partial", fail)
+    with pytest.raises(OutputError, match=said) as caught:
+        PartialFile(tmp_path / "a.gguf", 8, fresh=True)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.glob("a.gguf*")) == []
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    PartialFile(tmp_path / "a.gguf", 8, fresh=True).discard()
+
+
+def test_no_room_for_the_whole_leaves_nothing(tmp_path):
+    """A real limit in a child: the file may not pass 4096 bytes."""
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from engine.jobs.partial import PartialFile\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "PartialFile(Path(sys.argv[1]), 100_000, fresh=True)\n"
+    )
+    assert resource.RLIMIT_FSIZE
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "a.gguf"], capture_output=True, text=True, check=False
+    )
+    assert "would pass this system's limit on file sizes" in done.stderr
+    assert list(tmp_path.glob("a.gguf*")) == []
+
+
+def test_outputs_that_are_refused(tmp_path):
+    source = tmp_path / "model.gguf"
+    source.write_bytes(b"x")
+    (tmp_path / "link.gguf").symlink_to(source)
+    (tmp_path / "there.gguf").write_bytes(b"y")
+    refused = {
+        source: "is the input itself",
+        tmp_path / "link.gguf": "is the input itself",
+        tmp_path: "is a folder",
+        tmp_path / "absent" / "a.gguf": "does not exist",
+    }
+    for output, said in refused.items():
+        with pytest.raises(OutputError, match=said):
+            check_output(output, 10, [source], overwrite=True)
+    with pytest.raises(OutputError, match="exists already"):
+        check_output(tmp_path / "there.gguf", 10, [source], overwrite=False)
+    check_output(tmp_path / "there.gguf", 10, [source], overwrite=True)
+    with pytest.raises(OutputError, match=r"bytes, but .* free"):
+        check_output(tmp_path / "new.gguf", 1 << 60, [source], overwrite=False)
+    assert source.read_bytes() == b"x"
