@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from engine import terminal
 from engine.api.errors import RecipeError, UserError
-from engine.api.formats import FORMATS
 from engine.api.jobs import JobSummary, QuantizeRequest, QuantizeResult, Stopped
+from engine.api.plan import Plan
 from engine.api.presets import PRESETS
 from engine.api.recipe import Recipe, load_recipe
 
@@ -27,8 +28,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-FormatName = StrEnum("FormatName", {name: name for name in FORMATS})  # type: ignore[misc]
 
 
 class Protocol(StrEnum):
@@ -47,7 +46,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 def example(*lines: str) -> str:
     """The epilog of a command's help: examples to copy."""
-    return "Example: " + "  ·  ".join(f"[bold]{line}[/]" for line in lines)
+    return "\n\n".join(["Example:", *(f"[bold]{line}[/]" for line in lines)])
 
 
 @app.command(epilog=example("bitwright inspect ./Llama-3.2-1B", "bitwright inspect model.gguf --json"))
@@ -79,18 +78,20 @@ def quantize(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The GGUF file to write.", show_default=False)] = None,
     output_tensor_type: Annotated[
-        FormatName | None, typer.Option(help="Format of the output matrix.", show_default=False)
+        str | None, typer.Option(help="Format of the output matrix.", metavar="FORMAT", show_default=False)
     ] = None,
     token_embedding_type: Annotated[
-        FormatName | None, typer.Option(help="Format of the token embedding.", show_default=False)
+        str | None, typer.Option(help="Format of the token embedding.", metavar="FORMAT", show_default=False)
     ] = None,
     imatrix: Annotated[
         Path | None,
         typer.Option(help="An importance matrix (GGUF) that weights the error.", show_default=False),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Show plan and predicted size; write nothing.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show plan and predicted size; write nothing.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Quantize a model into a GGUF file, as a job that can be resumed."""
@@ -122,7 +123,7 @@ def quantize(
     _show_result(result, as_json)
 
 
-def _show_dry_run(plan, size: int, recipe: Recipe, as_json: bool) -> None:  # type: ignore[no-untyped-def]
+def _show_dry_run(plan: Plan, size: int, recipe: Recipe, as_json: bool) -> None:
     terminal.warn(plan.warnings)
     if as_json:
         shown = {
@@ -202,7 +203,7 @@ def jobs(as_json: AsJson = False) -> None:
         terminal.out.print(_jobs_table(found))
 
 
-def _jobs_table(found: list[JobSummary]):  # type: ignore[no-untyped-def]
+def _jobs_table(found: list[JobSummary]) -> Table:
     shown = terminal.table("job", "kind", "state", "output", "done", left=4)
     for job in found:
         shown.add_row(job.id, job.kind, job.state, job.output, f"{job.done} of {job.total}")

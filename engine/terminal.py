@@ -10,12 +10,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from engine.api.formats import FORMATS
 from engine.api.model import ModelSummary
 from engine.api.plan import Plan
 from engine.api.progress import Listener, silent
 from engine.api.progress import Progress as Event
+from engine.api.report import Report
 
-out = Console(highlight=False, soft_wrap=True)
+PIPE_WIDTH = 200
+"""Columns where no terminal says how many: a table in a pipe must not be cut to 80."""
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -56,7 +61,10 @@ def table(*columns: str, left: int = 1) -> Table:
     """An empty table: the first `left` columns to the left, figures to the right."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(columns):
-        made.add_column(name, justify="left" if index < left else "right", no_wrap=True)
+        if index < left:
+            made.add_column(name, overflow="fold")
+        else:
+            made.add_column(name, justify="right", no_wrap=True)
     return made
 
 
@@ -87,16 +95,37 @@ def show_model_line(model: ModelSummary) -> None:
 
 def show_plan(plan: Plan, predicted: int) -> None:
     """Each tensor's method, format and size, and what the file will take."""
-    tensors = table("tensor", "method", "format", "bits", "size", "note", left=3)
+    tensors = table("tensor", "method", "format", "bits", "size", left=3)
+    tensors.add_column("note")
     for tensor in plan.tensors:
         bits = f"{8 * tensor.bytes / prod(tensor.shape):.4g}"
         name = tensor.sources[0] if len(tensor.sources) == 1 else tensor.name
-        tensors.add_row(name, tensor.method, tensor.format, bits, size(tensor.bytes), tensor.note or "")
-    tensors.columns[-1].justify = "left"
+        method = "" if FORMATS[tensor.format].exact else tensor.method
+        tensors.add_row(name, method, tensor.format, bits, size(tensor.bytes), tensor.note or "")
     out.print(tensors)
     out.print(
         f"Predicted: {predicted:,} bytes ({size(predicted)}), {plan.bits_per_weight:.4g} bits per weight"
     )
+
+
+def show_report(report: Report) -> None:
+    """The figures of a measurement, and what they were measured on."""
+    shown = table("", "value", "± error")
+    if report.reference_perplexity is not None:
+        error = f"{report.reference_perplexity_error:.3f}"
+        shown.add_row("perplexity of the reference", f"{report.reference_perplexity:.4f}", error)
+    shown.add_row("perplexity", f"{report.perplexity:.4f}", f"{report.perplexity_error:.3f}")
+    if report.kl_mean is not None:
+        shown.add_row("KL divergence, mean (nats)", f"{report.kl_mean:.6f}", f"{report.kl_error:.6f}")
+        shown.add_row("KL divergence, 99th percentile", f"{report.kl_p99:.6f}", "")
+        shown.add_row("same top token", f"{100 * (report.top1_agreement or 0):.2f} %", "")
+    out.print(shown)
+    out.print(
+        f"{report.tokens:,} predictions in {report.windows} windows of {report.window} tokens, "
+        f"{report.protocol} protocol, {report.seconds:.1f} s"
+    )
+    for note in report.notes:
+        out.print(f"Note: {note}")
 
 
 def warn(warnings: list[str]) -> None:

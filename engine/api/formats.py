@@ -21,6 +21,11 @@ class FormatInfo:
         """Bits per weight, scales and all."""
         return 8 * self.block_bytes / self.block_values
 
+    @property
+    def exact(self) -> bool:
+        """Floats are rounded one by one: there is nothing for a method to choose."""
+        return self.block_values == 1
+
     def fits(self, columns: int) -> bool:
         return columns % self.block_values == 0
 

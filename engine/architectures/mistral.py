@@ -1,0 +1,28 @@
+"""Mistral: Llama's blocks without biases, with a sliding window of attention. GGUF calls it "llama"."""
+
+from engine.architectures.description import Architecture, Config
+from engine.architectures.llama import ATTENTION, EMBEDDING, FEED_FORWARD, HEAD, KEYS, refusal, sizes
+
+
+def window_note(config: Config) -> list[str]:
+    """llama.cpp's graph for "llama" always attends to the whole context."""
+    window = config.sliding_window
+    if window is None or window >= config.max_position_embeddings:
+        return []
+    return [
+        f"The model attends to the last {window} tokens only; llama.cpp attends to all of them, "
+        f"so results differ from the original for texts longer than {window} tokens."
+    ]
+
+
+MISTRAL = Architecture(
+    name="mistral",
+    gguf="llama",
+    keys=KEYS,
+    weights=(EMBEDDING, *HEAD, *ATTENTION, *FEED_FORWARD),
+    sizes=sizes,
+    refusal=refusal,
+    notes=window_note,
+    # A GGUF keeps no trace of the sliding window: read back, such a file is a Llama.
+    chosen=lambda metadata: False,
+)

@@ -1,0 +1,90 @@
+"""A checkpoint as transformers sees it: its config, its names, its order of rows."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.api.errors import EvaluationError
+from engine.architectures.description import Architecture, Config, Place
+from engine.architectures.rope import FREQUENCIES
+
+if TYPE_CHECKING:
+    from engine.checkpoint import Checkpoint
+
+
+class MissingWeightError(EvaluationError):
+    """A GGUF file without a tensor that its architecture has."""
+
+
+class UnknownWeightError(EvaluationError):
+    """A GGUF file with a tensor that its architecture, as transformers has it, does not know."""
+
+
+class TransformersView:
+    """`names` are transformers' (those of the folder's files, or of the modules for a GGUF file)."""
+
+    config: Config
+    names: set[str]
+
+    def read(self, name: str) -> np.ndarray:
+        """The whole tensor `name` in transformers' shape and order of rows, float32, C-contiguous."""
+        raise NotImplementedError
+
+
+class FolderView(TransformersView):
+    """A Hugging Face checkpoint: names and weights as they are stored."""
+
+    def __init__(self, checkpoint: "Checkpoint", config: Config) -> None:
+        self.config = config
+        self.names = set(checkpoint.tensors)
+        self._checkpoint = checkpoint
+
+    def read(self, name: str) -> np.ndarray:
+        return self._checkpoint.read(name)
+
+
+class GgufView(TransformersView):
+    """A GGUF file: names mapped to transformers' modules, the order of rows undone."""
+
+    def __init__(self, checkpoint: "Checkpoint", architecture: Architecture, config: Config) -> None:
+        """Raises MissingWeightError and UnknownWeightError; reads no weight."""
+        self.config = config
+        self._checkpoint = checkpoint
+        self._parts: dict[str, list[Place]] = {}
+        known = {FREQUENCIES}
+        for place in architecture.places(config):
+            if place.canonical == "output.weight" and config.tie_word_embeddings:
+                continue
+            tensor = checkpoint.tensors.get(place.canonical)
+            if tensor is None:
+                raise MissingWeightError(
+                    f"{checkpoint.path} has no tensor {place.canonical}, which the architecture "
+                    f"{architecture.name} needs."
+                )
+            if tensor.shape != place.shape:
+                raise MissingWeightError(
+                    f"{checkpoint.path}: {place.canonical} has the shape {list(tensor.shape)} where the "
+                    f"metadata says {list(place.shape)}."
+                )
+            self._parts.setdefault(place.module, []).append(place)
+            known.add(place.canonical)
+        unknown = sorted(set(checkpoint.tensors) - known)
+        if unknown:
+            raise UnknownWeightError(
+                f"{checkpoint.path} has the tensor {unknown[0]}, which transformers' {architecture.name} "
+                "has no place for; the file cannot be evaluated here."
+            )
+        self.names = set(self._parts)
+
+    def read(self, name: str) -> np.ndarray:
+        parts = [self._stored_order(place) for place in self._parts[name]]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-2)
+
+    def _stored_order(self, place: Place) -> np.ndarray:
+        weights = self._checkpoint.read(place.canonical)
+        order = place.order(self.config)
+        if order is None:
+            return weights
+        undone = np.empty_like(weights)
+        undone[order] = weights
+        return undone

@@ -1,0 +1,1 @@
+"""Text into windows of tokens, and windows into statistics of layers."""

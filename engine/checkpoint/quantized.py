@@ -1,0 +1,166 @@
+"""Recognises sources that another tool has quantized already, from their config, names and shapes.
+
+FP8 sources can be read: their weights are plain 8-bit floats times scales. Packed ones (GPTQ, AWQ,
+compressed-tensors, bitsandbytes, HQQ, MXFP4, …) are named, and reading their packed tensors is refused.
+The layouts were decoded from files that the tools themselves wrote.
+"""
+
+import re
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from engine.checkpoint.stored import Stored
+
+FP8_TYPES = ("F8_E4M3", "F8_E5M2")
+PACKED_TYPES = ("I32", "U8", "I8", "F4")
+
+# Companions of a quantized weight: whatever follows the module's name. `input_scale` belongs to activations.
+_SCALE_SUFFIX = re.compile(
+    r"(?:\.|_)(?:weight_scale(?:_inv|_2)?|weight_zero_point|weight_shape|weight_g_idx|weight_global_scale|"
+    r"scale_inv|(?:input|output|activation|k|v|q)_(?:scale|zero_point|global_scale)|scale_weight|scale_input)$"
+    r"|_(?:blocks_)?scales$|\.(?:qzeros|scales|g_idx|SCB|weight_format|W_q_meta)$"
+    r"|\.weight\.(?:absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..*)$"
+    r"|(?:gate_up_proj|down_proj)_scale$"
+)
+_HQQ_SUFFIX = re.compile(
+    r"\.(?:scale|zero|nbits|group_size|axis|packing|shape|unpack_view_dtype|view_as_float|channel_wise|"
+    r"optimize|round_zero|encoded_state_dict|stores_quant_config|offload_meta|compute_dtype|quant_scale|quant_zero)$"
+)
+_PACKED_SUFFIX = re.compile(r"\.(?:qweight|weight_packed|W_q)$|(?<=_proj)_blocks$")
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """`label` is for the reader; `bits` the size of a packed weight, None where nothing is packed (FP8)."""
+
+    label: str
+    bits: float | None = None
+    hqq: bool = False
+
+    def is_scale(self, name: str) -> bool:
+        """Whether a tensor only says how to decode another."""
+        return bool(_SCALE_SUFFIX.search(name)) or (self.hqq and bool(_HQQ_SUFFIX.search(name)))
+
+    def is_packed(self, name: str, dtype: str) -> bool:
+        """Whether a tensor holds weights that cannot be read as numbers."""
+        return self.bits is not None and dtype in PACKED_TYPES and not self.is_scale(name)
+
+
+def plain_name(name: str) -> str:
+    """The name that a packed weight had before it was quantized."""
+    return _PACKED_SUFFIX.sub(lambda found: "" if found.group() == "_blocks" else ".weight", name)
+
+
+def recognise(config: Mapping | None, tensors: list[Stored]) -> Quantization | None:
+    """Says how the tensors of a Hugging Face source are quantized; None if they are not."""
+    settings = (config or {}).get("quantization_config") or (config or {}).get("compression_config")
+    settings = settings if isinstance(settings, dict) else {}
+    by_name = {tensor.name: tensor for tensor in tensors}
+    for recogniser in (_gptq_or_awq, _compressed, _bitsandbytes, _hqq, _mxfp4, _fp8):
+        found = recogniser(settings, by_name)
+        if found:
+            return found
+    method = settings.get("quant_method")
+    # A config may only ask for quantization on loading; then the weights are plain.
+    packed = any(tensor.dtype in PACKED_TYPES for tensor in tensors)
+    return Quantization(f"{method} (not supported)", 8.0) if isinstance(method, str) and packed else None
+
+
+def _grouped(what: str, bits: float | None, group: object) -> str:
+    label = what if bits is None else f"{what}, {bits:g} bits"
+    if isinstance(group, int):
+        label += f", groups of {group}" if group > 0 else ", one group a row"
+    return label
+
+
+def _gptq_or_awq(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantization | None:
+    """GPTQ: qweight int32 [in·b/32, out], g_idx [in]. AWQ: qweight [in, out·b/32]. Scales: [in/g, out]."""
+    for name, tensor in tensors.items():
+        scales = tensors.get(name.removesuffix("qweight") + "scales")
+        if (
+            not name.endswith(".qweight")
+            or scales is None
+            or len(tensor.shape) != 2
+            or len(scales.shape) != 2
+        ):
+            continue
+        groups, outputs = scales.shape
+        rows, columns = tensor.shape
+        index = tensors.get(name.removesuffix("qweight") + "g_idx")
+        method = settings.get("quant_method") or ("gptq" if columns == outputs else "awq")
+        stated = settings.get("bits") or settings.get("w_bit")
+        if method == "awq":
+            inputs, bits = rows, 32 * columns / max(outputs, 1)
+        else:
+            bits = stated if isinstance(stated, int) and 1 <= stated <= 16 else 0
+            inputs = index.shape[0] if index else rows * 32 // (bits or 4)
+            bits = bits or 32 * rows / max(inputs, 1)
+        group = settings.get("group_size", settings.get("q_group_size", inputs // max(groups, 1)))
+        label = {"gptq": "GPTQ", "awq": "AWQ"}.get(str(method), str(method))
+        return Quantization(_grouped(label, bits, group), bits or 8.0)
+    return None
+
+
+def _compressed(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantization | None:
+    packed = next((tensor for name, tensor in tensors.items() if name.endswith(".weight_packed")), None)
+    if settings.get("quant_method") != "compressed-tensors" and packed is None:
+        return None
+    groups = settings.get("config_groups")
+    group: Any = next(iter(groups.values()), {}) if isinstance(groups, dict) else {}
+    weights = (group.get("weights") if isinstance(group, dict) else None) or {}
+    layout = group.get("format") or settings.get("format") or "packed"
+    bits = weights.get("num_bits") if isinstance(weights.get("num_bits"), int) else None
+    if weights.get("type") == "float" and bits == 8 and packed is None:
+        return _fp8(settings, tensors)
+    if packed is not None and packed.dtype == "U8":
+        bits = bits or 4
+    label = _grouped(f"compressed-tensors {layout}", bits, weights.get("group_size"))
+    return Quantization(label, float(bits or 8))
+
+
+def _bitsandbytes(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantization | None:
+    for name in tensors:
+        if ".quant_state.bitsandbytes__" in name:
+            return Quantization(f"bitsandbytes {name.rsplit('__', 1)[1].upper()}", 4.0)
+        if name.endswith(".SCB"):
+            return Quantization("bitsandbytes INT8", 8.0)
+    return None
+
+
+def _hqq(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantization | None:
+    if settings.get("quant_method") != "hqq" and not any(name.endswith(".W_q") for name in tensors):
+        return None
+    stated = settings.get("quant_config")
+    weights = stated.get("weight_quant_params") if isinstance(stated, dict) else None
+    weights = weights if isinstance(weights, dict) else {}
+    bits = weights.get("nbits") if isinstance(weights.get("nbits"), int) else None
+    return Quantization(_grouped("HQQ", bits, weights.get("group_size")), float(bits or 8), hqq=True)
+
+
+def _mxfp4(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantization | None:
+    blocks = any(name.endswith("_blocks") and tensor.dtype == "U8" for name, tensor in tensors.items())
+    return Quantization("MXFP4", 4.0) if blocks else None
+
+
+def _fp8(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantization | None:
+    floats = (tensor for tensor in tensors.values() if tensor.dtype in FP8_TYPES)
+    weight = next((tensor for tensor in floats if not _SCALE_SUFFIX.search(tensor.name)), None)
+    if weight is None:
+        return None
+    label = f"FP8 {weight.dtype.removeprefix('F8_')}"
+    block = settings.get("weight_block_size")
+    if isinstance(block, list) and len(block) == 2:
+        label += f", blocks of {block[0]} × {block[1]}"
+    elif (scale := scale_name(weight.name, tensors)) is not None:
+        shape = tensors[scale].shape
+        per = "tensor" if prod(shape) == 1 else "row" if shape[-1] == 1 or len(shape) == 1 else "block"
+        label += f", one scale a {per}"
+    return Quantization(label)
+
+
+def scale_name(name: str, names: Container[str]) -> str | None:
+    """The name of the scales of an FP8 weight, or None if it is stored without."""
+    candidates = (f"{name}_scale_inv", f"{name}_scale", name.removesuffix("weight") + "scale_weight")
+    return next((candidate for candidate in candidates if candidate in names), None)

@@ -1,0 +1,1 @@
+"""What quantized models are written as: one package a container."""

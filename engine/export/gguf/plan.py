@@ -1,0 +1,242 @@
+"""What a checkpoint becomes in GGUF: metadata, tensors, and every check that needs no weight."""
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+from gguf import GGUFValueType, Keys, size_label
+
+from engine.api.errors import ExportError
+from engine.api.gguf import GgufValue
+from engine.api.model import Role
+from engine.architectures import architecture_of
+from engine.architectures.config import config_of_folder
+from engine.architectures.description import Architecture, Config, Metadata, Place
+from engine.architectures.rope import FREQUENCIES, rope_metadata
+from engine.checkpoint.names import is_buffer
+from engine.checkpoint.quantized import FP8_TYPES
+from engine.export.gguf.tensor import OutputTensor
+
+if TYPE_CHECKING:
+    from engine.checkpoint import Checkpoint, Tensor
+
+COMPARED_ROWS = 4096
+FLOATS = ("F64", "F32", "F16", "BF16")
+INTEGERS = ("I8", "I16", "I32", "I64")
+WRITTEN_ANEW = (Keys.General.FILE_TYPE, Keys.General.QUANTIZATION_VERSION)
+
+
+class MissingTensorError(ExportError):
+    """A checkpoint without a tensor that its architecture needs."""
+
+
+class TensorShapeError(ExportError):
+    """A tensor whose shape is not what the config says."""
+
+
+class UnknownTensorError(ExportError):
+    """A tensor that the architecture has no place for; it is never dropped in silence."""
+
+
+class UnsupportedModelError(ExportError):
+    """A model of a known architecture with a setting that llama.cpp does not compute."""
+
+
+@dataclass
+class Export:
+    """A GGUF file before its formats are chosen. `notes` are sentences for the reader.
+
+    `metadata` lacks the two keys that the formats decide (`header` adds them).
+    """
+
+    architecture: str
+    metadata: Metadata
+    tensors: list[OutputTensor]
+    notes: list[str] = field(default_factory=list)
+
+
+def plan_export(checkpoint: "Checkpoint") -> Export:
+    """Everything about the output but the formats. Raises `ExportError`s and `TokenizerError`s.
+
+    A GGUF source of any architecture keeps its metadata and tensors as they are. Anything else must be
+    of an architecture described in `engine.architectures`, with its tokenizer beside it.
+    """
+    return _from_gguf(checkpoint) if checkpoint.kind == "gguf" else _from_folder(checkpoint)
+
+
+def _from_gguf(checkpoint: "Checkpoint") -> Export:
+    architecture = checkpoint.metadata.get(Keys.General.ARCHITECTURE)
+    if architecture is None:
+        raise ExportError(f"{checkpoint.path} does not name its architecture ({Keys.General.ARCHITECTURE}).")
+    if checkpoint.others:
+        raise UnknownTensorError(
+            f"{checkpoint.path}: {checkpoint.others[0].name} is no part of a text model, and the export "
+            "would lose it; convert files of text models only."
+        )
+    notes, metadata = [], {}
+    for key, value in checkpoint.metadata.items():
+        if key in WRITTEN_ANEW or key.startswith("split."):
+            continue
+        if value.type is GGUFValueType.ARRAY and not value.value:
+            notes.append(f"The metadata key {key} is an empty list; it is left out.")
+            continue
+        metadata[key] = value
+    tensors, coarse = [], set()
+    for tensor in checkpoint.tensors.values():
+        if tensor.dtype in INTEGERS:
+            raise UnsupportedModelError(
+                f"{checkpoint.path}: {tensor.name} holds integers ({tensor.dtype}), which are not converted."
+            )
+        if tensor.dtype not in FLOATS:
+            coarse.add(tensor.dtype)
+        sources = (tensor.name,)
+        tensors.append(OutputTensor(tensor.name, tensor.shape, tensor.role, tensor.block, sources))
+    if coarse:
+        notes.append(
+            f"The source is quantized already ({', '.join(sorted(coarse))}); quantizing it again adds to its "
+            "errors, so take the original model where you can."
+        )
+    return Export(architecture.value, metadata, tensors, notes)
+
+
+def _from_folder(checkpoint: "Checkpoint") -> Export:
+    from engine.tokenizer.gguf import tokenizer_metadata
+
+    architecture = architecture_of(checkpoint)
+    config = config_of_folder(checkpoint)
+    reason = architecture.refusal(config)
+    if reason is not None:
+        raise UnsupportedModelError(f"{checkpoint.path} cannot be exported: {reason}.")
+    rope, divisors, notes = rope_metadata(config, architecture.gguf)
+    notes += architecture.notes(config)
+    tensors = _tensors(checkpoint, architecture, config, notes)
+    metadata = _general(checkpoint, architecture, tensors) | _hyper_parameters(architecture, config) | rope
+    assert checkpoint.config is not None, "an architecture is known from config.json only"
+    metadata |= tokenizer_metadata(checkpoint.folder, config.vocab_size, checkpoint.config)
+    if divisors is not None:
+        tensors.append(OutputTensor(FREQUENCIES, divisors.shape, Role.ROPE, None, (), values=divisors))
+    return Export(architecture.gguf, metadata, tensors, notes)
+
+
+def _tensors(
+    checkpoint: "Checkpoint", architecture: Architecture, config: Config, notes: list[str]
+) -> list[OutputTensor]:
+    """All stored weights at their places; each source is used once or named in `notes` or an error."""
+    sources = _by_canonical(checkpoint, architecture, notes)
+    if config.tie_word_embeddings and _head_is_embedding(checkpoint, sources):
+        sources.pop("output.weight", None)
+    tensors = []
+    for place in architecture.places(config):
+        found = sources.pop(place.canonical, [])
+        if not found and place.canonical == "output.weight" and config.tie_word_embeddings:
+            continue  # llama.cpp takes the embedding
+        tensors.append(_output_tensor(checkpoint, config, place, found))
+    for unplaced in sources.values():
+        raise UnknownTensorError(
+            f"{checkpoint.path}: {unplaced[0].name} has no place in a {architecture.name} model with this "
+            "config.json, so the export would lose it; nothing was written."
+        )
+    return tensors
+
+
+def _by_canonical(
+    checkpoint: "Checkpoint", architecture: Architecture, notes: list[str]
+) -> dict[str, list["Tensor"]]:
+    """Stored tensors by GGUF name, routed experts in their order."""
+    sources: dict[str, list[Tensor]] = {}
+    computed = []
+    for tensor in checkpoint.tensors.values():
+        if is_buffer(tensor.name):
+            computed.append(tensor.name)
+        elif tensor.role is Role.SCALE:
+            continue  # part of an FP8 weight: `Checkpoint.read` multiplies by it
+        elif tensor.dtype not in FLOATS + FP8_TYPES:
+            raise UnsupportedModelError(
+                f"{checkpoint.path}: {tensor.name} is stored as {tensor.dtype} "
+                f"({checkpoint.quantization or 'no weights'}) and cannot be read; take the original model."
+            )
+        elif tensor.canonical is None:
+            raise UnknownTensorError(
+                f"{checkpoint.path}: {tensor.name} is unknown to the architecture {architecture.name}, and "
+                "the export would lose it; nothing was written."
+            )
+        else:
+            sources.setdefault(tensor.canonical, []).append(tensor)
+    if computed:
+        notes.append(
+            f"{len(computed)} stored tables follow from config.json and are left out: {computed[0]}, …."
+        )
+    if checkpoint.others:
+        notes.append(
+            f"{len(checkpoint.others)} tensors outside of the text model are not exported "
+            f"({checkpoint.others[0].name}, …)."
+        )
+    return {name: sorted(found, key=lambda tensor: tensor.expert or 0) for name, found in sources.items()}
+
+
+def _output_tensor(
+    checkpoint: "Checkpoint", config: Config, place: Place, found: list["Tensor"]
+) -> OutputTensor:
+    if not found:
+        raise MissingTensorError(
+            f"{checkpoint.path} has no {place.module}, which its config.json asks for; "
+            "take the complete checkpoint."
+        )
+    stacked = found[0].expert is not None
+    if stacked and [tensor.expert for tensor in found] != list(range(place.shape[0])):
+        raise MissingTensorError(
+            f"{checkpoint.path} has {len(found)} experts for {place.canonical} where config.json says "
+            f"{place.shape[0]}."
+        )
+    if not stacked and len(found) > 1:
+        raise UnknownTensorError(
+            f"{checkpoint.path} holds {place.canonical} twice: as {found[0].name} and as {found[1].name}."
+        )
+    expected = place.shape[1:] if stacked else place.shape
+    for tensor in found:
+        if tensor.shape != expected:
+            raise TensorShapeError(
+                f"{checkpoint.path}: {tensor.name} has the shape {list(tensor.shape)} where config.json "
+                f"says {list(expected)}; config and weights do not belong together."
+            )
+    names = tuple(tensor.name for tensor in found)
+    return OutputTensor(
+        place.canonical, place.shape, found[0].role, place.block, names, order=place.order(config)
+    )
+
+
+def _head_is_embedding(checkpoint: "Checkpoint", sources: dict[str, list["Tensor"]]) -> bool:
+    """Whether a stored output is the tied embedding again. transformers unties them, too, if they differ."""
+    head, embedding = sources.get("output.weight"), sources.get("token_embd.weight")
+    if not head or not embedding:
+        return True
+    if head[0].shape != embedding[0].shape:
+        return False
+    for start in range(0, head[0].shape[0], COMPARED_ROWS):
+        rows = slice(start, min(start + COMPARED_ROWS, head[0].shape[0]))
+        if not np.array_equal(checkpoint.read(head[0].name, rows), checkpoint.read(embedding[0].name, rows)):
+            return False
+    return True
+
+
+def _general(checkpoint: "Checkpoint", architecture: Architecture, tensors: list[OutputTensor]) -> Metadata:
+    experts = [tensor for tensor in tensors if len(tensor.shape) == 3]
+    count = experts[0].shape[0] if experts else 0
+    total = sum(prod(tensor.shape) for tensor in tensors)
+    in_experts = sum(prod(tensor.shape) for tensor in experts)
+    label = size_label(total, total - in_experts, in_experts // max(count, 1), count)
+    texts = {
+        Keys.General.ARCHITECTURE: architecture.gguf,
+        Keys.General.TYPE: "model",
+        Keys.General.NAME: checkpoint.folder.resolve().name,
+        Keys.General.SIZE_LABEL: label,
+    }
+    return {key: GgufValue(GGUFValueType.STRING, text) for key, text in texts.items()}
+
+
+def _hyper_parameters(architecture: Architecture, config: Config) -> Metadata:
+    return {
+        f"{architecture.gguf}.{key.gguf}": GgufValue(key.type, getattr(config, key.config))
+        for key in architecture.keys
+    }

@@ -1,0 +1,61 @@
+"""One tensor of the output: where its rows come from."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.api.model import Role
+
+if TYPE_CHECKING:
+    from engine.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, eq=False)
+class OutputTensor:
+    """A tensor of the file, `shape` in NumPy's order (GGUF stores it reversed).
+
+    Its rows are those of `sources` one behind the other (one source, or one an expert). With `order`
+    (int64 [rows]; only for a matrix or vector of one source) row i is the source's row order[i].
+    `values` (float32, of `shape`) holds a tensor that is computed, not stored; then `sources` is empty.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role
+    block: int | None
+    sources: tuple[str, ...]
+    order: np.ndarray | None = None
+    values: np.ndarray | None = None
+
+    def read(self, checkpoint: "Checkpoint", start: int, stop: int) -> np.ndarray:
+        """Rows start..stop of the tensor seen as [prod(shape[:-1]), shape[-1]], float32, C-contiguous.
+
+        Reads no more than the rows from the first to the last needed (whole matrices of a stored stack).
+        """
+        columns = self.shape[-1]
+        if self.values is not None:
+            return np.ascontiguousarray(self.values.reshape(-1, columns)[start:stop])
+        if len(self.shape) == 1:
+            vector = checkpoint.read(self.sources[0])
+            return (vector if self.order is None else vector[self.order])[None][start:stop]
+        if self.order is not None:
+            wanted = self.order[start:stop]
+            first = int(wanted.min())
+            return checkpoint.read(self.sources[0], slice(first, int(wanted.max()) + 1))[wanted - first]
+        height = prod(self.shape[:-1]) // len(self.sources)
+        parts = []
+        for index in range(start // height, -(-stop // height)):
+            begin, end = max(start - index * height, 0), min(stop - index * height, height)
+            parts.append(_rows(checkpoint, self.sources[index], begin, end))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _rows(checkpoint: "Checkpoint", name: str, start: int, stop: int) -> np.ndarray:
+    """Rows of a stored tensor seen as a matrix; `Checkpoint.read` slices along the first axis only."""
+    shape = checkpoint.tensors[name].shape
+    inner = prod(shape[1:-1])
+    first = start // inner
+    read = checkpoint.read(name, slice(first, -(-stop // inner))).reshape(-1, shape[-1])
+    return read[start - first * inner : stop - first * inner]

@@ -1,0 +1,325 @@
+"""Runs a model one transformer block at a time over many windows of tokens, in bounded memory.
+
+Method. transformers builds the whole model on torch's meta device, where parameters take no memory. Its own
+forward pass then runs with the blocks replaced by recorders: that gives the hidden states that enter the
+first block, and the exact arguments (masks, rotary embeddings) that each block gets. Block by block the
+weights are read, all windows go through, and the weights are released. For the logits the same forward pass
+runs once more on a few positions, with the blocks replaced by the finished hidden states, so that the final
+norm, the head and whatever an architecture does to its logits are those of transformers too.
+
+In memory at a time, all float32: one block, the hidden states (in a file where they are large), the
+activations of one batch of windows, and during `embed` and `head` the embedding matrix.
+
+The batch is a fixed number of windows and the order is fixed: the same windows give the same bits.
+"""
+
+import copy
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.api.errors import EvaluationError
+from engine.weights import ModuleWeights, WeightSource
+
+BATCH_TOKENS = 2048
+"""Windows go through a block in batches of about so many tokens: enough to fill the cores."""
+
+LARGEST_IN_MEMORY = 256 << 20
+"""Hidden states of more bytes than this lie in a temporary file."""
+
+
+class UnstreamableModelError(EvaluationError):
+    """An architecture whose forward pass is not a plain chain of blocks."""
+
+
+class _RecordedError(Exception):
+    """Ends a forward pass once the last block has been called."""
+
+
+class StreamedModel:
+    """A decoder model, a block at a time.
+
+    with `hidden = model.embed(windows)`, then for each block `with model.block(i): model.run(i, hidden)`,
+    then `with model.head(): model.logits(hidden[window, positions])`. `stream` does the first two.
+    """
+
+    def __init__(self, source: WeightSource, name: str) -> None:
+        """`name` says in errors which model is meant. Raises UnstreamableModelError, MissingWeightsError."""
+        self.name = name
+        self._model = _empty_model(source.config, name)
+        path, self._blocks = _find_blocks(self._model, name)
+        self._weights = ModuleWeights(self._model, source, name)
+        embedding = self._keys_of(self._model.get_input_embeddings())
+        head = self._keys_of(self._model.get_output_embeddings())
+        self._embedding_keys = [key for key in self._weights.keys if key in embedding]
+        self._head_keys = [key for key in self._weights.keys if key in head]
+        self._block_keys: list[list[str]] = [
+            [key for key in self._weights.keys if key.startswith(f"{path}.{i}.")]
+            for i in range(len(self._blocks))
+        ]
+        apart = {*embedding, *head, *(key for keys in self._block_keys for key in keys)}
+        # Final norms, learned positions: small, needed at both ends, so they stay.
+        self._weights.load([key for key in self._weights.keys if key not in apart])
+        self._calls: dict[tuple[int, int], list[tuple[tuple, dict]]] = {}
+        self._blocks_return_tuples: bool | None = None
+
+    @property
+    def block_count(self) -> int:
+        return len(self._blocks)
+
+    @property
+    def vocabulary(self) -> int:
+        """Columns of the logits."""
+        return int(self._model.get_output_embeddings().weight.shape[0])
+
+    def batches(self, windows: int, length: int) -> Iterator[slice]:
+        """The batches in which `windows` windows of `length` tokens go through."""
+        size = max(1, BATCH_TOKENS // length)
+        for start in range(0, windows, size):
+            yield slice(start, min(start + size, windows))
+
+    def embed(self, windows: np.ndarray) -> torch.Tensor:
+        """Hidden states before the first block: float32 [windows, length, width] of [windows, length]."""
+        tokens = torch.from_numpy(windows)
+        hidden: torch.Tensor | None = None
+        with self._weights.loaded(self._embedding_keys):
+            for batch in self.batches(*windows.shape):
+                states = self._record(tokens[batch])
+                if hidden is None:
+                    hidden = _room((*windows.shape, states.shape[-1]))
+                hidden[batch] = states
+        if hidden is None:
+            raise ValueError("no windows")
+        return hidden
+
+    @contextmanager
+    def block(self, index: int) -> Iterator[nn.Module]:
+        """Block `index` with its weights in float32 while the context lasts; for hooks and changes, too."""
+        with self._weights.loaded(self._block_keys[index]):
+            yield self._blocks[index]
+
+    def run(self, index: int, hidden: torch.Tensor, after: Callable[[int], None] | None = None) -> None:
+        """Sends all of `hidden` [windows, length, width] through block `index`, in place.
+
+        The block must be loaded and the windows have been embedded. `after` is called after each batch
+        with its number of windows.
+        """
+        block = self._blocks[index]
+        for batch in self.batches(*hidden.shape[:2]):
+            states = hidden[batch]
+            arguments, named = self._calls[states.shape[0], states.shape[1]][index]
+            result = block(states, *arguments, **named)
+            self._blocks_return_tuples = isinstance(result, tuple)
+            hidden[batch] = result[0] if isinstance(result, tuple) else result
+            if after:
+                after(batch.stop - batch.start)
+
+    @contextmanager
+    def head(self) -> Iterator[None]:
+        """Holds the output matrix while the context lasts."""
+        with self._weights.loaded(self._head_keys):
+            yield
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits float32 [positions, vocabulary] for `hidden` [positions, width] behind the last block.
+
+        The head must be loaded, and all blocks have been run. Positions are independent of each other.
+        """
+
+        def given(index: int, states: torch.Tensor, arguments: tuple, named: dict) -> torch.Tensor:
+            return hidden[None] if index == 0 else states
+
+        width = self._model.get_input_embeddings().weight.shape[1]
+        nothing = torch.zeros(1, len(hidden), width)
+        with self._blocks_replaced(given, bool(self._blocks_return_tuples)):
+            return self._model(inputs_embeds=nothing, use_cache=False).logits[0]
+
+    def _keys_of(self, module: nn.Module | None) -> set[str]:
+        if module is None:
+            raise UnstreamableModelError(
+                f"{self.name} has no token embedding or no output head that transformers names."
+            )
+        path = next(name for name, candidate in self._model.named_modules() if candidate is module)
+        return {key for key in self._weights.keys if key.startswith(f"{path}.")}
+
+    def _record(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Hidden states before the first block of [batch, length]; keeps what blocks are called with."""
+        known = self._blocks_return_tuples
+        for as_tuple in (False, True) if known is None else (known,):
+            calls: list[tuple[tuple, dict]] = []
+            first = self._run_recorders(tokens, calls, as_tuple)
+            if first is not None:
+                self._blocks_return_tuples = as_tuple
+                break
+        else:
+            raise UnstreamableModelError(
+                f"{self.name}: the blocks of a {self._model.config.model_type} model hand each other more "
+                "than one array of hidden states, so it cannot be run one block at a time."
+            )
+        before = self._calls.setdefault((tokens.shape[0], tokens.shape[1]), calls)
+        if not all(_same(old, new) for old, new in zip(before, calls, strict=True)):
+            raise UnstreamableModelError(
+                f"{self.name}: the blocks of a {self._model.config.model_type} model read the tokens "
+                "themselves besides the hidden states, so it cannot be run one block at a time."
+            )
+        return first
+
+    def _run_recorders(
+        self, tokens: torch.Tensor, calls: list[tuple[tuple, dict]], as_tuple: bool
+    ) -> torch.Tensor | None:
+        """What enters the first block, or None where the blocks are not called as a plain chain."""
+        entered: list[torch.Tensor] = []
+
+        def record(index: int, states: torch.Tensor, arguments: tuple, named: dict) -> torch.Tensor:
+            chained = index == len(calls) and (index == 0 or states is entered[0])
+            if not chained or not _plain((*arguments, *named.values())):
+                raise _RecordedError(f"block {index}")
+            entered.append(states)
+            calls.append((arguments, named))
+            if len(calls) == len(self._blocks):
+                raise _RecordedError
+            return states
+
+        with self._blocks_replaced(record, as_tuple):
+            try:
+                self._model(input_ids=tokens, use_cache=False)
+            except _RecordedError:
+                pass
+            except (IndexError, TypeError):  # a tensor unpacked as if it were a tuple, or the other way round
+                return None
+        return entered[0] if len(calls) == len(self._blocks) else None
+
+    @contextmanager
+    def _blocks_replaced(
+        self, forward: Callable[[int, torch.Tensor, tuple, dict], torch.Tensor], as_tuple: bool
+    ) -> Iterator[None]:
+        """Calls of block `index` become calls of `forward(index, hidden states, other arguments)`.
+
+        The modules stay in their places: an architecture may ask them for attributes before it calls them.
+        """
+
+        def replacement(index: int) -> Callable:
+            def call(*arguments: Any, **named: Any) -> Any:
+                if arguments:
+                    result = forward(index, arguments[0], arguments[1:], named)
+                else:
+                    states = named.pop("hidden_states")
+                    result = forward(index, states, (), named)
+                return (result,) if as_tuple else result
+
+            return call
+
+        try:
+            for index, block in enumerate(self._blocks):
+                block.forward = replacement(index)
+            yield
+        finally:
+            for block in self._blocks:
+                del block.forward
+
+
+def stream(model: StreamedModel, windows: np.ndarray, after: Callable[[int, int], None]) -> torch.Tensor:
+    """Hidden states behind the last block: float32 [windows, length, width] for int64 [windows, length].
+
+    `after(block, windows)` is called whenever `windows` more of them have gone through that block.
+    """
+    hidden = model.embed(windows)
+    for index in range(model.block_count):
+        with model.block(index):
+            model.run(index, hidden, partial(after, index))
+    return hidden
+
+
+def _empty_model(config: Any, name: str) -> Any:
+    """The model without weights: parameters on the meta device, computed buffers real."""
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or config.is_encoder_decoder:
+        raise UnstreamableModelError(
+            f"{name}: {config.model_type} is not a text model that predicts the next token, "
+            "as far as the installed transformers knows, so it has no perplexity to measure."
+        )
+    config = copy.deepcopy(config)
+    # A stored preference for a GPU's attention kernel must not decide here.
+    config._attn_implementation = None
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    model.eval()
+    _compute_buffers(model, name)
+    return model
+
+
+def _compute_buffers(model: Any, name: str) -> None:
+    """Computes buffers that no checkpoint stores (rotary frequencies, scales) by transformers' own rules."""
+    for key, buffer in list(model.named_non_persistent_buffers()):
+        fill = float("nan") if buffer.is_floating_point() else 0
+        path, _, leaf = key.rpartition(".")
+        model.get_submodule(path)._buffers[leaf] = torch.full_like(buffer, fill, device="cpu")
+    model.initialize_weights()
+    for key, buffer in model.named_non_persistent_buffers():
+        if buffer.is_floating_point() and buffer.isnan().any():
+            raise UnstreamableModelError(
+                f"{name}: transformers does not say how to compute the buffer {key}."
+            )
+
+
+def _find_blocks(model: Any, name: str) -> tuple[str, nn.ModuleList]:
+    """Path and list of the blocks: the outermost list of as many modules as the config has layers."""
+    count = model.config.num_hidden_layers
+    lists = ((path, module) for path, module in model.named_modules() if isinstance(module, nn.ModuleList))
+    path, module = next((found for found in lists if len(found[1]) == count), ("", None))
+    if module is None:
+        raise UnstreamableModelError(
+            f"{name}: found no list of {count} blocks in a {model.config.model_type} model."
+        )
+    if any(getattr(part, "is_causal", True) is False for part in module.modules()):
+        raise UnstreamableModelError(
+            f"{name}: a {model.config.model_type} model looks at following tokens too, "
+            "so it has no perplexity to measure."
+        )
+    return path, module
+
+
+def _room(shape: tuple[int, ...]) -> torch.Tensor:
+    """Uninitialized float32 of `shape`: in memory, or in a file without a name where it is large."""
+    count = prod(shape) * 4
+    if count <= LARGEST_IN_MEMORY:
+        return torch.empty(shape)
+    with tempfile.TemporaryFile() as file:
+        try:
+            # Reserved at once: a full disk met later, through the map, would kill the process.
+            os.posix_fallocate(file.fileno(), 0, count)
+        except OSError as error:
+            raise EvaluationError(
+                f"The hidden states need {count / 1e9:.1f} GB in {tempfile.gettempdir()}: {error.strerror}; "
+                "set TMPDIR to a folder with room, or measure fewer windows."
+            ) from error
+        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
+
+
+def _plain(value: Any) -> bool:
+    """Whether a block's argument is a value that the block cannot change for the next block to see."""
+    if isinstance(value, tuple | list):
+        return all(_plain(item) for item in value)
+    if isinstance(value, dict):
+        return False
+    return value is None or isinstance(value, torch.Tensor | bool | int | float | str)
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, torch.Tensor):
+        return isinstance(new, torch.Tensor) and torch.equal(old, new)
+    if isinstance(old, tuple | list):
+        return len(old) == len(new) and all(_same(a, b) for a, b in zip(old, new, strict=True))
+    if isinstance(old, dict):
+        return old.keys() == new.keys() and all(_same(old[key], new[key]) for key in old)
+    return bool(old == new)

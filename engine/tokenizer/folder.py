@@ -1,0 +1,104 @@
+"""The tokenizer files of a Hugging Face folder, read into one place and checked for shape."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.api.errors import TokenizerError
+
+
+class MissingTokenizerError(TokenizerError):
+    """A folder without tokenizer files."""
+
+
+class TokenizerFileError(TokenizerError):
+    """A tokenizer file that is damaged, or holds something else than it should."""
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """A token that was added to the vocabulary; `special` ones steer the model and are no text."""
+
+    text: str
+    special: bool
+
+
+@dataclass
+class TokenizerFolder:
+    """`tokenizer_json` is {} without that file; `sentencepiece` is None without `tokenizer.model`.
+
+    `tokenizer_config` is {} without its file. `added` is by id, from all files that name such tokens.
+    """
+
+    folder: Path
+    tokenizer_json: dict[str, Any]
+    sentencepiece: Path | None
+    tokenizer_config: dict[str, Any]
+    added: dict[int, AddedToken] = field(default_factory=dict)
+
+    @property
+    def tokenizer_json_path(self) -> Path:
+        return self.folder / "tokenizer.json"
+
+    def special_text(self, name: str) -> str | None:
+        """The text of the "bos", "eos", … token as tokenizer_config.json gives it (a string or an object)."""
+        return _content(self.tokenizer_config.get(f"{name}_token"))
+
+
+def read_folder(folder: Path) -> TokenizerFolder:
+    """Reads the tokenizer files of `folder`; raises MissingTokenizerError or TokenizerFileError."""
+    json_path, model_path = folder / "tokenizer.json", folder / "tokenizer.model"
+    if not json_path.is_file() and not model_path.is_file():
+        raise MissingTokenizerError(
+            f"{folder} has neither tokenizer.json nor tokenizer.model, so its text cannot be turned into "
+            "tokens; download one of them from where the model comes from, or save it with "
+            "AutoTokenizer.from_pretrained(…).save_pretrained(…)."
+        )
+    found = TokenizerFolder(
+        folder,
+        tokenizer_json=read_json(json_path),
+        sentencepiece=model_path if model_path.is_file() else None,
+        tokenizer_config=read_json(folder / "tokenizer_config.json"),
+    )
+    # Later files win: tokenizer.json is what the fast tokenizer runs on.
+    plain = read_json(folder / "added_tokens.json")
+    decoder = found.tokenizer_config.get("added_tokens_decoder") or {}
+    listed = found.tokenizer_json.get("added_tokens") or []
+    try:
+        found.added |= {int(token_id): AddedToken(text, False) for text, token_id in plain.items()}
+        found.added |= {int(token_id): _added(entry) for token_id, entry in decoder.items()}
+        found.added |= {int(entry["id"]): _added(entry) for entry in listed}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TokenizerFileError(
+            f"The added tokens in {folder} (tokenizer.json, tokenizer_config.json, added_tokens.json) do "
+            f"not have an id and a text each ({error!r}); download these files again."
+        ) from error
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, {} where there is no file; raises TokenizerFileError."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise TokenizerFileError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise TokenizerFileError(f"{path} is not valid JSON ({error}); download the file again.") from error
+    if not isinstance(content, dict):
+        raise TokenizerFileError(f"{path} holds a {type(content).__name__}, not an object.")
+    return content
+
+
+def _added(entry: dict[str, Any]) -> AddedToken:
+    text = entry["content"]
+    if not isinstance(text, str):
+        raise TypeError(f"{text!r} is no text")
+    return AddedToken(text, bool(entry.get("special")))
+
+
+def _content(entry: object) -> str | None:
+    text = entry.get("content") if isinstance(entry, dict) else entry
+    return text if isinstance(text, str) else None

@@ -1,0 +1,264 @@
+r"""The ways in which byte-level BPE splits text before merging, under the names that llama.cpp gives them.
+
+A GGUF file names its way (`tokenizer.ggml.pre`) and holds no regular expression, so both sides need this
+table. Each entry has the expressions as llama.cpp applies them: one after the other, each to the pieces
+that the one before left, matches and gaps both kept. They are written for Oniguruma (the `tokenizers`
+library). Where llama.cpp deviates from the tokenizer that a model was published with, the entry follows
+llama.cpp, because its ids are the ones that the exported file will get; each deviation has a comment.
+
+`chains` are the same ways as `tokenizer.json` spells them, see `split_chain`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from engine.api.errors import TokenizerError
+
+
+class UnknownPreTokenizerError(TokenizerError):
+    """The way in which a tokenizer splits its text is none that llama.cpp has a name for."""
+
+
+@dataclass(frozen=True)
+class PreTokenizer:
+    """One way to split. `names` are llama.cpp's, the first is the one we write.
+
+    `ignore_merges`: a piece that is a token as a whole is that token, whatever the merges say.
+    `add_bos`: what llama.cpp does with a file that has no `tokenizer.ggml.add_bos_token`.
+    """
+
+    names: tuple[str, ...]
+    patterns: tuple[str, ...]
+    chains: tuple[tuple[str, ...], ...] = ()
+    ignore_merges: bool = False
+    add_bos: bool = False
+
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+DIGIT = r"\p{N}"
+DIGITS = r"\p{N}+"
+UP_TO_3_DIGITS = r"\p{N}{1,3}"
+PUNCTUATION_RUNS = "Punctuation:Contiguous"
+
+# As published (left) and as llama.cpp writes it: the long s counts as no s there.
+ANY_CASE_SUFFIX = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+SUFFIX = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+MARKS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
+SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+CL100K = rf"|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{MARKS}|{SPACES}"
+QWEN2 = rf"|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{MARKS}|{SPACES}"
+QWEN35 = (
+    r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{SPACES}"
+)
+MINICPM5 = rf"|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}+|{MARKS}|{SPACES}"
+
+# The o200k and tekken vocabularies split where lower case turns into upper case.
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+# llama.cpp tells the cases of ASCII letters only, and takes no combining marks.
+ASCII_UPPER, ASCII_LOWER = r"(?:(?=\p{L})[^a-z])", r"(?:(?=\p{L})[^A-Z])"
+MARKED_UPPER, MARKED_LOWER = r"(?:(?=[\p{L}\p{M}])[^a-z])", r"(?:(?=[\p{L}\p{M}])[^A-Z])"
+
+
+def _cased(upper: str, lower: str, suffix: str, digits: str) -> str:
+    start = r"[^\r\n\p{L}\p{N}]?"
+    words = f"{start}{upper}*{lower}+{suffix}|{start}{upper}+{lower}*{suffix}"
+    return rf"{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{SPACES}"
+
+
+LETTER_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+EXAONE_MOE = (
+    r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+SEED_CODER = rf"|{LETTER_WORDS}|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{SPACES}"
+JAIS2 = rf"|{LETTER_WORDS}|\p{{N}}{{1,3}}|{MARKS}|\s*[\r\n]+|" + "|".join(
+    [rf"\s{{{run}}}(?!\S)" for run in ("512", "256", "128", "64", "32", "16", "8", "4", "1,2")] + [r"\s{1}"]
+)
+BAILING = rf"|{LETTER_WORDS}|\p{{N}}|{MARKS}|\s*[\r\n]|\s+(?!\S)|\s+"
+BAILING_PUBLISHED = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+
+CJK = "[一-龥ࠀ-一가-퟿]+"
+HAN_KANA = "[一-龥\u3040-ゟ゠-ヿ]+"
+# Escaped where Unicode normalization, by an editor say, would change the character.
+DEEPSEEK_LETTERS = (
+    "[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝ"
+    "Ὗ-\u1f7dᾀ-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌῐ-\u1fd3ῖ-\u1fdbῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ\u212a-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳ"
+    "Ꙁ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
+)
+DEEPSEEK_MARKS_PUBLISHED = "[!-/:-~！-／：-～‘-‟\u3000-。]+"
+# In llama.cpp the ideographic space is a space and nothing else.
+DEEPSEEK_MARKS = DEEPSEEK_MARKS_PUBLISHED.replace("\u3000", "\u3001")
+DEEPSEEK_V3 = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{SPACES}"
+)
+BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
+BLOOM_PUBLISHED = r" ?[^(\s|[.,!?…。，、।۔،])]+"
+THREE_DIGITS = "[0-9][0-9][0-9]"
+
+PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
+    PreTokenizer(
+        (
+            *("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "gigachat"),
+            *("a.x-4.0", "mellum", "modern-bert", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de"),
+            *("jina-v1-en", "jina-v2-code", "roberta-bpe"),
+        ),
+        (GPT2,),
+        ((GPT2,),),
+    ),
+    PreTokenizer(
+        ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"),
+        (DIGIT, GPT2),
+        ((DIGIT, GPT2),),
+    ),
+    PreTokenizer(
+        (
+            *("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
+            "jina-v5-nano",
+        ),
+        (SUFFIX + CL100K,),
+        ((ANY_CASE_SUFFIX + CL100K,),),
+        ignore_merges=True,
+        add_bos=True,
+    ),
+    PreTokenizer(
+        ("dbrx", "smaug-bpe", "chatglm-bpe", "glm4"),
+        (SUFFIX + CL100K,),
+        ((ANY_CASE_SUFFIX + CL100K,),),
+    ),
+    PreTokenizer(
+        (
+            *("qwen2", "stablelm2", "deepseek-r1-qwen", "megrez", "kormo", "f2llmv2", "hunyuan"),
+            *("solar-open", "grok-2"),
+        ),
+        (SUFFIX + QWEN2,),
+        ((ANY_CASE_SUFFIX + QWEN2,),),
+    ),
+    PreTokenizer(("qwen35",), (SUFFIX + QWEN35,), ((ANY_CASE_SUFFIX + QWEN35,),)),
+    PreTokenizer(("ufakzeka",), (QWEN2[1:],), ((QWEN2[1:],),)),
+    PreTokenizer(
+        ("minicpm5",),
+        (UP_TO_3_DIGITS, SUFFIX + MINICPM5),
+        ((UP_TO_3_DIGITS, ANY_CASE_SUFFIX + MINICPM5),),
+        ignore_merges=True,
+    ),
+    PreTokenizer(
+        ("tekken",),
+        (_cased(ASCII_UPPER, ASCII_LOWER, "", DIGIT),),
+        ((_cased(UPPER, LOWER, "", DIGIT),),),
+        ignore_merges=True,
+        add_bos=True,
+    ),
+    PreTokenizer(
+        ("granite-embed-multi-97m",),
+        (_cased(MARKED_UPPER, MARKED_LOWER, SUFFIX + "?", UP_TO_3_DIGITS),),
+        ((_cased(UPPER, LOWER, ANY_CASE_SUFFIX + "?", UP_TO_3_DIGITS),),),
+        ignore_merges=True,
+    ),
+    PreTokenizer(
+        ("gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"),
+        (_cased(ASCII_UPPER, ASCII_LOWER, SUFFIX + "?", UP_TO_3_DIGITS),),
+        ((_cased(UPPER, LOWER, ANY_CASE_SUFFIX + "?", UP_TO_3_DIGITS),),),
+    ),
+    PreTokenizer(("exaone-moe",), (SUFFIX + EXAONE_MOE,), ((ANY_CASE_SUFFIX + EXAONE_MOE,),)),
+    PreTokenizer(("seed-coder",), (SUFFIX + SEED_CODER,), ((ANY_CASE_SUFFIX + SEED_CODER,),)),
+    PreTokenizer(("jais-2",), (SUFFIX + JAIS2,), ((ANY_CASE_SUFFIX + JAIS2,),)),
+    PreTokenizer(("bailingmoe", "bailingmoe2", "llada-moe"), (SUFFIX + BAILING,), ((BAILING_PUBLISHED,),)),
+    PreTokenizer(
+        ("deepseek-llm",),
+        (r"[\r\n]", r"\s?" + DEEPSEEK_LETTERS, r"\s?" + DEEPSEEK_MARKS, r"\s+$", CJK, DIGITS),
+        tuple(
+            (r"[\r\n]", r"\s?" + DEEPSEEK_LETTERS, r"\s?" + DEEPSEEK_MARKS_PUBLISHED, r"\s+$", CJK, digits)
+            for digits in (DIGIT, DIGITS)
+        ),
+    ),
+    PreTokenizer(
+        ("deepseek-coder",),
+        (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", CJK, DIGIT),
+        ((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", CJK, DIGIT),),
+    ),
+    PreTokenizer(
+        ("deepseek-v3", "hunyuan-dense", "joyai-llm"),
+        (UP_TO_3_DIGITS, HAN_KANA, DEEPSEEK_V3),
+        ((UP_TO_3_DIGITS, HAN_KANA, DEEPSEEK_V3),),
+    ),
+    PreTokenizer(
+        ("falcon",),
+        (r"[\p{P}\$\+<=>\^~\|`]+", GPT2, THREE_DIGITS),
+        ((PUNCTUATION_RUNS, GPT2, DIGITS, THREE_DIGITS),),
+    ),
+    PreTokenizer(("bloom", "poro-chat", "gpt3-finnish"), (BLOOM,), ((BLOOM_PUBLISHED,), (BLOOM,))),
+    PreTokenizer(("viking",), (BLOOM, DIGIT), ((BLOOM_PUBLISHED, DIGIT), (BLOOM, DIGIT))),
+    # What llama.cpp does, with a loud warning, for files that name no way.
+    PreTokenizer(("default",), (r"[\p{P}\$\+<=>\^~\|]+", GPT2, DIGITS, THREE_DIGITS)),
+)
+BY_NAME = {name: entry for entry in PRE_TOKENIZERS for name in entry.names}
+
+
+def pre_tokenizer_named(name: str) -> PreTokenizer:
+    """The entry of a GGUF file's `tokenizer.ggml.pre`; raises UnknownPreTokenizerError."""
+    if name not in BY_NAME:
+        raise UnknownPreTokenizerError(
+            f"The GGUF file splits text in the way called '{name}' (tokenizer.ggml.pre), which Bitwright "
+            f"does not know; it knows {', '.join(sorted(BY_NAME))}."
+        )
+    return BY_NAME[name]
+
+
+def recognise(pre_tokenizer: object, ignore_merges: bool, source: str) -> PreTokenizer:
+    """The entry of a `tokenizer.json`'s `pre_tokenizer`; `source` names the file in errors.
+
+    Where several entries split alike, the one that treats whole words as `ignore_merges` says wins.
+    Raises UnknownPreTokenizerError.
+    """
+    chain = tuple(split_chain(pre_tokenizer, source))
+    found = [entry for entry in PRE_TOKENIZERS if chain in entry.chains]
+    if not found:
+        steps = " then ".join(repr(step) for step in chain) or "not at all"
+        raise UnknownPreTokenizerError(
+            f"{source} splits text in a way that llama.cpp has no name for ({steps}), so a GGUF file made "
+            "from it would give other tokens; only tokenizers of known model families can be exported."
+        )
+    return next((entry for entry in found if entry.ignore_merges == ignore_merges), found[0])
+
+
+def split_chain(step: Any, source: str) -> Iterator[str]:
+    """The splits that a `tokenizer.json`'s `pre_tokenizer` makes before the bytes are mapped, in order.
+
+    Each is a regular expression, `Digits` and `ByteLevel` included, or "Type:Option" for others.
+    """
+    match step:
+        case {"type": "Sequence", "pretokenizers": [*steps]}:
+            for inner in steps:
+                yield from split_chain(inner, source)
+        case {"type": "ByteLevel"}:
+            yield from _byte_level(step, source)
+        # Removing what does *not* match is isolating what does: these expressions leave no gaps.
+        case {"type": "Split", "pattern": {"Regex": str(regex)}, "behavior": "Isolated", "invert": False} | {
+            "type": "Split",
+            "pattern": {"Regex": str(regex)},
+            "behavior": "Removed",
+            "invert": True,
+        }:
+            yield regex
+        case {"type": "Digits"}:
+            yield DIGIT if step.get("individual_digits") else DIGITS
+        case {"type": str(kind)}:
+            yield f"{kind}:{step.get('behavior', step.get('pattern', ''))}"
+        case _:
+            yield repr(step)
+
+
+def _byte_level(step: dict[str, Any], source: str) -> Iterator[str]:
+    if step.get("add_prefix_space"):
+        raise UnknownPreTokenizerError(
+            f"{source} puts a space before every text (ByteLevel with add_prefix_space), "
+            "which byte-level BPE in llama.cpp cannot do."
+        )
+    if step.get("use_regex", True):
+        yield GPT2

@@ -1,0 +1,137 @@
+"""A SentencePiece `tokenizer.model` read as what it is: a protocol buffer message.
+
+The sentencepiece library runs such a file, but does not tell the algorithm (BPE or unigram), the
+user-defined pieces or the normalization. The fields needed here are few and never change:
+
+  ModelProto       1 pieces (repeated), 2 trainer_spec, 3 normalizer_spec
+  SentencePiece    1 piece (string), 2 score (float), 3 type (enum, 1 = normal)
+  TrainerSpec      3 model_type (enum, 1 unigram, 2 bpe, 3 word, 4 char), 40 unk_id, 41 bos_id, 42 eos_id,
+                   43 pad_id (int32)
+  NormalizerSpec   3 add_dummy_prefix (bool)
+
+(sentencepiece_model.proto of github.com/google/sentencepiece)
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gguf import TokenType
+
+from engine.api.errors import TokenizerError
+
+BPE = 2
+ALGORITHMS = {1: "unigram", 2: "BPE", 3: "word", 4: "character"}
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+
+class SentencePieceFileError(TokenizerError):
+    """A `tokenizer.model` that is no SentencePiece model, or none that llama.cpp's "llama" kind can run."""
+
+
+@dataclass
+class SentencePieceModel:
+    """Pieces in the order of their ids. Types have SentencePiece's numbers, which GGUF's are too."""
+
+    pieces: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    types: list[int] = field(default_factory=list)
+    add_dummy_prefix: bool = True
+    special_ids: dict[str, int] = field(default_factory=dict)
+
+
+def read_sentencepiece(path: Path) -> SentencePieceModel:
+    """Reads a BPE model; raises SentencePieceFileError for anything else, OSError for an unreadable file."""
+    try:
+        model, algorithm = _model(path.read_bytes())
+    except (ValueError, IndexError, struct.error) as error:
+        raise SentencePieceFileError(
+            f"{path} is not a SentencePiece model, or is damaged; download the file again "
+            "(a file of a few lines that begins with 'version https://git-lfs' is only a pointer to it)."
+        ) from error
+    if algorithm != BPE:
+        raise SentencePieceFileError(
+            f"{path} is a SentencePiece model of the kind {ALGORITHMS.get(algorithm, algorithm)}; "
+            "only BPE can be exported for llama.cpp's 'llama' tokenizer."
+        )
+    return model
+
+
+def _model(data: bytes) -> tuple[SentencePieceModel, int]:
+    # The defaults of the message's definition hold where a field is absent.
+    model = SentencePieceModel(special_ids={"unk": 0, "bos": 1, "eos": 2, "pad": -1})
+    algorithm = 1
+    for number, value in _fields(data):
+        if number == 1:
+            piece = dict(_fields(_message(value)))
+            model.pieces.append(_message(piece[1]).decode() if 1 in piece else "")
+            model.scores.append(_number(piece.get(2, 0.0)))
+            model.types.append(int(_number(piece.get(3, TokenType.NORMAL))))
+        elif number == 2:
+            trainer = dict(_fields(_message(value)))
+            algorithm = int(_number(trainer.get(3, algorithm)))
+            for key, name in ((40, "unk"), (41, "bos"), (42, "eos"), (43, "pad")):
+                if key in trainer:
+                    model.special_ids[name] = _signed(int(_number(trainer[key])))
+        elif number == 3:
+            normalizer = dict(_fields(_message(value)))
+            model.add_dummy_prefix = bool(_number(normalizer.get(3, True)))
+    if not model.pieces:
+        raise ValueError("no pieces")
+    return model, algorithm
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, bytes | int | float]]:
+    """Number and value of each field of a message. Raises ValueError or IndexError for what is no message."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == VARINT:
+            value, at = _varint(data, at)
+            yield number, value
+        elif wire == BYTES:
+            length, at = _varint(data, at)
+            if at + length > len(data):
+                raise ValueError("a field is longer than its message")
+            yield number, data[at : at + length]
+            at += length
+        elif wire == FIXED32:
+            yield number, struct.unpack_from("<f", data, at)[0]
+            at += 4
+        elif wire == FIXED64:
+            yield number, struct.unpack_from("<d", data, at)[0]
+            at += 8
+        else:
+            raise ValueError(f"no such wire type: {wire}")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, at
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
+
+
+def _message(value: bytes | int | float) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError("a number where a message belongs")
+    return value
+
+
+def _number(value: bytes | int | float) -> int | float:
+    if isinstance(value, bytes):
+        raise ValueError("a message where a number belongs")
+    return value
+
+
+def _signed(value: int) -> int:
+    """A negative int32 is stored as a 64-bit two's complement."""
+    return value - (1 << 64) if value >> 63 else value

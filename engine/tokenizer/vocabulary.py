@@ -1,0 +1,277 @@
+"""The vocabulary of a Hugging Face folder in GGUF's terms: tokens, types, and merges or scores."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gguf import TokenType
+
+from engine.api.errors import TokenizerError
+from engine.tokenizer.folder import AddedToken, TokenizerFileError, TokenizerFolder
+from engine.tokenizer.pretokenizers import UnknownPreTokenizerError, recognise
+from engine.tokenizer.sentencepiece_model import read_sentencepiece
+
+BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
+ADDED_SCORE = -1000.0
+MAX_TOKENS = 1 << 22  # far above any vocabulary; keeps a damaged id from filling the memory
+
+
+class UnknownModelTypeError(TokenizerError):
+    """A `tokenizer.json` that holds neither byte-level BPE nor a SentencePiece BPE."""
+
+
+class UnfaithfulScoresError(TokenizerError):
+    """Merges that cannot be told as one score a token, which is all that llama.cpp's "llama" kind has."""
+
+
+class VocabularySizeError(TokenizerError):
+    """A tokenizer that does not fit the model's embedding."""
+
+
+@dataclass
+class Vocabulary:
+    """`kind` is GGUF's `tokenizer.ggml.model`: "gpt2" has `merges`, "llama" has `scores`.
+
+    `special_ids` are those that the file itself names (a `tokenizer.model` does), by "unk", "bos", ….
+    """
+
+    kind: str
+    pre: str
+    tokens: list[str]
+    types: list[int]
+    merges: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    space_prefix: bool = False
+    special_ids: dict[str, int] = field(default_factory=dict)
+
+
+def read_vocabulary(files: TokenizerFolder, vocab_size: int | None) -> Vocabulary:
+    """The vocabulary with exactly `vocab_size` tokens (None: as many as there are), unused ones filled in.
+
+    Raises TokenizerError.
+    """
+    model = files.tokenizer_json.get("model")
+    if files.tokenizer_json and (not isinstance(model, dict) or "vocab" not in model):
+        raise TokenizerFileError(f"{files.tokenizer_json_path} holds no vocabulary; download the file again.")
+    if isinstance(model, dict) and _splits_bytes(files.tokenizer_json):
+        vocabulary = _byte_level(files, model)
+    elif files.sentencepiece:
+        vocabulary = _from_sentencepiece(files, files.sentencepiece)
+    elif isinstance(model, dict) and _marks_spaces(files.tokenizer_json):
+        vocabulary = _from_scored_merges(files, model)
+    else:
+        kind = model.get("type") if isinstance(model, dict) else None
+        raise UnknownModelTypeError(
+            f"{files.tokenizer_json_path} holds a tokenizer of the kind {kind or 'unknown'} that is neither "
+            "byte-level BPE nor SentencePiece BPE; Bitwright can export only these two."
+        )
+    _add_tokens(vocabulary, files.added, vocab_size)
+    _fill_up(vocabulary, vocab_size, str(files.folder))
+    return vocabulary
+
+
+def _splits_bytes(tokenizer: dict[str, Any]) -> bool:
+    return _is_bpe(tokenizer) and '"ByteLevel"' in _types(tokenizer.get("pre_tokenizer"))
+
+
+def _marks_spaces(tokenizer: dict[str, Any]) -> bool:
+    """Whether spaces become "▁", by the normalizer (older files) or the pre-tokenizer (newer ones)."""
+    return _is_bpe(tokenizer) and (
+        '"Metaspace"' in _types(tokenizer.get("pre_tokenizer"))
+        or any(step.get("content") == "▁" for step in _steps(tokenizer.get("normalizer")))
+    )
+
+
+def _is_bpe(tokenizer: dict[str, Any]) -> bool:
+    return bool(tokenizer["model"].get("type", "BPE") == "BPE")
+
+
+def _types(step: object) -> list[str]:
+    return [f'"{inner.get("type")}"' for inner in _steps(step)]
+
+
+def _steps(step: object) -> list[dict[str, Any]]:
+    """A normalizer or pre-tokenizer as a flat list of its steps."""
+    if not isinstance(step, dict):
+        return []
+    inner = step.get("normalizers") or step.get("pretokenizers")
+    return [flat for one in inner for flat in _steps(one)] if isinstance(inner, list) else [step]
+
+
+def _byte_level(files: TokenizerFolder, model: dict[str, Any]) -> Vocabulary:
+    source = str(files.tokenizer_json_path)
+    pre = recognise(files.tokenizer_json.get("pre_tokenizer"), bool(model.get("ignore_merges")), source)
+    # NFC is left out silently: llama.cpp normalizes nothing, and text is nearly always NFC already.
+    strange = [kind for kind in _types(files.tokenizer_json.get("normalizer")) if kind != '"NFC"']
+    if strange:
+        raise UnknownPreTokenizerError(
+            f"{source} changes text before it is split ({', '.join(strange)}), which llama.cpp cannot do."
+        )
+    tokens = _base_tokens(model, source)
+    known = set(tokens)
+    merges = []
+    for left, right in _merges(model, source):
+        if not {left, right, left + right} <= known or " " in left + right:
+            raise TokenizerFileError(
+                f"The merges in {source} hold {left!r} + {right!r}, which are no tokens."
+            )
+        merges.append(f"{left} {right}")
+    return Vocabulary("gpt2", pre.names[0], tokens, _types_of(tokens, None), merges=merges)
+
+
+def _from_sentencepiece(files: TokenizerFolder, path: Path) -> Vocabulary:
+    model = read_sentencepiece(path)
+    prefix = files.tokenizer_config.get("add_prefix_space")
+    return Vocabulary(
+        "llama",
+        "default",
+        # User-defined pieces are looked for in the raw text, where a space is a space.
+        tokens=[
+            piece.replace("▁", " ") if kind == TokenType.USER_DEFINED else piece
+            for piece, kind in zip(model.pieces, model.types, strict=True)
+        ],
+        types=model.types,
+        scores=model.scores,
+        space_prefix=prefix if isinstance(prefix, bool) else model.add_dummy_prefix,
+        special_ids=model.special_ids,
+    )
+
+
+def _from_scored_merges(files: TokenizerFolder, model: dict[str, Any]) -> Vocabulary:
+    """A SentencePiece BPE as `tokenizer.json` has it: the scores come back from the order of the merges."""
+    source = str(files.tokenizer_json_path)
+    tokens = _base_tokens(model, source)
+    added = {token.text for token in files.added.values()}
+    steps = _steps(files.tokenizer_json.get("pre_tokenizer")) + _steps(files.tokenizer_json.get("normalizer"))
+    splits = any(step.get("type") == "Metaspace" and step.get("split", True) for step in steps)
+    scores = _scores(tokens, _merges(model, source), added, splits, source)
+    return Vocabulary(
+        "llama",
+        "default",
+        tokens,
+        _types_of(tokens, model.get("unk_token")),
+        scores=scores,
+        space_prefix=any(
+            step.get("prepend") == "▁"
+            or (step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never")
+            for step in steps
+        ),
+    )
+
+
+def _scores(
+    tokens: list[str], merges: list[tuple[str, str]], added: set[str], splits: bool, source: str
+) -> list[float]:
+    """A score for each token such that joining by scores does what the merges do.
+
+    SentencePiece joins any two tokens whose text together is a token. So each such pair must be among the
+    merges, and the merges that make one token must stand together; the converter from SentencePiece writes
+    them so, a tokenizer trained otherwise has only some.
+    """
+    known = set(tokens) - added
+    rank: dict[str, int] = {}
+    made_by: dict[str, set[int]] = {}
+    previous = None
+    for left, right in merges:
+        text = left + right
+        if text != previous and text in rank and text in known:
+            raise _unfaithful(text, source)
+        rank.setdefault(text, len(rank))
+        made_by.setdefault(text, set()).add(len(left))
+        previous = text
+    for text in known:
+        cuts = {i for i in range(1, len(text)) if text[:i] in known and text[i:] in known}
+        if BYTE_TOKEN.fullmatch(text):
+            continue
+        if cuts - made_by.get(text, set()) or (splits and "▁" in text.lstrip("▁")[1:]):
+            raise _unfaithful(text, source)
+    # Tokens that no merge makes are single characters, bytes and control tokens; they come last, in order.
+    return [-float(rank.get(text, len(rank) + i)) for i, text in enumerate(tokens)]
+
+
+def _unfaithful(text: str, source: str) -> UnfaithfulScoresError:
+    return UnfaithfulScoresError(
+        f"{source} joins tokens in an order that llama.cpp cannot follow (first seen at the token {text!r}); "
+        "put the tokenizer.model that it was made from into the folder, if there is one."
+    )
+
+
+def _base_tokens(model: dict[str, Any], source: str) -> list[str]:
+    vocab = model["vocab"]
+    if not isinstance(vocab, dict) or not all(type(i) is int and i >= 0 for i in vocab.values()):
+        raise TokenizerFileError(f"The vocabulary in {source} does not give each token an id of 0 or more.")
+    by_id = {i: text for text, i in vocab.items()}
+    if len(by_id) != len(vocab):
+        raise TokenizerFileError(f"The vocabulary in {source} gives one id to two tokens.")
+    if max(by_id, default=0) > MAX_TOKENS:
+        raise TokenizerFileError(f"The vocabulary in {source} has a token with the id {max(by_id)}.")
+    return [by_id.get(i, "") for i in range(max(by_id, default=-1) + 1)]
+
+
+def _merges(model: dict[str, Any], source: str) -> list[tuple[str, str]]:
+    """The merges as pairs, best first; a file has them as "left right" (older) or as [left, right]."""
+    pairs = []
+    for merge in model.get("merges") or []:
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise TokenizerFileError(f"The merges in {source} hold {merge!r}, which is no pair of tokens.")
+        pairs.append((pair[0], pair[1]))
+    return pairs
+
+
+def _types_of(tokens: list[str], unknown: object) -> list[int]:
+    """Types of the tokens before any were added; ids without a token are filled up later."""
+    kinds = []
+    for text in tokens:
+        if text == unknown:
+            kinds.append(TokenType.UNKNOWN)
+        elif unknown is not None and BYTE_TOKEN.fullmatch(text):
+            kinds.append(TokenType.BYTE)
+        else:
+            kinds.append(TokenType.NORMAL)
+    return [int(kind) for kind in kinds]
+
+
+def _add_tokens(vocabulary: Vocabulary, added: dict[int, AddedToken], vocab_size: int | None) -> None:
+    """Puts added tokens at their ids. Those beyond the embedding have no weights and are left out."""
+    limit = MAX_TOKENS if vocab_size is None else vocab_size
+    for token_id, token in sorted(added.items()):
+        if not 0 <= token_id < limit:
+            continue
+        missing = token_id + 1 - len(vocabulary.tokens)
+        vocabulary.tokens += [""] * missing
+        vocabulary.types += [int(TokenType.UNUSED)] * missing
+        vocabulary.scores += [ADDED_SCORE] * (missing if vocabulary.kind == "llama" else 0)
+        special = token.special or LOOKS_SPECIAL.fullmatch(token.text)
+        vocabulary.tokens[token_id] = token.text if special else token.text.replace("▁", " ")
+        if vocabulary.types[token_id] not in (TokenType.UNKNOWN, TokenType.BYTE):
+            vocabulary.types[token_id] = int(TokenType.CONTROL if special else TokenType.USER_DEFINED)
+
+
+def _fill_up(vocabulary: Vocabulary, vocab_size: int | None, source: str) -> None:
+    """Names every id up to `vocab_size`: llama.cpp wants a token, and another one, for each row."""
+    size = len(vocabulary.tokens) if vocab_size is None else vocab_size
+    if not len(vocabulary.tokens) <= size <= MAX_TOKENS:
+        raise VocabularySizeError(
+            f"The tokenizer in {source} has {len(vocabulary.tokens)} tokens, but the model only {size}: "
+            "the two do not belong together."
+        )
+    missing = size - len(vocabulary.tokens)
+    vocabulary.tokens += [""] * missing
+    vocabulary.types += [int(TokenType.UNUSED)] * missing
+    vocabulary.scores += [ADDED_SCORE] * (missing if vocabulary.kind == "llama" else 0)
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in "".join(vocabulary.tokens)):
+        raise TokenizerFileError(f"The tokenizer in {source} has a token that is no valid text.")
+    seen: dict[str, int] = {}
+    for i, text in enumerate(vocabulary.tokens):
+        if not text:
+            vocabulary.tokens[i] = f"[PAD{i}]"
+            vocabulary.types[i] = int(TokenType.UNUSED)
+        first = seen.setdefault(vocabulary.tokens[i], i)
+        if first != i:
+            raise TokenizerFileError(
+                f"The tokenizer in {source} has the token {vocabulary.tokens[i]!r} twice "
+                f"(ids {first} and {i}), which llama.cpp refuses to load."
+            )

@@ -1,0 +1,206 @@
+"""The command line as a user meets it: real processes, stdout, stderr, exit codes."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from engine.cli import app
+from tests.tiny import write_llama
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "resources" / "sample-model"
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    config = {
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+    }
+    return write_llama(tmp_path_factory.mktemp("cli") / "model", config=config)
+
+
+def bitwright(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "engine.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+def refused(*arguments: object) -> str:
+    """The one sentence of a refusal: exit code 2, nothing on stdout, no traceback."""
+    done = bitwright(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_inspect_json_has_the_promised_keys():
+    done = bitwright("inspect", SAMPLE, "--json")
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)
+    assert (model["architecture"], model["parameters"]) == ("llama", 14_684_672)
+    assert model["tied_embeddings"] is True
+    by_name = {tensor["name"]: tensor for tensor in model["tensors"]}
+    assert by_name["model.layers.3.mlp.down_proj.weight"] == {
+        "name": "model.layers.3.mlp.down_proj.weight",
+        "shape": [512, 1536],
+        "dtype": "BF16",
+        "role": "down",
+        "block": 3,
+        "bytes": 512 * 1536 * 2,
+    }
+    assert model["bytes"] == sum(tensor["bytes"] for tensor in model["tensors"])
+
+
+def test_inspect_prints_a_table():
+    done = bitwright("inspect", SAMPLE)
+    assert "model.layers.0.self_attn.q_proj.weight" in done.stdout
+    assert "14,684,672 parameters in 4 blocks" in done.stdout
+
+
+def test_quantize_ends_with_one_json_object_and_is_listed(model, tmp_path):
+    output = tmp_path / "o.gguf"
+    done = bitwright("quantize", model, "--preset", "q4_k_m", "--out", output, "--json", "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert {"output", "bytes", "predicted_bytes", "bpw", "seconds", "peak_rss_bytes"} <= result.keys()
+    assert result["bytes"] == output.stat().st_size == result["predicted_bytes"]
+    assert done.stderr == ""
+    listed = json.loads(bitwright("jobs", "--json").stdout)
+    assert [(job["kind"], job["state"], job["output"]) for job in listed] == [
+        ("quantize", "done", str(output))
+    ]
+    assert "finished already" in refused("resume", listed[0]["id"])
+    assert listed[0]["id"] in bitwright("jobs").stdout
+
+
+def test_dry_run_writes_nothing_and_predicts_the_size(model, tmp_path):
+    output = tmp_path / "o.gguf"
+    done = bitwright("quantize", model, "--preset", "Q6_K", "--out", output, "--dry-run", "--json")
+    planned = json.loads(done.stdout)
+    assert list(tmp_path.iterdir()) == []
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(planned["recipe"]))
+    made = json.loads(bitwright("quantize", model, "--recipe", recipe, "--out", output, "--json").stdout)
+    assert made["bytes"] == planned["predicted_bytes"]
+    shown = bitwright("quantize", model, "--preset", "Q6_K", "--dry-run").stdout
+    assert f"{planned['predicted_bytes']:,} bytes" in shown
+
+
+def test_types_of_output_and_embedding(model):
+    done = bitwright(
+        "quantize", model, "--preset", "Q4_0", "--dry-run", "--json",
+        "--output-tensor-type", "Q8_0", "--token-embedding-type", "F16",
+    )  # fmt: skip
+    formats = {tensor["name"]: tensor["format"] for tensor in json.loads(done.stdout)["tensors"]}
+    assert (formats["output.weight"], formats["token_embd.weight"]) == ("Q8_0", "F16")
+
+
+def test_rule_that_matches_nothing_is_said(model, tmp_path):
+    recipe = tmp_path / "r.json"
+    rules = [{"match": "ffn_dwon", "format": "Q6_K"}]
+    recipe.write_text(json.dumps({"rules": rules, "default": {"format": "Q4_K"}}))
+    done = bitwright("quantize", model, "--recipe", recipe, "--dry-run")
+    assert "rule 1 ('ffn_dwon') matches no tensor" in done.stderr
+    assert done.returncode == 0
+
+
+def test_refusals(model, tmp_path):
+    out = tmp_path / "o.gguf"
+    (tmp_path / "empty").mkdir()
+    typo = tmp_path / "typo.json"
+    typo.write_text('{"default": {"fromat": "Q4_K"}}')
+    assert "either --preset or --recipe" in refused("quantize", model, "--out", out)
+    assert "--out" in refused("quantize", model, "--preset", "Q4_0")
+    assert "Unknown preset 'Q4'" in refused("quantize", model, "--preset", "Q4", "--out", out)
+    assert "default: unknown key 'fromat'" in refused("quantize", model, "--recipe", typo, "--out", out)
+    assert str(tmp_path / "empty") in refused("inspect", tmp_path / "empty")
+    assert str(tmp_path / "absent") in refused("inspect", tmp_path / "absent")
+    assert "is no job" in refused("resume", "nonsense")
+    assert "does not exist" in refused(
+        "quantize", model, "--preset", "Q4_0", "--out", tmp_path / "a" / "b.gguf"
+    )
+    assert "absent.txt" in refused("evaluate", model, "--text", tmp_path / "absent.txt")
+    assert not out.exists()
+
+
+def test_terminated_and_resumed(model, tmp_path):
+    """SIGTERM ends the job in order; `resume` finishes it."""
+    output = tmp_path / "o.gguf"
+    code = (
+        "import engine.quantize, engine.methods, os, signal, sys\n"
+        "real, calls = engine.methods.encode, [0]\n"
+        "def slow(*a):\n"
+        "    calls[0] += 1\n"
+        "    if calls[0] == 6: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return real(*a)\n"
+        "engine.methods.encode = slow\n"
+        "from engine.cli import main\n"
+        "main()\n"
+    )
+    arguments = ["quantize", str(model), "--preset", "Q4_0", "--out", str(output)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130, done.stderr
+    said = re.search(r"bitwright resume (\S+)", done.stderr)
+    assert said
+    assert not output.exists()
+    resumed = bitwright("resume", said[1], "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["bytes"] == output.stat().st_size
+
+
+def test_ctrl_c_while_evaluating_is_quiet(model, tmp_path):
+    text = tmp_path / "t.txt"
+    text.write_text("The harbour was quiet that morning. " * 30_000)
+    command = [sys.executable, "-m", "engine.cli", "evaluate", str(model), "--text", str(text)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+        time.sleep(8)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Traceback" not in said
+
+
+def commands() -> dict:
+    return typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_help_of_each_command_has_an_example(name):
+    done = bitwright(name, "--help")
+    assert done.returncode == 0
+    assert f"bitwright {name}" in done.stdout.split("Example:")[1]
+
+
+def test_readme_documents_every_command_and_option():
+    readme = (ROOT / "README.md").read_text()
+    for name, command in commands().items():
+        assert f"bitwright {name}" in readme, name
+        for parameter in command.params:
+            for option in parameter.opts:
+                if option.startswith("--") and option != "--help":
+                    assert f"`{option}`" in readme or f"{option} " in readme or f"{option}]" in readme, option
+
+
+def test_without_a_command_help_is_shown():
+    done = bitwright()
+    assert "inspect" in done.stdout + done.stderr
