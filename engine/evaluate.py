@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from engine import __version__
 from engine.api.errors import EvaluationError
 from engine.api.progress import Listener, Progress, silent
 from engine.api.report import Report
@@ -26,6 +27,7 @@ from engine.calibration.windows import PROTOCOLS, Protocol, cut, read_text, toke
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.streaming import StreamedModel, stream
 from engine.tokenizer import Tokenizer, load_tokenizer
+from engine.weights import MissingWeightsError
 
 CHUNK_LOGITS = 1 << 23
 """Logits of one model that are held at a time: 64 positions of a vocabulary of 128k, 64 MiB in float64."""
@@ -38,6 +40,10 @@ PLAIN_TYPES = {"F64", "F32", "F16", "BF16"}
 
 class TokenizersDifferError(EvaluationError):
     """Model and reference split the text into different tokens."""
+
+
+class PackedWeightsError(EvaluationError):
+    """A checkpoint whose weights another quantizer has packed."""
 
 
 class NotFiniteError(EvaluationError):
@@ -93,7 +99,7 @@ def evaluate(
         windows=len(tokens),
         tokens=columns[0].size,
         device="cpu",
-        version=_own_version(),
+        version=__version__,
         torch=version("torch"),
         transformers=version("transformers"),
         notes=notes,
@@ -114,7 +120,15 @@ def _open(stack: ExitStack, path: Path) -> Subject:
     checkpoint = stack.enter_context(open_checkpoint(path))
     view = transformers_view(checkpoint)
     tokenizer = load_tokenizer(checkpoint)
-    model = StreamedModel(view, str(path))
+    try:
+        model = StreamedModel(view, str(path))
+    except MissingWeightsError as error:
+        if checkpoint.quantization is None:
+            raise
+        raise PackedWeightsError(
+            f"{path} is quantized already ({checkpoint.quantization}) in a layout that Bitwright does not "
+            "unpack: measure the original model, or a GGUF file of it."
+        ) from error
     if tokenizer.size > model.vocabulary:
         raise EvaluationError(
             f"{path}: the tokenizer has {tokenizer.size:,} tokens, the model knows {model.vocabulary:,}; "
@@ -205,7 +219,7 @@ def _chunks(positions: range, vocabulary: int) -> Iterator[range]:
 def _log_softmax(subject: Subject, hidden: torch.Tensor) -> torch.Tensor:
     """float64 [positions, vocabulary] for float32 [positions, width]. Raises NotFiniteError."""
     logits = subject.model.logits(hidden).double()
-    if not logits.isfinite().all():
+    if not logits.sum().isfinite():  # finite float32 values cannot overflow a float64 sum
         raise NotFiniteError(
             f"{subject.path} predicts values that are not finite: "
             "its weights, or what quantized them, are broken."
@@ -265,13 +279,6 @@ def _notes(subjects: list[Subject], asked: int | None, tokens: np.ndarray) -> li
                 "figures differ a little."
             )
     return notes
-
-
-def _own_version() -> str:
-    try:
-        return version("bitwright")
-    except PackageNotFoundError:  # run from a checkout
-        return "not installed"
 
 
 def _sha256(files: list[Path]) -> str:

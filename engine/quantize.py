@@ -78,6 +78,8 @@ def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     formats = {tensor.name: tensor.format for tensor in plan.tensors}
     head, offsets, size = header(export, formats, _file_type(plan))
     importance = read_importance(Path(recipe.imatrix)) if recipe.imatrix else {}
+    for tensor in plan.tensors:
+        _check_importance(importance.get(tensor.name), tensor)
     return Prepared(checkpoint, export, plan, head, offsets, size, importance)
 
 
@@ -259,7 +261,7 @@ def _encode(
 
     rows, columns = prod(tensor.shape[:-1]), tensor.shape[-1]
     step = max(1, PIECE // (4 * columns))
-    importance = _importance(prepared, tensor)
+    importance = prepared.importance.get(tensor.name)
     matrices = 1 if importance is None else len(importance)
     height = rows // matrices
     for start, stop in _spans(rows, height, step):
@@ -271,18 +273,14 @@ def _encode(
         listener(Progress("quantize", done, total, "bytes", tensor.name))
 
 
-def _importance(prepared: Prepared, tensor: TensorPlan) -> np.ndarray | None:
-    """Importance of the input columns, float32 [matrices, columns] (one matrix, or one an expert), or None."""
-    importance = prepared.importance.get(tensor.name)
-    if importance is None:
-        return None
-    matrices = prod(tensor.shape[:-2])
-    if importance.shape != (matrices, tensor.shape[-1]):
+def _check_importance(importance: np.ndarray | None, tensor: TensorPlan) -> None:
+    """Refuse importance that is not float32 [matrices, columns] of this tensor (one matrix, or one an expert)."""
+    wanted = (prod(tensor.shape[:-2]), tensor.shape[-1])
+    if importance is not None and importance.shape != wanted:
         raise RecipeError(
             f"{tensor.name}: the importance matrix has {importance.shape[0]} × {importance.shape[1]} values, the "
-            f"model needs {matrices} × {tensor.shape[-1]}; it was made for another model."
+            f"model needs {wanted[0]} × {wanted[1]}; it was made for another model."
         )
-    return importance
 
 
 def _spans(rows: int, height: int, step: int) -> Iterator[tuple[int, int]]:

@@ -251,8 +251,14 @@ def _empty_model(config: Any, name: str) -> Any:
     config = copy.deepcopy(config)
     # A stored preference for a GPU's attention kernel must not decide here.
     config._attn_implementation = None
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except Exception as error:  # a value that a module cannot take comes up as any kind of error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UnstreamableModelError(
+            f"{name}: transformers cannot build the model that its configuration describes ({reason})."
+        ) from error
     model.eval()
     _compute_buffers(model, name)
     return model

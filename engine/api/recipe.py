@@ -179,7 +179,9 @@ def _known(kind: str, name: str, known: dict[str, Any]) -> str:
 
 def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
     """The first fault of a recipe as one sentence that names its rule."""
-    fault = error.errors()[0]
+    faults = error.errors()
+    # A misspelt key explains why another one is missing.
+    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     path = list(fault["loc"])
     where = ""
     known: list[str] = list(Recipe.model_fields)

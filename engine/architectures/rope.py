@@ -19,6 +19,8 @@ from engine.api.gguf import GgufValue
 from engine.architectures.description import Config, Metadata
 
 FREQUENCIES = "rope_freqs.weight"
+NUMBERS = ("rope_theta", "factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor")
+"""Rope parameters that must be positive; transformers takes anything and may divide by it."""
 
 
 class RopeScalingError(ExportError):
@@ -42,6 +44,10 @@ def rope_metadata(config: Config, prefix: str) -> tuple[Metadata, np.ndarray | N
     """
     rope = config.rope_parameters
     kind = rope.get("rope_type", "default")
+    for name in NUMBERS:
+        value = rope.get(name)
+        if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
+            raise RopeScalingError(f"config.json: {name} is {value!r}, where a positive number is needed.")
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise RopeScalingError(
             f"config.json: partial_rotary_factor is {rope['partial_rotary_factor']}, and llama.cpp rotates "
@@ -130,7 +136,7 @@ def _yarn_keys(config: Config) -> Metadata:
     keys = {
         "rope.scaling.type": _string("yarn"),
         "rope.scaling.factor": _float(factor),
-        "rope.scaling.original_context_length": GgufValue(GGUFValueType.UINT32, original),
+        "rope.scaling.original_context_length": GgufValue(GGUFValueType.UINT32, int(original)),
     }
     _, attention = ROPE_INIT_FUNCTIONS["yarn"](config)
     if abs(attention / _yarn_attention(factor) - 1) > 1e-7:

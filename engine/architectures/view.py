@@ -16,6 +16,10 @@ class MissingWeightError(EvaluationError):
     """A GGUF file without a tensor that its architecture has."""
 
 
+class WeightShapeError(EvaluationError):
+    """A GGUF file with a tensor whose shape is not what its metadata say."""
+
+
 class UnknownWeightError(EvaluationError):
     """A GGUF file with a tensor that its architecture, as transformers has it, does not know."""
 
@@ -47,7 +51,7 @@ class GgufView(TransformersView):
     """A GGUF file: names mapped to transformers' modules, the order of rows undone."""
 
     def __init__(self, checkpoint: "Checkpoint", architecture: Architecture, config: Config) -> None:
-        """Raises MissingWeightError and UnknownWeightError; reads no weight."""
+        """Raises MissingWeightError, WeightShapeError and UnknownWeightError; reads no weight."""
         self.config = config
         self._checkpoint = checkpoint
         self._parts: dict[str, list[Place]] = {}
@@ -62,9 +66,9 @@ class GgufView(TransformersView):
                     f"{architecture.name} needs."
                 )
             if tensor.shape != place.shape:
-                raise MissingWeightError(
+                raise WeightShapeError(
                     f"{checkpoint.path}: {place.canonical} has the shape {list(tensor.shape)} where the "
-                    f"metadata says {list(place.shape)}."
+                    f"metadata say {list(place.shape)}."
                 )
             self._parts.setdefault(place.module, []).append(place)
             known.add(place.canonical)

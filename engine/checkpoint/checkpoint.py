@@ -113,7 +113,7 @@ class Checkpoint:
         """float32, C-contiguous: the tensor `name` of the text part, or the given range along its first axis.
 
         GGUF's block types are dequantized, FP8 is multiplied by its scales. Read by `pread`; nothing is kept,
-        and beside the result at most a few hundred kilobytes are held. Raises a `CheckpointError` if the
+        and beside the result at most a few megabytes are held. Raises a `CheckpointError` if the
         weights are packed by another quantizer, of a type that cannot be decoded, or cannot be read.
         """
         tensor = self.tensors[name]

@@ -1,4 +1,4 @@
-"""Stored bytes to float32, in pieces: nothing but the result and a scratch of 256 KiB is ever held.
+"""Stored bytes to float32, in pieces of 256 KiB: beside the result only what one piece takes is held.
 
 Plain types, 8-bit floats, and GGML's block types by `gguf.quants.dequantize`.
 """

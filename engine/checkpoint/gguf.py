@@ -90,17 +90,19 @@ class Cursor:
 
     def strings(self, number: int, what: str) -> list[str]:
         """The next `number` strings; vocabularies have hundreds of thousands, hence the loop of its own."""
-        items = []
+        items: list[str] = []
         length_at = struct.Struct("<Q").unpack_from
-        for _ in range(number):
-            start = self._at + 8
-            if start <= len(self._window):
-                end = start + length_at(self._window, self._at)[0]
-                if end <= len(self._window):
-                    items.append(self._window[start:end].decode("utf-8", "surrogateescape"))
-                    self._at = end
-                    continue
-            items.append(self.string(what))
+        while len(items) < number:
+            window, at = self._window, self._at
+            for _ in range(number - len(items)):
+                start = at + 8
+                if start > len(window) or (end := start + length_at(window, at)[0]) > len(window):
+                    break
+                items.append(window[start:end].decode("utf-8", "surrogateescape"))
+                at = end
+            self._at = at
+            if len(items) < number:  # the next one crosses the end of the window
+                items.append(self.string(what))
         return items
 
     def count(self, each: int, what: str) -> int:

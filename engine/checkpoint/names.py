@@ -6,7 +6,7 @@ others the role comes from patterns of the names that models commonly use.
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, TensorNameMap, get_tensor_name_map
 
@@ -34,7 +34,8 @@ _ALIASES = {
 }
 
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block|blk|decoder_layer)\.(\d{1,6})\.")
-_EXPERT = re.compile(r"\.experts\.(\d{1,6})\.|\.ffn_(?:gate|up|down)\.(\d{1,6})\.weight$")
+# One expert of many; in GGUF only the files of Mixtral's first weeks have them apart.
+_EXPERT = re.compile(r"(\.experts|\.ffn_(?:gate|up|down)(?=\.\d+\.weight$))\.(\d{1,6})(?=\.)")
 _GGUF_BLOCK = re.compile(r"^(?:enc\.|dec\.)?blk\.\d+\.")
 
 # Parts of a checkpoint outside of its text model: any of these among the first three components of a name.
@@ -171,18 +172,26 @@ def identify(name: str, architecture: MODEL_ARCH | None, *, gguf: bool = False) 
     `architecture` tells how to read the names of a transformers model; `gguf`: they are canonical already.
     """
     text = name if gguf else text_name(name)
-    found = _BLOCK.search(text)
-    block = int(found.group(1)) if found else None
-    found = _EXPERT.search(text)
-    expert = int(found.group(1) or found.group(2)) if found else None
-    if is_buffer(name):
-        return Identity(None, Role.ROPE if name.endswith("inv_freq") else Role.OTHER, block, None)
-    if gguf:
-        stacked = re.sub(r"\.(ffn_\w+)\.\d+\.weight$", r".\1_exps.weight", name)
-        canonical: str | None = name if expert is None else stacked
-    else:
-        canonical = _canonical(text, block, expert, architecture)
-    return Identity(canonical, _role(text, canonical), block, expert)
+    block = expert = None
+    if found := _EXPERT.search(text):
+        expert = int(found.group(2))
+        text = text[: found.end(1)] + ("_exps" if gguf else "") + text[found.end(2) :]
+    if found := _BLOCK.search(text):
+        block = int(found.group(1))
+        text = text[: found.start(1)] + "0" + text[found.end(1) :]
+    if is_buffer(text):
+        return Identity(None, Role.ROPE if text.endswith("inv_freq") else Role.OTHER, block, None)
+    canonical, role = _meaning(text, architecture, gguf)
+    if canonical is not None and block is not None:
+        canonical = canonical.replace("blk.0.", f"blk.{block}.", 1)
+    return Identity(canonical, role, block, expert)
+
+
+@lru_cache(maxsize=10_000)  # a model has tens of thousands of experts under a few dozen names
+def _meaning(text: str, architecture: MODEL_ARCH | None, gguf: bool) -> tuple[str | None, Role]:
+    """Canonical name and role of a name whose block, if any, is 0 and whose expert has no number."""
+    canonical = text if gguf else _canonical(text, architecture)
+    return canonical, _role(text, canonical)
 
 
 @cache
@@ -191,22 +200,13 @@ def _name_map(architecture: MODEL_ARCH) -> TensorNameMap:
     return get_tensor_name_map(architecture, 1)
 
 
-def _canonical(
-    text: str, block: int | None, expert: int | None, architecture: MODEL_ARCH | None
-) -> str | None:
+def _canonical(text: str, architecture: MODEL_ARCH | None) -> str | None:
     if architecture is None:
         return None
-    key = text
-    if block is not None:
-        key = _BLOCK.sub(lambda match: match.group().replace(match.group(1), "0"), key, count=1)
-    if expert is not None:
-        key = key.replace(f".experts.{expert}.", ".experts.", 1)
-    canonical = _name_map(architecture).get_name(key, (".weight", ".bias"))
-    if canonical is None:
-        return None
-    if canonical.endswith(("_exps", "attn_sinks")):  # stacked experts have no ".weight" in transformers
+    canonical = _name_map(architecture).get_name(text, (".weight", ".bias"))
+    if canonical and canonical.endswith(("_exps", "attn_sinks")):  # without ".weight" in transformers
         canonical += ".weight"
-    return canonical if block is None else canonical.replace("blk.0.", f"blk.{block}.", 1)
+    return canonical
 
 
 def _role(text: str, canonical: str | None) -> Role:

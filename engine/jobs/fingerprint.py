@@ -5,6 +5,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from engine import __version__
+
 LIBRARIES = ("numpy", "numba", "llvmlite", "gguf")
 
 
@@ -15,7 +17,7 @@ def fingerprint(files: list[Path], recipe: str, threads: int) -> dict[str, str]:
     """
     facts = {f"file {path}": _identity(path) for path in files}
     facts["recipe"] = hashlib.sha256(recipe.encode()).hexdigest()
-    facts["bitwright"] = version("bitwright")
+    facts["bitwright"] = __version__
     facts |= {library: version(library) for library in LIBRARIES}
     facts["threads"] = str(threads)
     facts["processor"] = _processor()

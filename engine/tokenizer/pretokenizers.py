@@ -41,18 +41,19 @@ DIGITS = r"\p{N}+"
 UP_TO_3_DIGITS = r"\p{N}{1,3}"
 PUNCTUATION_RUNS = "Punctuation:Contiguous"
 
-# As published (left) and as llama.cpp writes it: the long s counts as no s there.
+# As published, and as llama.cpp writes it: the long s is no s there.
 ANY_CASE_SUFFIX = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 SUFFIX = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+LETTER_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 MARKS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-CL100K = rf"|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{MARKS}|{SPACES}"
-QWEN2 = rf"|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{MARKS}|{SPACES}"
+CL100K = rf"|{LETTER_WORDS}|\p{{N}}{{1,3}}|{MARKS}|{SPACES}"
+QWEN2 = rf"|{LETTER_WORDS}|\p{{N}}|{MARKS}|{SPACES}"
+MINICPM5 = rf"|{LETTER_WORDS}|\p{{N}}+|{MARKS}|{SPACES}"
 QWEN35 = (
     r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
     rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{SPACES}"
 )
-MINICPM5 = rf"|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}+|{MARKS}|{SPACES}"
 
 # The o200k and tekken vocabularies split where lower case turns into upper case.
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
@@ -67,7 +68,6 @@ def _cased(upper: str, lower: str, suffix: str, digits: str) -> str:
     return rf"{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{SPACES}"
 
 
-LETTER_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 EXAONE_MOE = (
     r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
@@ -82,7 +82,9 @@ BAILING_PUBLISHED = (
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
 
-CJK = "[一-龥ࠀ-一가-퟿]+"
+# All white space beyond ASCII is a vertical tab to llama.cpp's expressions, and so in no range of theirs.
+CJK_PUBLISHED = "[一-龥ࠀ-一가-퟿]+"
+CJK = r"[一-龥ࠀ-一가-퟿&&\S]+"
 HAN_KANA = "[一-龥\u3040-ゟ゠-ヿ]+"
 # Escaped where Unicode normalization, by an editor say, would change the character.
 DEEPSEEK_LETTERS = (
@@ -91,8 +93,8 @@ DEEPSEEK_LETTERS = (
     "Ꙁ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
 )
 DEEPSEEK_MARKS_PUBLISHED = "[!-/:-~！-／：-～‘-‟\u3000-。]+"
-# In llama.cpp the ideographic space is a space and nothing else.
 DEEPSEEK_MARKS = DEEPSEEK_MARKS_PUBLISHED.replace("\u3000", "\u3001")
+DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+")
 DEEPSEEK_V3 = (
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
     rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{SPACES}"
@@ -100,6 +102,11 @@ DEEPSEEK_V3 = (
 BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 BLOOM_PUBLISHED = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 THREE_DIGITS = "[0-9][0-9][0-9]"
+
+
+def _deepseek_llm(marks: str, cjk: str, digits: str) -> tuple[str, ...]:
+    return (r"[\r\n]", r"\s?" + DEEPSEEK_LETTERS, r"\s?" + marks, r"\s+$", cjk, digits)
+
 
 PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     PreTokenizer(
@@ -171,16 +178,16 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     PreTokenizer(("bailingmoe", "bailingmoe2", "llada-moe"), (SUFFIX + BAILING,), ((BAILING_PUBLISHED,),)),
     PreTokenizer(
         ("deepseek-llm",),
-        (r"[\r\n]", r"\s?" + DEEPSEEK_LETTERS, r"\s?" + DEEPSEEK_MARKS, r"\s+$", CJK, DIGITS),
-        tuple(
-            (r"[\r\n]", r"\s?" + DEEPSEEK_LETTERS, r"\s?" + DEEPSEEK_MARKS_PUBLISHED, r"\s+$", CJK, digits)
-            for digits in (DIGIT, DIGITS)
+        _deepseek_llm(DEEPSEEK_MARKS, CJK, DIGITS),
+        (
+            _deepseek_llm(DEEPSEEK_MARKS_PUBLISHED, CJK_PUBLISHED, DIGIT),
+            _deepseek_llm(DEEPSEEK_MARKS_PUBLISHED, CJK_PUBLISHED, DIGITS),
         ),
     ),
     PreTokenizer(
         ("deepseek-coder",),
-        (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", CJK, DIGIT),
-        ((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", CJK, DIGIT),),
+        (*DEEPSEEK_CODER, CJK, DIGIT),
+        ((*DEEPSEEK_CODER, CJK_PUBLISHED, DIGIT),),
     ),
     PreTokenizer(
         ("deepseek-v3", "hunyuan-dense", "joyai-llm"),
@@ -245,7 +252,8 @@ def split_chain(step: Any, source: str) -> Iterator[str]:
             "behavior": "Removed",
             "invert": True,
         }:
-            yield regex
+            # Some files write line breaks as themselves, some as escapes.
+            yield regex.replace("\r", r"\r").replace("\n", r"\n")
         case {"type": "Digits"}:
             yield DIGIT if step.get("individual_digits") else DIGITS
         case {"type": str(kind)}:

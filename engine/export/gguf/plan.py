@@ -21,7 +21,7 @@ from engine.export.gguf.tensor import OutputTensor
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint, Tensor
 
-COMPARED_ROWS = 4096
+COMPARED_ROWS = 256
 FLOATS = ("F64", "F32", "F16", "BF16")
 INTEGERS = ("I8", "I16", "I32", "I64")
 WRITTEN_ANEW = (Keys.General.FILE_TYPE, Keys.General.QUANTIZATION_VERSION)
@@ -236,7 +236,10 @@ def _general(checkpoint: "Checkpoint", architecture: Architecture, tensors: list
 
 
 def _hyper_parameters(architecture: Architecture, config: Config) -> Metadata:
-    return {
-        f"{architecture.gguf}.{key.gguf}": GgufValue(key.type, getattr(config, key.config))
-        for key in architecture.keys
-    }
+    metadata = {}
+    for key in architecture.keys:
+        value = getattr(config, key.config)
+        if key.type is GGUFValueType.UINT32 and not 0 <= value < 1 << 32:
+            raise UnsupportedModelError(f"config.json: {key.config} is {value}, which GGUF cannot hold.")
+        metadata[f"{architecture.gguf}.{key.gguf}"] = GgufValue(key.type, value)
+    return metadata

@@ -7,7 +7,7 @@ seconds for the tokens of a Llama 3. The tests compare both readers.
 import zlib
 from pathlib import Path
 
-from gguf import Keys
+from gguf import GGUFValueType, Keys
 
 from engine.api.errors import CheckpointError, OutputError
 from engine.checkpoint.files import SourceFile
@@ -33,15 +33,19 @@ def verify(path: Path, export: Export, formats: dict[str, str], checksum: dict[s
     try:
         file = SourceFile(Path(path))
         metadata, stored = read_header(file)
-        _check_header(file, export, formats, metadata[Keys.General.FILE_TYPE].value, stored)
+        file_type = metadata.get(Keys.General.FILE_TYPE)
+        if file_type is None or file_type.type is not GGUFValueType.UINT32:
+            raise _differs(file, "the header")
+        _check_header(file, export, formats, file_type.value, stored)
         for tensor in stored:
             if _crc32(file, tensor) != checksum[tensor.name]:
                 raise _differs(file, f"the bytes of {tensor.name}")
-    except (CheckpointError, KeyError) as error:
+        file.close()
+    except CheckpointError as error:
         raise VerificationError(
-            f"{path} was written but does not read back ({error}); check the disk and run again."
+            f"{path} was written but does not read back: {str(error).rstrip('.')}; check the disk and "
+            "run again."
         ) from error
-    file.close()
 
 
 def _check_header(

@@ -1,0 +1,165 @@
+"""Rotary positions: the row order against a rotation, and scaling there and back against transformers."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from engine.api.gguf import GgufValue
+from engine.architectures.rope import (
+    RopeScalingError,
+    UnreadableRopeError,
+    rope_metadata,
+    rope_order,
+    rope_parameters,
+)
+from tests.engine.export.models import LLAMA3, YARN
+from tests.tiny import llama_config
+
+SCALINGS = {
+    "none": None,
+    "linear": {"type": "linear", "factor": 2.0},
+    "dynamic": {"type": "dynamic", "factor": 2.0},
+    "llama3": LLAMA3,
+    "yarn": YARN,
+    "yarn, attention factor": YARN | {"attention_factor": 1.5},
+    "yarn, mscale": YARN | {"mscale": 1.0, "mscale_all_dim": 0.7},
+    "yarn, own ramp": YARN | {"beta_fast": 2.0, "beta_slow": 0.5},
+    "yarn, ramp not rounded": YARN | {"truncate": False, "attention_factor": 1.2},
+}
+
+
+def config_with(scaling: dict | None, **changes: object) -> object:
+    # Configs take the dictionary as their own and change it.
+    scaling = dict(scaling) if scaling else None
+    return AutoConfig.for_model(**llama_config(head_dim=32, rope_scaling=scaling, **changes))
+
+
+def frequencies(config: object) -> tuple[np.ndarray, float]:
+    """float32 [head_dim / 2] and the factor on queries and keys, as transformers' module has them."""
+    module = LlamaRotaryEmbedding(config)
+    module(torch.zeros(1), torch.arange(40)[None])
+    return module.inv_freq.numpy(), float(module.attention_scaling)
+
+
+def test_order_turns_halves_into_pairs() -> None:
+    """Rotating neighbours of the reordered rows is rotating halves of the original ones."""
+    config = SimpleNamespace(head_dim=6)
+    rows = np.random.default_rng(0).standard_normal(18)
+    order = rope_order(config, 18)
+    assert sorted(order) == list(range(18))
+    angles = np.array([0.3, 0.7, 1.1])
+    heads = rows.reshape(3, 6)
+    first, second = heads[:, :3], heads[:, 3:]
+    halves = np.concatenate(
+        [
+            first * np.cos(angles) - second * np.sin(angles),
+            second * np.cos(angles) + first * np.sin(angles),
+        ],
+        axis=1,
+    )
+    pairs = rows[order].reshape(3, 3, 2)
+    turned = np.stack(
+        [
+            pairs[..., 0] * np.cos(angles) - pairs[..., 1] * np.sin(angles),
+            pairs[..., 1] * np.cos(angles) + pairs[..., 0] * np.sin(angles),
+        ],
+        axis=-1,
+    )
+    assert np.allclose(turned.reshape(-1), halves.reshape(-1)[order], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_scaling_comes_back_from_gguf_with_the_same_frequencies(scaling: str) -> None:
+    config = config_with(SCALINGS[scaling], rope_theta=20000.0)
+    metadata, divisors, _ = rope_metadata(config, "llama")
+    stored = {key: as_stored(value) for key, value in metadata.items()}
+    back = config_with(None)
+    back.rope_parameters = rope_parameters(stored, "llama", divisors, 16, config.max_position_embeddings)
+    expected, factor = frequencies(config)
+    found, found_factor = frequencies(back)
+    if divisors is None:
+        assert np.array_equal(found, expected)
+    else:  # a divisor in float32 gives back the frequency to one unit in its last place
+        np.testing.assert_allclose(found, expected, rtol=2.5e-7, atol=0)
+    assert found_factor == pytest.approx(factor, rel=1e-7)
+
+
+def as_stored(value: GgufValue) -> GgufValue:
+    """Floats have 32 bits in a file."""
+    if isinstance(value.value, float):
+        return GgufValue(value.type, float(np.float32(value.value)))
+    return value
+
+
+@pytest.mark.parametrize("scaling", ["linear", "llama3", "yarn", "yarn, attention factor", "yarn, own ramp"])
+def test_these_scalings_change_something(scaling: str) -> None:
+    """The test above can fail: none of these equals the unscaled frequencies."""
+    config = config_with(SCALINGS[scaling])
+    plain = frequencies(config_with(None))
+    assert not np.allclose(frequencies(config)[0], plain[0], rtol=1e-3)
+
+
+def test_both_spellings_are_one() -> None:
+    older = config_with(LLAMA3, rope_theta=500000.0)
+    newer = llama_config(head_dim=32, rope_parameters=LLAMA3 | {"rope_theta": 500000.0})
+    del newer["rope_theta"]
+    first, second = rope_metadata(older, "llama"), rope_metadata(AutoConfig.for_model(**newer), "llama")
+    assert first[0] == second[0]
+    assert np.array_equal(first[1], second[1])
+
+
+def test_dynamic_scaling_is_left_to_the_reader() -> None:
+    _, divisors, notes = rope_metadata(config_with(SCALINGS["dynamic"]), "llama")
+    assert divisors is None
+    assert "beyond 256 tokens" in notes[0]
+
+
+def test_scaling_that_llama_cpp_lacks_is_refused() -> None:
+    longrope = {
+        "rope_type": "longrope",
+        "short_factor": [1.0] * 16,
+        "long_factor": [2.0] * 16,
+        "original_max_position_embeddings": 64,
+    }
+    with pytest.raises(RopeScalingError, match='rope scaling "longrope" cannot be written'):
+        rope_metadata(config_with(longrope), "llama")
+
+
+def test_partly_rotated_heads_are_refused() -> None:
+    config = config_with(None)
+    config.rope_parameters["partial_rotary_factor"] = 0.5
+    with pytest.raises(RopeScalingError, match=r"partial_rotary_factor is 0\.5"):
+        rope_metadata(config, "llama")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("rope_theta", "a"), ("factor", 0), ("factor", "2"), ("rope_theta", float("inf"))]
+)
+def test_numbers_that_are_none_are_refused(name: str, value: object) -> None:
+    config = config_with(SCALINGS["linear"])
+    config.rope_parameters[name] = value
+    with pytest.raises(RopeScalingError, match=f"{name} is {value!r}, where a positive number"):
+        rope_metadata(config, "llama")
+
+
+@pytest.mark.parametrize(("kind", "divided"), [("longrope", False), ("yarn", True)])
+def test_scaling_in_gguf_that_transformers_lacks_is_refused(kind: str, divided: bool, tmp_path: Path) -> None:
+    metadata, _, _ = rope_metadata(config_with(YARN), "llama")
+    key = "llama.rope.scaling.type"
+    metadata[key] = GgufValue(metadata[key].type, kind)
+    with pytest.raises(UnreadableRopeError, match=kind):
+        rope_parameters(metadata, "llama", np.ones(16, np.float32) if divided else None, 16, 256)
+
+
+def test_keys_that_llama_cpp_does_not_read_change_nothing() -> None:
+    """llama.cpp's loader of "llama" knows no yarn_beta_*: such a file means the usual ramp."""
+    metadata, _, _ = rope_metadata(config_with(YARN), "llama")
+    plain = rope_parameters(metadata, "llama", None, 16, 256)
+    factor = metadata["llama.rope.scaling.factor"]
+    metadata["llama.rope.scaling.yarn_beta_fast"] = GgufValue(factor.type, 2.0)
+    assert rope_parameters(metadata, "llama", None, 16, 256) == plain

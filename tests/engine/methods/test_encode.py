@@ -1,0 +1,163 @@
+"""`encode`: the same bytes as the slow reference, however rows are cut up and whatever the input."""
+
+import numba
+import numpy as np
+import pytest
+
+import engine.methods
+from engine.api.errors import ExportError, RecipeError
+from engine.api.formats import FORMATS, METHODS
+from engine.formats import Grid, decode, format_of
+from engine.methods import encode, warm_up
+from kernels import reference
+from tests.kernels.arrays import hostile, importance, ordinary
+
+GRIDS = [name for name in FORMATS if isinstance(format_of(name), Grid)]
+
+
+@pytest.mark.parametrize("rows", [1, 17, 33])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_bytes_are_the_references(name, method, rows):
+    weights = ordinary(rows, 512)["heavy-tailed"]
+    for matters in (None, importance(512)):
+        np.testing.assert_array_equal(
+            encode(weights, name, method, matters), reference.encode(weights, name, method, matters)
+        )
+
+
+@pytest.mark.parametrize("kind", hostile(1, 256))
+@pytest.mark.parametrize("name", GRIDS)
+def test_hostile_weights(name, kind):
+    """Bytes as the reference's; finite values; and no weight further off than half the range it lies in."""
+    weights = hostile(3, 512)[kind]
+    for method in METHODS:
+        data = encode(weights, name, method)
+        np.testing.assert_array_equal(data, reference.encode(weights, name, method))
+        decoded = decode(data, name, 512)
+        assert np.isfinite(decoded).all()
+        held = np.abs(weights).max() < 65504
+        if held:
+            assert np.abs(decoded - weights).max() <= 0.1 * np.abs(weights).max()
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_what_a_grid_can_hold_comes_back_exactly(name):
+    """Zeros and one weight a row whose value is a code times a power of two."""
+    for kind in ("zeros", "one weight a row"):
+        weights = hostile(2, 512)[kind]
+        for method in METHODS:
+            decoded = decode(encode(weights, name, method), name, 512)
+            if name == "Q8_0" or FORMATS[name].block_values == 256 or name.endswith("_1"):
+                # -0.5 is a code times F16's nearest to 0.5/127, 0.5/15, 0.5/31, ...: off by F16's rounding
+                np.testing.assert_allclose(decoded, weights, rtol=2**-10, atol=0)
+            else:
+                np.testing.assert_array_equal(decoded, weights)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", GRIDS)
+def test_bytes_do_not_depend_on_threads_nor_on_how_rows_are_cut_up(name, method, monkeypatch):
+    weights = ordinary(67, 768)["laplace"]
+    matters = importance(768)
+    before = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        expected = encode(weights, name, method, matters)
+        numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
+        np.testing.assert_array_equal(encode(weights, name, method, matters), expected)
+    finally:
+        numba.set_num_threads(before)
+    parts = [encode(weights[a:b], name, method, matters) for a, b in ((0, 1), (1, 18), (18, 51), (51, 67))]
+    np.testing.assert_array_equal(np.concatenate(parts), expected)
+    monkeypatch.setattr(engine.methods, "PIECE", 5 * 768)
+    np.testing.assert_array_equal(encode(weights, name, method, matters), expected)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_search_is_never_worse_than_rounding_in_any_block(name):
+    block = FORMATS[name].block_values
+    for kind, weights in (ordinary(33, 512) | hostile(3, 512)).items():
+        if np.abs(weights).max() > 1e15:  # squares beyond float32: both methods give the covering scales
+            continue
+        for matters in (np.ones(512, np.float32), importance(512)):
+            errors = []
+            for method in ("search", "rtn"):
+                wrong = decode(encode(weights, name, method, matters), name, 512).astype(np.float64) - weights
+                errors.append((wrong**2 * matters).reshape(-1, block).sum(axis=1))
+            # Compared in float32 inside: equal there may be a little apart here.
+            assert (errors[0] <= errors[1] * (1 + 1e-5) + 1e-37).all(), kind
+
+
+@pytest.mark.parametrize(
+    ("name", "ceiling"),
+    [
+        ("Q4_0", 0.0080),
+        ("Q4_1", 0.0062),
+        ("Q5_0", 0.0021),
+        ("Q5_1", 0.0015),
+        ("Q8_0", 3.0e-5),
+        ("Q4_K", 0.0056),
+        ("Q5_K", 0.0014),
+        ("Q6_K", 4.0e-4),
+    ],
+)
+def test_error_on_gaussian_weights(name, ceiling):
+    """Relative squared error: a ceiling a few per cent above what was measured."""
+    weights = ordinary(64, 1024)["gaussian"]
+    decoded = decode(encode(weights, name), name, 1024)
+    assert ((decoded - weights) ** 2).sum() < ceiling * (weights**2).sum()
+
+
+def test_columns_that_were_never_seen_are_still_encoded():
+    weights = ordinary(4, 512)["gaussian"]
+    unseen = np.zeros(512, np.float32)
+    np.testing.assert_array_equal(encode(weights, "Q4_K", importance=unseen), encode(weights, "Q4_K"))
+    unseen[256:] = 3
+    decoded = decode(encode(weights, "Q4_K", importance=unseen), "Q4_K", 512)
+    assert ((decoded - weights)[:, :256] ** 2).sum() < 0.007 * (weights[:, :256] ** 2).sum()
+
+
+def test_the_scale_of_importance_means_nothing():
+    weights, matters = ordinary(4, 512)["laplace"], importance(512)
+    expected = encode(weights, "Q4_K", importance=matters)
+    for factor in (2.0**-100, 2.0**100):
+        np.testing.assert_array_equal(
+            encode(weights, "Q4_K", importance=matters * np.float32(factor)), expected
+        )
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers_are_refused(name, bad):
+    weights = ordinary(3, 256)["gaussian"]
+    weights[1, 200] = bad
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        encode(weights, name)
+
+
+def test_f16_overflow_is_an_error_of_the_users():
+    with pytest.raises(ExportError, match="A weight of 1e"):
+        encode(np.full((2, 8), 1e6, np.float32), "F16")
+
+
+@pytest.mark.parametrize("bad", [np.ones(64), np.full(32, -1.0), np.full(32, np.nan)])
+def test_importance_that_makes_no_sense_is_refused(bad):
+    with pytest.raises(ValueError, match="importance"):
+        encode(np.ones((2, 32), np.float32), "Q4_0", importance=bad.astype(np.float32))
+
+
+def test_unknown_words_are_refused_by_name():
+    weights = np.ones((1, 32), np.float32)
+    with pytest.raises(RecipeError, match="no format 'Q4_Z'"):
+        encode(weights, "Q4_Z")
+    with pytest.raises(RecipeError, match="no method 'guess'"):
+        encode(weights, "Q4_0", "guess")
+    with pytest.raises(RecipeError, match="search has no parameter 'damp'"):
+        encode(weights, "Q4_0", "search", params={"damp": 0.1})
+    with pytest.raises(ValueError, match="48 columns do not divide"):
+        encode(np.ones((1, 48), np.float32), "Q4_0")
+
+
+def test_warm_up_takes_every_pair():
+    warm_up(FORMATS, METHODS)

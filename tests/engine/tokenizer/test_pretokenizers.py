@@ -1,0 +1,132 @@
+"""Which way of splitting a tokenizer.json has, by llama.cpp's names."""
+
+import pytest
+
+from engine.tokenizer.pretokenizers import (
+    PRE_TOKENIZERS,
+    UnknownPreTokenizerError,
+    pre_tokenizer_named,
+    recognise,
+    split_chain,
+)
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+BYTES_AND_GPT2 = BYTES | {"use_regex": True}
+DIGITS = {"type": "Digits", "individual_digits": True}
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?"
+    r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+O200K = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+DEEPSEEK_V3 = (
+    # With line breaks as themselves, as that file has them.
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+    "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
+)
+HAN_KANA = "[一-龥\u3040-ゟ゠-ヿ]+"
+
+
+def split(regex: str, **changes: object) -> dict:
+    return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False} | changes
+
+
+def sequence(*steps: dict) -> dict:
+    return {"type": "Sequence", "pretokenizers": list(steps)}
+
+
+# As published with GPT-2, SmolLM2, Llama 3, DBRX, Qwen 2, Mistral Nemo, GPT-4o, DeepSeek, Falcon, Bloom.
+PUBLISHED = [
+    ("gpt-2", BYTES_AND_GPT2, False),
+    ("gpt-2", sequence(BYTES_AND_GPT2), False),
+    ("smollm", sequence(DIGITS, BYTES_AND_GPT2), False),
+    ("llama-bpe", sequence(split(LLAMA3), BYTES), True),
+    ("dbrx", sequence(split(LLAMA3), BYTES), False),
+    ("qwen2", sequence(split(LLAMA3.replace("{1,3}", "")), BYTES), False),
+    ("tekken", sequence(split(TEKKEN), BYTES), True),
+    ("gpt-4o", sequence(split(O200K, behavior="Removed", invert=True), BYTES), False),
+    (
+        "deepseek-v3",
+        sequence(split(r"\p{N}{1,3}"), split(HAN_KANA), split(DEEPSEEK_V3), BYTES),
+        False,
+    ),
+    (
+        "deepseek-coder",
+        sequence(
+            split("[\r\n]"),
+            split(r"\s?\p{L}+"),
+            split(r"\s?\p{P}+"),
+            split("[一-龥ࠀ-一가-퟿]+"),
+            DIGITS,
+            BYTES,
+        ),
+        False,
+    ),
+    (
+        "falcon",
+        sequence(
+            {"type": "Punctuation", "behavior": "Contiguous"},
+            BYTES_AND_GPT2,
+            {"type": "Digits", "individual_digits": False},
+            split("[0-9][0-9][0-9]"),
+        ),
+        False,
+    ),
+    ("bloom", sequence(split(r" ?[^(\s|[.,!?…。，、।۔،])]+"), BYTES), False),
+]
+
+
+@pytest.mark.parametrize(("name", "step", "ignore_merges"), PUBLISHED)
+def test_published_tokenizers_are_recognised(name: str, step: dict, ignore_merges: bool) -> None:
+    assert recognise(step, ignore_merges, "tokenizer.json").names[0] == name
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        sequence(split(LLAMA3.replace("{1,3}", "{1,4}")), BYTES),
+        sequence(split(LLAMA3, behavior="MergedWithNext"), BYTES),
+        sequence({"type": "Whitespace"}, BYTES),
+        sequence(DIGITS, DIGITS, BYTES_AND_GPT2),
+        BYTES,
+        {"type": 3},
+        [],
+        None,
+    ],
+)
+def test_anything_else_is_unknown(step: object) -> None:
+    with pytest.raises(UnknownPreTokenizerError, match=r"folder/tokenizer\.json.*no name for"):
+        recognise(step, False, "folder/tokenizer.json")
+
+
+def test_a_space_before_every_text_is_refused() -> None:
+    with pytest.raises(UnknownPreTokenizerError, match="add_prefix_space"):
+        recognise(BYTES_AND_GPT2 | {"add_prefix_space": True}, False, "tokenizer.json")
+
+
+def test_no_name_and_no_chain_stands_twice() -> None:
+    names = [name for entry in PRE_TOKENIZERS for name in entry.names]
+    assert len(names) == len(set(names))
+    chains = [(chain, entry.ignore_merges) for entry in PRE_TOKENIZERS for chain in entry.chains]
+    assert len(chains) == len(set(chains))
+
+
+def test_names_lead_to_their_entry() -> None:
+    assert pre_tokenizer_named("starcoder") is pre_tokenizer_named("smollm")
+    assert pre_tokenizer_named("llama-bpe").ignore_merges
+    with pytest.raises(UnknownPreTokenizerError, match="'no-such-way'"):
+        pre_tokenizer_named("no-such-way")
+
+
+def test_the_chain_lists_splits_in_order() -> None:
+    nested = sequence(sequence(DIGITS), split("a+"), BYTES_AND_GPT2)
+    assert list(split_chain(nested, ""))[:2] == [r"\p{N}", "a+"]
+    assert len(list(split_chain(nested, ""))) == 3
