@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Prepared:
-    """Everything about a quantization that is known before a weight is read. `size`: of the file, in bytes."""
+    """Everything about a quantization that is known before a weight is read. `size` of the file, bytes."""
 
     checkpoint: Checkpoint
     export: Export
@@ -274,17 +274,17 @@ def _encode(
 
 
 def _check_importance(importance: np.ndarray | None, tensor: TensorPlan) -> None:
-    """Refuse importance that is not float32 [matrices, columns] of this tensor (one matrix, or one an expert)."""
+    """Refuse importance that is not [matrices, columns] of this tensor (one matrix, or one an expert)."""
     wanted = (prod(tensor.shape[:-2]), tensor.shape[-1])
     if importance is not None and importance.shape != wanted:
         raise RecipeError(
-            f"{tensor.name}: the importance matrix has {importance.shape[0]} × {importance.shape[1]} values, the "
-            f"model needs {wanted[0]} × {wanted[1]}; it was made for another model."
+            f"{tensor.name}: the importance matrix has {importance.shape[0]} × {importance.shape[1]} values, "
+            f"the model needs {wanted[0]} × {wanted[1]}; it was made for another model."
         )
 
 
 def _spans(rows: int, height: int, step: int) -> Iterator[tuple[int, int]]:
-    """Ranges of at most `step` of `rows` rows; none crosses a multiple of `height` (the next expert's matrix)."""
+    """Ranges of at most `step` of `rows` rows; none crosses a multiple of `height` (the next expert)."""
     start = 0
     while start < rows:
         stop = min(start + step, (start // height + 1) * height, rows)

@@ -40,15 +40,15 @@ class UnstreamableModelError(EvaluationError):
     """An architecture whose forward pass is not a plain chain of blocks."""
 
 
-class _RecordedError(Exception):
+class _Recorded(Exception):  # noqa: N818 - ends a pass, is no error
     """Ends a forward pass once the last block has been called."""
 
 
 class StreamedModel:
     """A decoder model, a block at a time.
 
-    with `hidden = model.embed(windows)`, then for each block `with model.block(i): model.run(i, hidden)`,
-    then `with model.head(): model.logits(hidden[window, positions])`. `stream` does the first two.
+    In this order: `hidden = model.embed(windows)`, for each block `with model.block(i): model.run(i, hidden)`
+    (`stream` does both), at last `with model.head(): model.logits(hidden[window, positions])`.
     """
 
     def __init__(self, source: WeightSource, name: str) -> None:
@@ -181,17 +181,17 @@ class StreamedModel:
         def record(index: int, states: torch.Tensor, arguments: tuple, named: dict) -> torch.Tensor:
             chained = index == len(calls) and (index == 0 or states is entered[0])
             if not chained or not _plain((*arguments, *named.values())):
-                raise _RecordedError(f"block {index}")
+                raise _Recorded(f"block {index}")
             entered.append(states)
             calls.append((arguments, named))
             if len(calls) == len(self._blocks):
-                raise _RecordedError
+                raise _Recorded
             return states
 
         with self._blocks_replaced(record, as_tuple):
             try:
                 self._model(input_ids=tokens, use_cache=False)
-            except _RecordedError:
+            except _Recorded:
                 pass
             except (IndexError, TypeError):  # a tensor unpacked as if it were a tuple, or the other way round
                 return None

@@ -269,7 +269,7 @@ def _free_search(x: np.ndarray, w: np.ndarray, shape: Shape) -> Pair:
     """Steps and shifts, free of what can be stored, of the least error found."""
     step, shift = _wished(x, shape)
     if shape.affine:
-        ends, span = (-0.2, 0.1, 0.4, 0.7, 1.0), shape.high
+        ends, span = (-1.0, -0.6, -0.2, 0.2, 0.6, 1.0), shape.high
         trials = [((span - a - b) / span, a) for a in ends for b in ends]
     else:
         trials = [(factor, 0.0) for factor in np.linspace(0.75, 1.15, 33)]
@@ -277,8 +277,7 @@ def _free_search(x: np.ndarray, w: np.ndarray, shape: Shape) -> Pair:
     best = [step, shift, np.full_like(step, np.inf)]
     for factor, offset in trials:
         _try_refit(x, w, step * F32(factor), shift + step * F32(offset), shape, limit, best)
-    for _ in range(2):
-        _try_refit(x, w, best[0], best[1], shape, limit, best)
+    _try_refit(x, w, best[0], best[1], shape, limit, best)
     return best[0], best[1]
 
 

@@ -26,7 +26,11 @@ class FloatFormat:
             self._refuse_infinite(weights, np.isfinite(stored), "65504; choose BF16 or F32")
         else:
             bits = np.ascontiguousarray(weights).view(np.uint32)
-            stored = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype("<u2")
+            rounded = bits >> 16 & 1  # half of the last place that stays, less one where that is even
+            rounded += 0x7FFF
+            rounded += bits
+            rounded >>= 16
+            stored = rounded.astype("<u2")
             self._refuse_infinite(weights, stored & 0x7FFF != 0x7F80, "3.39e38; choose F32")
         return stored.view(np.uint8).reshape(len(weights), -1)
 

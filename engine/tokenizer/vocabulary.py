@@ -181,11 +181,11 @@ def _scores(
         rank.setdefault(text, len(rank))
         made_by.setdefault(text, set()).add(len(left))
         previous = text
-    for text in known:
-        cuts = {i for i in range(1, len(text)) if text[:i] in known and text[i:] in known}
-        if BYTE_TOKEN.fullmatch(text):
+    for text in tokens:
+        if text not in known or BYTE_TOKEN.fullmatch(text):
             continue
-        if cuts - made_by.get(text, set()) or (splits and "▁" in text.lstrip("▁")[1:]):
+        cuts = {i for i in range(1, len(text)) if text[:i] in known and text[i:] in known}
+        if cuts - made_by.get(text, set()) or (splits and "▁" in text[1:]):
             raise _unfaithful(text, source)
     # Tokens that no merge makes are single characters, bytes and control tokens; they come last, in order.
     return [-float(rank.get(text, len(rank) + i)) for i, text in enumerate(tokens)]

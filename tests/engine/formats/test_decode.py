@@ -45,7 +45,7 @@ def test_packing_undoes_unpacking(name):
 def test_a_grid_says_what_its_block_is(name):
     grid = format_of(name)
     assert grid.block == FORMATS[name].block_values
-    codes, scales = grid.unpack(random_bytes(name, 2))
+    codes, scales = grid.unpack(np.zeros((2, FORMATS[name].row_bytes(1536)), np.uint8))
     assert codes.shape == (2, 1536)
     assert scales.steps.shape == scales.shifts.shape == (2, 1536 // grid.group)
 
