@@ -175,8 +175,12 @@ def _work(job: Job, prepared: Prepared, request: QuantizeRequest, listener: List
     try:
         with _logging_to(job.log), PeakMemory() as memory:
             log.info("quantize %s to %s", request.model, request.output)
-            threads = min(_threads(request), numba.config.NUMBA_NUM_THREADS)
-            numba.set_num_threads(threads)
+            listener(Progress("load kernels", 0, 1, "steps"))  # compiled on the first use on a machine
+            from engine.methods import warm_up
+
+            warm_up({tensor.format for tensor in prepared.plan.tensors})
+            numba.set_num_threads(min(_threads(request), numba.config.NUMBA_NUM_THREADS))
+            listener(Progress("load kernels", 1, 1, "steps"))
             _write(job, prepared, Path(request.output), listener)
         result = QuantizeResult(
             job=job.id,
@@ -209,11 +213,10 @@ def _write(job: Job, prepared: Prepared, output: Path, listener: Listener) -> No
         check_finite(prepared.checkpoint, listener)
     partial = PartialFile(output, prepared.size, fresh=not job.journal.units())
     try:
-        finished = _still_there(job, partial)
+        finished = _still_there(job, partial, listener)
         if HEADER_UNIT not in finished:
             _write_unit(job, partial, HEADER_UNIT, 0, iter([memoryview(prepared.header)]))
-        done = total = 0
-        total = sum(tensor.bytes for tensor in prepared.plan.tensors)
+        done, total = 0, sum(tensor.bytes for tensor in prepared.plan.tensors)
         for source, tensor in zip(prepared.export.tensors, prepared.plan.tensors, strict=True):
             if tensor.name not in finished:
                 pieces = _encode(prepared, source, tensor, done, total, listener)
@@ -223,7 +226,7 @@ def _write(job: Job, prepared: Prepared, output: Path, listener: Listener) -> No
         formats = {tensor.name: tensor.format for tensor in prepared.plan.tensors}
         checksums = {name: unit["crc32"] for name, unit in job.journal.units().items()}
         partial.sync()
-        verify(partial.path, prepared.export, formats, checksums)
+        verify(partial.path, prepared.export, formats, checksums, listener)
         partial.publish()
     except BaseException:
         if job.journal.units():
@@ -233,13 +236,16 @@ def _write(job: Job, prepared: Prepared, output: Path, listener: Listener) -> No
         raise
 
 
-def _still_there(job: Job, partial: PartialFile) -> set[str]:
+def _still_there(job: Job, partial: PartialFile, listener: Listener) -> set[str]:
     """The units that the journal names and whose bytes stand in the file as noted."""
-    return {
-        name
-        for name, unit in job.journal.units().items()
-        if partial.checksum(unit["offset"], unit["bytes"]) == unit["crc32"]
-    }
+    units = job.journal.units()
+    done, total, found = 0, sum(unit["bytes"] for unit in units.values()), set()
+    for name, unit in units.items():
+        listener(Progress("check finished", done, total, "bytes", name))
+        if partial.checksum(unit["offset"], unit["bytes"]) == unit["crc32"]:
+            found.add(name)
+        done += unit["bytes"]
+    return found
 
 
 def _write_unit(job: Job, partial: PartialFile, unit: str, offset: int, pieces: Iterator[memoryview]) -> None:
@@ -268,7 +274,7 @@ def _encode(
         weights = source.read(prepared.checkpoint, start, stop)
         matters = None if importance is None else importance[start // height]
         data = encode(weights, tensor.format, tensor.method, matters, tensor.params)
-        yield memoryview(data).cast("B")
+        yield data.data.cast("B")
         done = before + stop * FORMATS[tensor.format].row_bytes(columns)
         listener(Progress("quantize", done, total, "bytes", tensor.name))
 

@@ -26,7 +26,9 @@ class FloatFormat:
             self._refuse_infinite(weights, np.isfinite(stored), "65504; choose BF16 or F32")
         else:
             bits = np.ascontiguousarray(weights).view(np.uint32)
-            rounded = bits >> 16 & 1  # half of the last place that stays, less one where that is even
+            # Half of the last place that stays is added, or just less where that place is even.
+            rounded = bits >> 16
+            rounded &= 1
             rounded += 0x7FFF
             rounded += bits
             rounded >>= 16

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import engine.methods
 from engine.api.errors import CheckpointError, ExportError, JobError, OutputError, RecipeError, TokenizerError
 from engine.api.jobs import QuantizeRequest, Stopped
 from engine.api.progress import Progress
@@ -165,9 +166,13 @@ def test_resume_does_not_encode_finished_tensors_again(model, tmp_path, monkeypa
     assert before.state == "interrupted"
     assert 2 < before.done < before.total
     encoded = []
-    import engine.methods
 
-    monkeypatch.setattr(engine.methods, "encode", lambda *a, real=encode: (encoded.append(a[1]), real(*a))[1])
+    def count(weights: np.ndarray, format_name: str, *rest: object) -> np.ndarray:
+        encoded.append(format_name)
+        return encode(weights, format_name, *rest)
+
+    monkeypatch.setattr(engine.methods, "encode", count)
+    monkeypatch.setattr(engine.methods, "warm_up", lambda formats: None)
     resume(job)
     assert len(encoded) == before.total - before.done
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from gguf import GGUFValueType, Keys
 
 from engine.api.errors import CheckpointError, OutputError
+from engine.api.progress import Listener, Progress, silent
 from engine.checkpoint.files import SourceFile
 from engine.checkpoint.gguf import read_header
 from engine.checkpoint.stored import Stored
@@ -24,7 +25,13 @@ class VerificationError(OutputError):
     """A written file that does not hold what was written to it."""
 
 
-def verify(path: Path, export: Export, formats: dict[str, str], checksum: dict[str, int]) -> None:
+def verify(
+    path: Path,
+    export: Export,
+    formats: dict[str, str],
+    checksum: dict[str, int],
+    listener: Listener = silent,
+) -> None:
     """Check names, types, shapes, offsets, metadata, size, and each tensor's crc32 (`zlib.crc32`).
 
     `formats` and `checksum` go by tensor name; other names in them are ignored. Memory stays within a
@@ -40,6 +47,7 @@ def verify(path: Path, export: Export, formats: dict[str, str], checksum: dict[s
         for tensor in stored:
             if _crc32(file, tensor) != checksum[tensor.name]:
                 raise _differs(file, f"the bytes of {tensor.name}")
+            listener(Progress("verify", tensor.offset + tensor.bytes, file.size, "bytes", tensor.name))
         file.close()
     except CheckpointError as error:
         raise VerificationError(
