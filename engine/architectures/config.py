@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from engine.api.errors import CheckpointError, EvaluationError
+from engine.api.model import Role
 from engine.architectures.description import Architecture, Config
 from engine.architectures.rope import FREQUENCIES, rope_parameters
 
@@ -27,14 +28,29 @@ def config_of_folder(checkpoint: "Checkpoint") -> Config:
 
     Raises UnusableConfigError. Code that comes with a checkpoint is never run.
     """
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
+    file = checkpoint.folder / "config.json"
+    stated = checkpoint.config or {}
+    kind = stated.get("model_type")
+    if kind is not None and kind not in CONFIG_MAPPING:
+        raise UnusableConfigError(
+            f"{file}: transformers does not know the architecture {kind!r}; the model can be inspected, "
+            "but neither measured nor exported."
+        )
     try:
-        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False).get_text_config()
     except Exception as error:  # transformers raises many kinds, some of them its own; each names the field
-        reason = " ".join(str(error).split())
-        raise UnusableConfigError(f"{checkpoint.folder / 'config.json'} cannot be used: {reason}") from error
-    return _with_head_size(config.get_text_config())
+        raise UnusableConfigError(f"{file} cannot be used: {_first_sentence(error)}") from error
+    has_output = any(tensor.role is Role.OUTPUT for tensor in checkpoint.tensors.values())
+    if stated.get("tie_word_embeddings") is True and not has_output:
+        config.tie_word_embeddings = True  # some multimodal checkpoints say it in the outer config alone
+    return _with_head_size(config)
+
+
+def _first_sentence(error: Exception) -> str:
+    """What a library says, on one line, without its advice about versions."""
+    return " ".join(str(error).split()).split(". ")[0].rstrip(".") + "."
 
 
 def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Config:
@@ -62,7 +78,7 @@ def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Conf
     try:
         return _with_head_size(AutoConfig.for_model(architecture.name, **values))
     except Exception as error:  # as above
-        reason = " ".join(str(error).split())
+        reason = _first_sentence(error)
         raise UnusableMetadataError(f"{checkpoint.path} cannot be evaluated: {reason}") from error
 
 

@@ -26,6 +26,7 @@ from engine.architectures.view import (
 from engine.checkpoint import open_checkpoint
 from engine.export.gguf import Export, plan_export
 from tests.engine.export.models import LLAMA3, YARN, mistral, mixtral, prompts, write_gguf, write_model
+from tests.tiny import write_llama
 
 CASES = {
     "plain": {},
@@ -180,3 +181,10 @@ def test_head_counts_by_block_are_taken_where_they_agree(tmp_path: Path) -> None
 
     with open_checkpoint(changed(write_model(tmp_path / "model"), by_block)) as checkpoint:
         assert transformers_view(checkpoint).config.num_key_value_heads == 2
+
+
+def test_an_unknown_architecture_is_one_sentence(tmp_path):
+    folder = write_llama(tmp_path / "model", config={"model_type": "martian"})
+    said = r"config\.json: transformers does not know the architecture 'martian'; .* exported\.$"
+    with open_checkpoint(folder) as checkpoint, pytest.raises(UnusableConfigError, match=said):
+        transformers_view(checkpoint)
