@@ -4,35 +4,30 @@ Results go to stdout, progress and warnings to stderr. The exit code is 0; 2 wit
 what the user can mend; 130 when stopped.
 """
 
+import io
 import json
+import logging
 import signal
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from typer.exceptions import TyperException
 
-from engine import terminal
+from engine import __version__, terminal
 from engine.api.errors import RecipeError, UserError
-from engine.api.jobs import JobSummary, QuantizeRequest, QuantizeResult, Stopped
+from engine.api.jobs import QuantizeRequest, QuantizeResult, Stopped
 from engine.api.plan import Plan
 from engine.api.presets import PRESETS
 from engine.api.recipe import Recipe, load_recipe
 
 app = typer.Typer(
-    help="Quantize, measure and inspect language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Protocol(StrEnum):
-    LLAMA_CPP = "llama.cpp"
-    GPTQ = "gptq"
 
 
 Model = Annotated[
@@ -47,6 +42,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 def example(*lines: str) -> str:
     """The epilog of a command's help: examples to copy."""
     return "\n\n".join(["Example:", *(f"[bold]{line}[/]" for line in lines)])
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"bitwright {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Quantize, measure and inspect language models."""
 
 
 @app.command(epilog=example("bitwright inspect ./Llama-3.2-1B", "bitwright inspect model.gguf --json"))
@@ -96,25 +106,29 @@ def quantize(
 ) -> None:
     """Quantize a model into a GGUF file, as a job that can be resumed."""
     from engine.checkpoint import open_checkpoint
-    from engine.quantize import prepare, recipe_for_preset, with_types
+    from engine.quantize import prepare, refuse_output
     from engine.quantize import quantize as run
+    from engine.recipes import recipe_for_preset, with_importance, with_types
 
-    if (preset is None) == (recipe is None):
-        raise RecipeError("Say what to do with either --preset or --recipe.")
+    if preset is None and recipe is None:
+        raise RecipeError("Say what to do with --preset or --recipe.")
+    if preset is not None and recipe is not None:
+        raise RecipeError("Give --preset or --recipe, not both.")
+    if out is None and not dry_run:
+        raise RecipeError("Name the file to write with --out, or add --dry-run to see the plan alone.")
     with open_checkpoint(model) as checkpoint:
         if recipe is not None:
             wanted = load_recipe(recipe)
         else:
             wanted = recipe_for_preset(checkpoint, str(preset), has_importance=imatrix is not None)
         wanted = with_types(wanted, checkpoint.tied, output_tensor_type, token_embedding_type)
-        if imatrix is not None:
-            wanted = wanted.model_copy(update={"imatrix": str(imatrix.absolute())})
+        wanted = with_importance(wanted, imatrix)
         if dry_run:
             prepared = prepare(checkpoint, wanted)
+            if out is not None:
+                refuse_output(out.absolute(), prepared, overwrite)
             _show_dry_run(prepared.plan, prepared.size, wanted, as_json)
             return
-    if out is None:
-        raise RecipeError("Name the file to write with --out, or add --dry-run to see the plan alone.")
     request = QuantizeRequest(
         model=str(model), output=str(out), recipe=wanted, threads=threads, overwrite=overwrite
     )
@@ -143,7 +157,7 @@ def _show_result(result: QuantizeResult, as_json: bool) -> None:
     if as_json:
         print(result.model_dump_json())
         return
-    terminal.out.print(
+    terminal.say(
         f"{result.output}: {result.bytes:,} bytes ({terminal.size(result.bytes)}), "
         f"{result.bpw:.4g} bits per weight, {result.seconds:.1f} s, "
         f"peak memory {terminal.size(result.peak_rss_bytes)}. Read back and verified."
@@ -162,7 +176,9 @@ def evaluate(
         Path | None,
         typer.Option(help="The original: adds KL divergence and agreement.", show_default=False),
     ] = None,
-    protocol: Annotated[Protocol, typer.Option(help="How windows are cut and scored.")] = Protocol.LLAMA_CPP,
+    protocol: Annotated[
+        str, typer.Option(help="How windows are cut and scored: llama.cpp or gptq.")
+    ] = "llama.cpp",
     windows: Annotated[
         int | None, typer.Option(min=1, help="Measure on the first N windows only.", show_default=False)
     ] = None,
@@ -172,7 +188,7 @@ def evaluate(
     from engine.evaluate import evaluate as run
 
     with terminal.progress() as listener:
-        report = run(model, text, reference, protocol.value, windows, listener)
+        report = run(model, text, reference, protocol, windows, listener)
     if as_json:
         print(report.model_dump_json())
     else:
@@ -198,18 +214,9 @@ def jobs(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([job.model_dump() for job in found], indent=1))
     elif not found:
-        terminal.out.print("No jobs yet.")
+        terminal.say("No jobs yet.")
     else:
-        terminal.out.print(_jobs_table(found))
-
-
-def _jobs_table(found: list[JobSummary]) -> Table:
-    shown = terminal.table("job", "kind", "state", "output", "done", left=4)
-    for job in found:
-        shown.add_row(job.id, job.kind, job.state, job.output, f"{job.done} of {job.total}")
-        if job.message:
-            shown.add_row("", "", "", f"[dim]{job.message}[/]", "")
-    return shown
+        terminal.show_jobs(found)
 
 
 @app.command(epilog=example("bitwright resume 20261123-101500-3fa2"))
@@ -228,14 +235,29 @@ def resume(
 def main() -> None:
     """The `bitwright` command."""
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show × still gets its table
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    logging.captureWarnings(True)  # libraries' warnings belong in a job's log, not between our lines
+    logging.getLogger("py.warnings").addHandler(logging.NullHandler())
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except UserError as error:
-        terminal.err.print(f"error: {error}", markup=False)
+        terminal.complain(" ".join([f"error: {error}", *getattr(error, "__notes__", [])]))
+        sys.exit(2)
+    except TyperException as error:
+        terminal.complain(f"error: {_usage(error)}")
         sys.exit(2)
     except Stopped as stopped:
-        terminal.err.print(f"Stopped. What is finished is kept: bitwright resume {stopped.job}")
+        terminal.complain(f"Stopped. What is finished is kept: bitwright resume {stopped.job}")
         sys.exit(130)
+
+
+def _usage(error: TyperException) -> str:
+    """A mistake in the words of the command, in one line."""
+    context = getattr(error, "ctx", None)
+    command = f" See {context.command_path} --help." if context else ""
+    return f"{' '.join(error.format_message().split()).rstrip('.')}.{command}"
 
 
 def _interrupt() -> None:

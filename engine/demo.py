@@ -8,7 +8,8 @@ from engine.api.jobs import QuantizeRequest
 from engine.api.report import Report
 from engine.checkpoint import open_checkpoint
 from engine.evaluate import evaluate
-from engine.quantize import quantize, recipe_for_preset
+from engine.quantize import quantize
+from engine.recipes import recipe_for_preset
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
 
 PRESET = "Q4_K_M"
@@ -24,24 +25,23 @@ def run(folder: Path) -> None:
     with open_checkpoint(SAMPLE_MODEL) as checkpoint:
         model = checkpoint.summary()
         recipe = recipe_for_preset(checkpoint, PRESET)
-    terminal.out.print("[bold]1. Inspect[/]")
+    terminal.say("1. Inspect", style="bold")
     terminal.show_model_line(model)
-    terminal.out.print(f"\n[bold]2. Quantize to {PRESET}, export, read back[/]")
+    terminal.say(f"\n2. Quantize to {PRESET}, export, read back", style="bold")
     request = QuantizeRequest(model=str(SAMPLE_MODEL), output=str(output), recipe=recipe, overwrite=True)
     with terminal.progress() as listener:
         result = quantize(request, listener)
     terminal.warn(result.warnings)
-    terminal.out.print(f"{terminal.size(result.bytes)} in {result.seconds:.1f} s, read back and verified")
-    terminal.out.print("\n[bold]3. Measure[/]")
+    terminal.say(f"{terminal.size(result.bytes)} in {result.seconds:.1f} s, read back and verified")
+    terminal.say("\n3. Measure", style="bold")
     with terminal.progress() as listener:
         report = evaluate(output, EVALUATION_TEXT, SAMPLE_MODEL, listener=listener)
     _show(model.bytes, 8 * model.bytes / model.parameters, result.bytes, result.bpw, report)
-    terminal.out.print(f"Original:  {SAMPLE_MODEL}")
-    terminal.out.print(f"Quantized: {output}")
-    terminal.out.print(f"Text:      {EVALUATION_TEXT} ({report.tokens:,} tokens, {report.protocol} protocol)")
-    terminal.out.print(
-        "The window comes with the next version; until then, `bitwright --help` lists the commands."
-    )
+    terminal.say(f"Original:  {SAMPLE_MODEL}")
+    terminal.say(f"Quantized: {output}")
+    terminal.say(f"Text:      {EVALUATION_TEXT} ({report.tokens:,} tokens, {report.protocol} protocol)")
+    terminal.say(f"By hand:   bitwright quantize {SAMPLE_MODEL} --preset {PRESET} --out {output} --overwrite")
+    terminal.say("The window comes with the next version; until then, `bitwright --help` lists the commands.")
 
 
 def _show(before_bytes: int, before_bpw: float, after_bytes: int, after_bpw: float, report: Report) -> None:

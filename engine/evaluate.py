@@ -25,9 +25,9 @@ from engine.api.report import Report
 from engine.architectures import transformers_view
 from engine.calibration.windows import PROTOCOLS, Protocol, cut, read_text, tokenize
 from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.checkpoint.errors import MissingTensorError
 from engine.streaming import StreamedModel, stream
 from engine.tokenizer import Tokenizer, load_tokenizer
-from engine.weights import MissingWeightsError
 
 CHUNK_LOGITS = 1 << 23
 """Logits of one model that are held at a time: 64 positions of a vocabulary of 128k, 64 MiB in float64."""
@@ -82,7 +82,7 @@ def evaluate(
         subjects = [_open(stack, path) for path in (model, reference) if path is not None]
         ids = _tokens(subjects, content, rules)
         window = min(rules.window(subject.context, subject.rotary) for subject in subjects)
-        tokens = cut(subjects[0].tokenizer, ids, rules, window, windows)
+        tokens = cut(subjects[0].tokenizer, ids, rules, window, text, windows)
         columns = _measure(subjects, tokens, rules, listener)
         notes = [f"{rules.name}: {rules.summary}.", *_notes(subjects, windows, tokens)]
         sources = [_sha256(subject.checkpoint.files) for subject in subjects]
@@ -122,7 +122,7 @@ def _open(stack: ExitStack, path: Path) -> Subject:
     tokenizer = load_tokenizer(checkpoint)
     try:
         model = StreamedModel(view, str(path))
-    except MissingWeightsError as error:
+    except MissingTensorError as error:
         if checkpoint.quantization is None:
             raise
         raise PackedWeightsError(
@@ -269,12 +269,12 @@ def _notes(subjects: list[Subject], asked: int | None, tokens: np.ndarray) -> li
     for subject in subjects:
         if subject.context is not None and window > subject.context:
             notes.append(
-                f"{subject.path.name} was made for {subject.context} tokens; windows of {window} go beyond."
+                f"{subject.path} was made for {subject.context} tokens; windows of {window} go beyond."
             )
         types = {tensor.dtype for tensor in subject.checkpoint.tensors.values()} - PLAIN_TYPES
         if subject.checkpoint.kind == "gguf" and types:
             notes.append(
-                f"{subject.path.name} is quantized: the figures are the loss of its weights, dequantized "
+                f"{subject.path} is quantized: the figures are the loss of its weights, dequantized "
                 "exactly; llama.cpp also rounds activations to 8 bits when it runs the file, so its own "
                 "figures differ a little."
             )

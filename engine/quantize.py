@@ -11,48 +11,35 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import numpy as np
+from gguf import LlamaFileType
 from pydantic import ValidationError
 
-from engine.api.errors import JobError, RecipeError, UserError
+from engine.api.errors import CheckpointError, ExportError, JobError, OutputError, RecipeError, UserError
 from engine.api.formats import FORMATS
 from engine.api.jobs import QuantizeRequest, QuantizeResult, Stopped
+from engine.api.model import Role
 from engine.api.plan import Plan, TensorPlan, make_plan
-from engine.api.presets import ModelFacts, preset_recipe
 from engine.api.progress import Listener, Progress, silent
-from engine.api.recipe import Recipe, Rule
+from engine.api.recipe import Recipe
 from engine.calibration.importance import read_importance
 from engine.checkpoint import Checkpoint, check_finite, open_checkpoint
 from engine.export.gguf import Export, OutputTensor, header, plan_export, verify
 from engine.jobs.fingerprint import differences, fingerprint
-from engine.jobs.folder import Job
+from engine.jobs.folder import Job, jobs_writing
+from engine.jobs.journal import Unit
 from engine.jobs.limits import PeakMemory
-from engine.jobs.partial import PartialFile, check_output
+from engine.jobs.partial import PartialFile, check_output, checksum, explained, partial_path
 
 PIECE = 4 << 20
 """Bytes of float32 weights encoded at a time."""
 
-HEADER_UNIT = "header"
-
-FILE_TYPES = {
-    "F32": 0,
-    "F16": 1,
-    "Q4_0": 2,
-    "Q4_1": 3,
-    "Q8_0": 7,
-    "Q5_0": 8,
-    "Q5_1": 9,
-    "Q4_K": 15,
-    "Q5_K": 17,
-    "Q6_K": 18,
-    "BF16": 32,
-}
-"""llama.cpp's `general.file_type` for a file that is mostly of one format (the _M mixtures of k-quants)."""
+HEADER = "header"
+"""The unit of work beside the tensors."""
 
 log = logging.getLogger(__name__)
 
@@ -69,68 +56,101 @@ class Prepared:
     size: int
     importance: dict[str, np.ndarray]
 
+    @property
+    def inputs(self) -> list[Path]:
+        """Every file that must not be written over: weights, config, tokenizer, importance matrix."""
+        files = list(self.checkpoint.files)
+        if self.checkpoint.kind != "gguf":
+            beside = self.checkpoint.folder.iterdir()
+            files += [path for path in beside if path.is_file() and path.suffix != ".gguf"]
+        return files
+
 
 def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     """Plan the output of `recipe` on `checkpoint`, its size to the byte by the writer's own header code."""
     export = plan_export(checkpoint)
     plan = make_plan(recipe, export.tensors)
     plan.warnings.extend(export.notes)
+    if recipe.calibration:
+        plan.warnings.append("the recipe's calibration text is not used: none of its methods needs one")
     formats = {tensor.name: tensor.format for tensor in plan.tensors}
     head, offsets, size = header(export, formats, _file_type(plan))
-    importance = read_importance(Path(recipe.imatrix)) if recipe.imatrix else {}
-    for tensor in plan.tensors:
-        _check_importance(importance.get(tensor.name), tensor)
+    importance = _importance(recipe, plan)
     return Prepared(checkpoint, export, plan, head, offsets, size, importance)
 
 
-def recipe_for_preset(checkpoint: Checkpoint, preset: str, *, has_importance: bool = False) -> Recipe:
-    """The recipe that `preset` means for this checkpoint."""
-    experts = {tensor.expert for tensor in checkpoint.tensors.values() if tensor.expert is not None}
-    stacked = [t.shape[0] for t in checkpoint.tensors.values() if t.role == "expert" and len(t.shape) == 3]
-    facts = ModelFacts(
-        architecture=checkpoint.architecture or "",
-        blocks=checkpoint.blocks,
-        experts=len(experts) or max(stacked, default=0),
-        tied=checkpoint.tied,
-        has_importance=has_importance,
-    )
-    return preset_recipe(preset, facts)
-
-
-def with_types(recipe: Recipe, tied: bool, output: str | None, embedding: str | None) -> Recipe:
-    """`recipe` with the formats of the output and embedding tensors set, as rules that win.
-
-    A tied model has one tensor for both: either names it, and two different formats are refused.
-    """
-    if tied and output and embedding and output.upper() != embedding.upper():
-        raise RecipeError(
-            "This model's output and embedding are one tensor (tied): give --output-tensor-type and "
-            "--token-embedding-type the same type, or only one of them."
-        )
-    wanted = [("embedding", embedding), ("embedding" if tied else "output", output)]
+def _importance(recipe: Recipe, plan: Plan) -> dict[str, np.ndarray]:
+    """The recipe's importance by tensor, float32 [matrices, columns] (one matrix, or one an expert)."""
+    if not recipe.imatrix:
+        return {}
     try:
-        rules = [Rule(match=role, format=name) for role, name in wanted if name]
-    except ValidationError as error:
-        raise RecipeError(f"{error.errors()[0]['ctx']['error']}.") from None
-    return recipe.model_copy(update={"rules": recipe.rules + rules})
+        importance = read_importance(Path(recipe.imatrix))
+    except CheckpointError as error:
+        raise RecipeError(f"The importance matrix cannot be read: {error}") from None
+    matrices = [tensor for tensor in plan.tensors if not tensor.kept]
+    for tensor in matrices:
+        found = importance.get(tensor.name)
+        wanted = (prod(tensor.shape[:-2]), tensor.shape[-1])
+        if found is not None and found.shape != wanted:
+            raise RecipeError(
+                f"{recipe.imatrix}: {tensor.name} has {found.shape[0]} × {found.shape[1]} values, "
+                f"the model needs {wanted[0]} × {wanted[1]}; it was made for another model."
+            )
+    if not any(tensor.name in importance for tensor in matrices):
+        raise RecipeError(f"{recipe.imatrix}: names no tensor of this model; it was made for another one.")
+    without = [
+        t for t in matrices if t.name not in importance and t.role not in (Role.EMBEDDING, Role.OUTPUT)
+    ]
+    if without:
+        plan.warnings.append(
+            f"the importance matrix says nothing of {len(without)} tensors ({without[0].name}, …)"
+        )
+    return importance
 
 
 def quantize(request: QuantizeRequest, listener: Listener = silent) -> QuantizeResult:
     """Run `request` as a new job. Raises `UserError`s; whatever is finished then can be resumed."""
-    output = Path(request.output).absolute()
-    request = request.model_copy(update={"model": str(Path(request.model).absolute()), "output": str(output)})
+    request = _absolute(request)
+    output = Path(request.output)
+    rivals = _rivals(output, request.overwrite)
     with open_checkpoint(request.model) as checkpoint:
         prepared = prepare(checkpoint, request.recipe)
-        check_output(output, prepared.size, checkpoint.files, request.overwrite)
+        check_output(output, prepared.size, _inputs(prepared, request), request.overwrite)
         job = Job.create(
             "quantize",
             output,
             request.model_dump(mode="json", exclude_none=True),
             _fingerprint(prepared, request),
             total=len(prepared.plan.tensors) + 1,  # and the header
+            recipe=request.recipe.to_json(),
         )
-        (job.folder / "recipe.json").write_text(request.recipe.to_json(), encoding="utf-8")
+        for rival in rivals:
+            rival.set_state("replaced", f"job {job.id} started over on its output")
         return _work(job, prepared, request, listener)
+
+
+def _absolute(request: QuantizeRequest) -> QuantizeRequest:
+    """The request with paths that mean the same from any folder: it may be resumed from another one."""
+    recipe = request.recipe
+    if recipe.imatrix:
+        recipe = recipe.model_copy(update={"imatrix": str(Path(recipe.imatrix).absolute())})
+    paths = {"model": str(Path(request.model).absolute()), "output": str(Path(request.output).absolute())}
+    return request.model_copy(update={"recipe": recipe, **paths})
+
+
+def _rivals(output: Path, overwrite: bool) -> list[Job]:
+    """Unfinished jobs on the same output, which the new one replaces. Refuses to throw work away unasked."""
+    jobs = jobs_writing(output)
+    for job in jobs:
+        summary = job.summary()
+        if summary.state == "running":
+            raise OutputError(f"{output}: job {job.id} is writing it; wait for it, or choose another name.")
+        if summary.done and partial_path(output).exists() and not overwrite:
+            raise OutputError(
+                f"{output}: job {job.id} has written {summary.done} of {summary.total} parts of it; "
+                f"go on with `bitwright resume {job.id}`, or start over with --overwrite."
+            )
+    return jobs
 
 
 def resume(job_id: str, listener: Listener = silent) -> QuantizeResult:
@@ -138,22 +158,41 @@ def resume(job_id: str, listener: Listener = silent) -> QuantizeResult:
     job = Job.find(job_id)
     job.lock()
     try:
-        if job.state()[0] == "done":
-            raise JobError(f"Job {job.id} is finished already; there is nothing to resume.")
         asked = job.asked()
-        request = QuantizeRequest.model_validate(asked["request"])
+        state, message = job.state()
+        if state == "done":
+            raise JobError(f"Job {job.id} is finished already; there is nothing to resume.")
+        if state == "replaced":
+            raise JobError(f"Job {job.id} cannot be resumed: {message}.")
+        try:
+            request = QuantizeRequest.model_validate(asked.request)
+        except ValidationError:
+            raise JobError(f"Job {job.id} has a damaged job.json; start it again.") from None
         with open_checkpoint(request.model) as checkpoint:
             prepared = prepare(checkpoint, request.recipe)
-            changed = differences(asked["fingerprint"], _fingerprint(prepared, request))
+            changed = differences(asked.fingerprint, _fingerprint(prepared, request))
             if changed:
                 raise JobError(
                     f"Job {job.id} cannot be resumed, because its output would mix two states: "
                     f"{'; '.join(changed)}. Start it again with `bitwright quantize`."
                 )
-            check_output(Path(request.output), prepared.size, checkpoint.files, request.overwrite)
+            if not _published(job, prepared, Path(request.output)):
+                inputs = _inputs(prepared, request)
+                check_output(Path(request.output), prepared.size, inputs, request.overwrite)
             return _work(job, prepared, request, listener)
     finally:
         job.unlock()
+
+
+def refuse_output(output: Path, prepared: Prepared, overwrite: bool) -> None:
+    """Raise the `OutputError` that a job on `output` would end with at once, if any."""
+    _rivals(output, overwrite)
+    check_output(output, prepared.size, prepared.inputs, overwrite)
+
+
+def _inputs(prepared: Prepared, request: QuantizeRequest) -> list[Path]:
+    imatrix = request.recipe.imatrix
+    return [*prepared.inputs, *([Path(imatrix)] if imatrix else [])]
 
 
 def _fingerprint(prepared: Prepared, request: QuantizeRequest) -> dict[str, str]:
@@ -169,19 +208,14 @@ def _threads(request: QuantizeRequest) -> int:
 
 def _work(job: Job, prepared: Prepared, request: QuantizeRequest, listener: Listener) -> QuantizeResult:
     """Run a locked job to its end, its state on disk whatever happens."""
-    import numba
-
     started = time.monotonic()
     try:
-        with _logging_to(job.log), PeakMemory() as memory:
+        job.set_state("running")
+        with job.logging(), PeakMemory() as memory:
             log.info("quantize %s to %s", request.model, request.output)
-            listener(Progress("load kernels", 0, 1, "steps"))  # compiled on the first use on a machine
-            from engine.methods import warm_up
-
-            warm_up({tensor.format for tensor in prepared.plan.tensors})
-            numba.set_num_threads(min(_threads(request), numba.config.NUMBA_NUM_THREADS))
-            listener(Progress("load kernels", 1, 1, "steps"))
-            _write(job, prepared, Path(request.output), listener)
+            if not _published(job, prepared, Path(request.output)):
+                _load_kernels(prepared, request, listener)
+                _write(job, prepared, Path(request.output), listener)
         result = QuantizeResult(
             job=job.id,
             output=request.output,
@@ -195,10 +229,12 @@ def _work(job: Job, prepared: Prepared, request: QuantizeRequest, listener: List
         job.set_state("done", result=result.model_dump())
         return result
     except KeyboardInterrupt:
-        job.set_state("interrupted", "stopped by you")
+        job.set_state("interrupted", "stopped on request")
         raise Stopped(job.id) from None
     except UserError as error:
         job.set_state("failed", str(error))
+        if job.journal.units():
+            error.add_note(f"What is finished is kept: bitwright resume {job.id}")
         raise
     except BaseException as error:
         job.set_state("failed", f"{type(error).__name__}: {error}")
@@ -207,27 +243,44 @@ def _work(job: Job, prepared: Prepared, request: QuantizeRequest, listener: List
         job.unlock()
 
 
+def _published(job: Job, prepared: Prepared, output: Path) -> bool:
+    """Whether the output has its name already: the job was killed just before it could say so."""
+    units = job.journal.units()
+    if len(units) <= len(prepared.plan.tensors) or partial_path(output).exists() or not output.is_file():
+        return False
+    with output.open("rb") as file:
+        return output.stat().st_size == prepared.size and all(
+            checksum(file.fileno(), unit.offset, unit.bytes) == unit.crc32 for unit in units.values()
+        )
+
+
+def _load_kernels(prepared: Prepared, request: QuantizeRequest, listener: Listener) -> None:
+    """Load the encoders (compiled on the first use on a machine) and give them their threads."""
+    import numba
+
+    listener(Progress("load kernels", 0, 1, "steps"))
+    from engine.methods import warm_up
+
+    warm_up({tensor.format for tensor in prepared.plan.tensors})
+    numba.set_num_threads(min(_threads(request), numba.config.NUMBA_NUM_THREADS))
+    listener(Progress("load kernels", 1, 1, "steps"))
+
+
 def _write(job: Job, prepared: Prepared, output: Path, listener: Listener) -> None:
     """Encode what the journal does not name yet, verify the file, give it its name."""
     if not job.journal.units():
         check_finite(prepared.checkpoint, listener)
     partial = PartialFile(output, prepared.size, fresh=not job.journal.units())
     try:
-        finished = _still_there(job, partial, listener)
-        if HEADER_UNIT not in finished:
-            _write_unit(job, partial, HEADER_UNIT, 0, iter([memoryview(prepared.header)]))
-        done, total = 0, sum(tensor.bytes for tensor in prepared.plan.tensors)
-        for source, tensor in zip(prepared.export.tensors, prepared.plan.tensors, strict=True):
-            if tensor.name not in finished:
-                pieces = _encode(prepared, source, tensor, done, total, listener)
-                _write_unit(job, partial, tensor.name, prepared.offsets[tensor.name], pieces)
-            done += tensor.bytes
-            listener(Progress("quantize", done, total, "bytes", tensor.name))
+        _write_units(job, prepared, partial, listener)
         formats = {tensor.name: tensor.format for tensor in prepared.plan.tensors}
-        checksums = {name: unit["crc32"] for name, unit in job.journal.units().items()}
-        partial.sync()
+        checksums = {name: unit.crc32 for name, unit in job.journal.units().items()}
         verify(partial.path, prepared.export, formats, checksums, listener)
         partial.publish()
+    except (ExportError, RecipeError):  # resuming would end here again
+        job.journal.clear()
+        partial.discard()
+        raise
     except BaseException:
         if job.journal.units():
             partial.close()
@@ -236,19 +289,32 @@ def _write(job: Job, prepared: Prepared, output: Path, listener: Listener) -> No
         raise
 
 
+def _write_units(job: Job, prepared: Prepared, partial: PartialFile, listener: Listener) -> None:
+    finished = _still_there(job, partial, listener)
+    if HEADER not in finished:
+        _write_unit(job, partial, HEADER, 0, iter([memoryview(prepared.header)]))
+    done, total = 0, sum(tensor.bytes for tensor in prepared.plan.tensors)
+    for source, tensor in zip(prepared.export.tensors, prepared.plan.tensors, strict=True):
+        if tensor.name not in finished:
+            pieces = _encode(prepared, source, tensor, done, total, listener)
+            _write_unit(job, partial, tensor.name, prepared.offsets[tensor.name], pieces)
+        done += tensor.bytes
+        listener(Progress("quantize", done, total, "bytes", tensor.name))
+
+
 def _still_there(job: Job, partial: PartialFile, listener: Listener) -> set[str]:
     """The units that the journal names and whose bytes stand in the file as noted."""
     units = job.journal.units()
-    done, total, found = 0, sum(unit["bytes"] for unit in units.values()), set()
+    done, total, found = 0, sum(unit.bytes for unit in units.values()), set()
     for name, unit in units.items():
         listener(Progress("check finished", done, total, "bytes", name))
-        if partial.checksum(unit["offset"], unit["bytes"]) == unit["crc32"]:
+        if partial.checksum(unit.offset, unit.bytes) == unit.crc32:
             found.add(name)
-        done += unit["bytes"]
+        done += unit.bytes
     return found
 
 
-def _write_unit(job: Job, partial: PartialFile, unit: str, offset: int, pieces: Iterator[memoryview]) -> None:
+def _write_unit(job: Job, partial: PartialFile, name: str, offset: int, pieces: Iterator[memoryview]) -> None:
     """Write `pieces` one behind the other from `offset`, make them durable, then note the unit."""
     crc, size = 0, 0
     for piece in pieces:
@@ -256,7 +322,8 @@ def _write_unit(job: Job, partial: PartialFile, unit: str, offset: int, pieces: 
         crc = zlib.crc32(piece, crc)
         size += len(piece)
     partial.sync()
-    job.journal.append(unit, offset=offset, bytes=size, crc32=crc)
+    with explained(job.journal.path):
+        job.journal.append(Unit(unit=name, offset=offset, bytes=size, crc32=crc))
 
 
 def _encode(
@@ -279,16 +346,6 @@ def _encode(
         listener(Progress("quantize", done, total, "bytes", tensor.name))
 
 
-def _check_importance(importance: np.ndarray | None, tensor: TensorPlan) -> None:
-    """Refuse importance that is not [matrices, columns] of this tensor (one matrix, or one an expert)."""
-    wanted = (prod(tensor.shape[:-2]), tensor.shape[-1])
-    if importance is not None and importance.shape != wanted:
-        raise RecipeError(
-            f"{tensor.name}: the importance matrix has {importance.shape[0]} × {importance.shape[1]} values, "
-            f"the model needs {wanted[0]} × {wanted[1]}; it was made for another model."
-        )
-
-
 def _spans(rows: int, height: int, step: int) -> Iterator[tuple[int, int]]:
     """Ranges of at most `step` of `rows` rows; none crosses a multiple of `height` (the next expert)."""
     start = 0
@@ -299,24 +356,10 @@ def _spans(rows: int, height: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 def _file_type(plan: Plan) -> int:
+    """llama.cpp's `general.file_type`: the format of most weights; k-quants count as _M mixtures."""
     weights: Counter[str] = Counter()
     for tensor in plan.tensors:
         weights[tensor.format] += prod(tensor.shape)
-    return FILE_TYPES[weights.most_common(1)[0][0]]
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Send the engine's log to the job's `engine.log`."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger("engine")
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.removeHandler(handler)
-        handler.close()
+    name = weights.most_common(1)[0][0]
+    special = {"F32": "ALL_F32", "Q4_K": "MOSTLY_Q4_K_M", "Q5_K": "MOSTLY_Q5_K_M"}
+    return LlamaFileType[special.get(name, f"MOSTLY_{name}")].value

@@ -52,7 +52,7 @@ class StreamedModel:
     """
 
     def __init__(self, source: WeightSource, name: str) -> None:
-        """`name` says in errors which model is meant. Raises UnstreamableModelError, MissingWeightsError."""
+        """`name` says in errors which model is meant. Raises UnstreamableModelError, MissingTensorError."""
         self.name = name
         self._model = _empty_model(source.config, name)
         path, self._blocks = _find_blocks(self._model, name)

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from engine.api.formats import FORMATS
+from engine.api.formats import DEFAULT_METHOD, FORMATS
+from engine.api.jobs import JobSummary
 from engine.api.model import ModelSummary
-from engine.api.plan import Plan
+from engine.api.plan import Plan, TensorPlan
 from engine.api.progress import Listener, silent
 from engine.api.progress import Progress as Event
 from engine.api.report import Report
@@ -20,8 +21,28 @@ from engine.api.report import Report
 PIPE_WIDTH = 200
 """Columns where no terminal says how many: a table in a pipe must not be cut to 80."""
 
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(
+    highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH
+)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters and the like escaped: names in a file's header are not ours."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def say(text: str, style: str | None = None) -> None:
+    """A line on stdout."""
+    out.print(printable(text), style=style)
+
+
+def complain(text: str) -> None:
+    """A line on stderr."""
+    err.print(printable(text).replace("\n", " "))
 
 
 def size(count: float) -> str:
@@ -41,20 +62,33 @@ def progress() -> Iterator[Listener]:
         return
     columns = (
         TextColumn("{task.description:14}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         TaskProgressColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[item]}", style="dim"),
+        TextColumn("{task.fields[amount]}"),
+        TextColumn("{task.fields[item]}", style="dim", markup=False),
     )
     with Progress(*columns, console=err, transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 
         def listen(event: Event) -> None:
             if event.stage not in tasks:
-                tasks[event.stage] = bars.add_task(event.stage, total=event.total, item="")
-            bars.update(tasks[event.stage], completed=event.done, total=event.total, item=event.item)
+                tasks[event.stage] = bars.add_task(event.stage, total=event.total, item="", amount="")
+            bars.update(
+                tasks[event.stage],
+                completed=event.done,
+                total=event.total,
+                item=printable(event.item),
+                amount=_amount(event),
+            )
 
         yield listen
+
+
+def _amount(event: Event) -> str:
+    if event.unit == "bytes":
+        return f"{size(event.done)} of {size(event.total)}"
+    return f"{event.done} of {event.total} {event.unit}"
 
 
 def table(*columns: str, left: int = 1) -> Table:
@@ -73,7 +107,7 @@ def show_model(model: ModelSummary) -> None:
     tensors = table("tensor", "role", "type", "shape", "size", left=3)
     for tensor in model.tensors:
         shape = " × ".join(f"{length:,}" for length in tensor.shape)
-        tensors.add_row(tensor.name, tensor.role.value, tensor.dtype, shape, size(tensor.bytes))
+        tensors.add_row(printable(tensor.name), tensor.role.value, tensor.dtype, shape, size(tensor.bytes))
     out.print(tensors)
     show_model_line(model)
 
@@ -81,31 +115,46 @@ def show_model(model: ModelSummary) -> None:
 def show_model_line(model: ModelSummary) -> None:
     kind = model.architecture or "unknown architecture"
     tied = ", tied embeddings" if model.tied_embeddings else ""
-    out.print(
+    say(
         f"{model.path}: {kind}, {model.parameters:,} parameters in {model.blocks} blocks, "
         f"{size(model.bytes)}{tied}"
     )
     if model.quantization:
-        out.print(f"Quantized already: {model.quantization}")
+        say(f"Quantized already: {model.quantization}")
     for part, count in model.others.items():
-        out.print(f"Outside the text part: {part}, {count} tensors")
+        say(f"Outside the text part: {part}, {count} tensors")
     for note in model.notes:
-        out.print(f"Note: {note}")
+        say(f"Note: {note}")
 
 
 def show_plan(plan: Plan, predicted: int) -> None:
-    """Each tensor's method, format and size, and what the file will take."""
-    tensors = table("tensor", "method", "format", "bits", "size", left=3)
-    tensors.add_column("note")
+    """Each tensor's format and size, the method where it is not the default, and what the file will take."""
+    columns = ["tensor", "format", "bits", "size"]
+    methods = any(_method(tensor) != DEFAULT_METHOD for tensor in plan.tensors)
+    tensors = table(*columns, *(["method"] if methods else []), "", left=2)
     for tensor in plan.tensors:
         bits = f"{8 * tensor.bytes / prod(tensor.shape):.4g}"
         name = tensor.sources[0] if len(tensor.sources) == 1 else tensor.name
-        method = "" if FORMATS[tensor.format].exact else tensor.method
-        tensors.add_row(name, method, tensor.format, bits, size(tensor.bytes), tensor.note or "")
+        changed = "" if tensor.format == tensor.asked or tensor.kept else f"not {tensor.asked}"
+        cells = [printable(name).removesuffix(".weight"), tensor.format, bits, size(tensor.bytes)]
+        tensors.add_row(*cells, *([_method(tensor)] if methods else []), changed)
     out.print(tensors)
-    out.print(
-        f"Predicted: {predicted:,} bytes ({size(predicted)}), {plan.bits_per_weight:.4g} bits per weight"
-    )
+    kept = sum(tensor.kept for tensor in plan.tensors)
+    say(f"{kept} small tensors (norms, biases) are kept in F32.")
+    say(f"Predicted: {predicted:,} bytes ({size(predicted)}), {plan.bits_per_weight:.4g} bits per weight")
+
+
+def _method(tensor: TensorPlan) -> str:
+    return DEFAULT_METHOD if FORMATS[tensor.format].exact else tensor.method
+
+
+def show_jobs(found: list[JobSummary]) -> None:
+    """One job a paragraph: ids and paths are for copying, so they are never broken."""
+    for job in found:
+        say(f"{job.id}  {job.kind}  {job.state}  {job.done} of {job.total}", style="bold")
+        say(f"  {job.output}")
+        if job.message:
+            say(f"  {job.message}", style="dim")
 
 
 def show_report(report: Report) -> None:
@@ -120,14 +169,14 @@ def show_report(report: Report) -> None:
         shown.add_row("KL divergence, 99th percentile", f"{report.kl_p99:.6f}", "")
         shown.add_row("same top token", f"{100 * (report.top1_agreement or 0):.2f} %", "")
     out.print(shown)
-    out.print(
+    say(
         f"{report.tokens:,} predictions in {report.windows} windows of {report.window} tokens, "
         f"{report.protocol} protocol, {report.seconds:.1f} s"
     )
     for note in report.notes:
-        out.print(f"Note: {note}")
+        say(f"Note: {note}")
 
 
 def warn(warnings: list[str]) -> None:
     for warning in warnings:
-        err.print(f"[yellow]warning:[/] {warning}", markup=True)
+        complain(f"warning: {warning}")

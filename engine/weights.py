@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.api.errors import EvaluationError
+from engine.checkpoint.errors import MissingTensorError, TensorShapeError
 
 
 class WeightSource(Protocol):
@@ -27,14 +27,6 @@ class WeightSource(Protocol):
     names: set[str]
 
     def read(self, name: str) -> np.ndarray: ...
-
-
-class MissingWeightsError(EvaluationError):
-    """The checkpoint lacks tensors that the architecture needs."""
-
-
-class WrongShapeError(EvaluationError):
-    """A tensor has another shape than the configuration says."""
 
 
 @dataclass
@@ -52,7 +44,7 @@ class ModuleWeights:
     def __init__(self, model: Any, source: WeightSource, name: str) -> None:
         """`model` is transformers' PreTrainedModel; `name` says in errors which one is meant.
 
-        Reads no weight. Raises MissingWeightsError.
+        Reads no weight. Raises MissingTensorError.
         """
         self._model = model
         self._source = source
@@ -78,7 +70,7 @@ class ModuleWeights:
                 self._assign(key, self._empty[key])
 
     def load(self, keys: Iterable[str]) -> None:
-        """Reads the tensors `keys` from the source into the model. Raises WrongShapeError."""
+        """Reads the tensors `keys` from the source into the model. Raises TensorShapeError."""
         wanted = {self._present(key): key for key in keys}
         groups = {id(group): group for group in (self._groups[key] for key in wanted if key in self._groups)}
         for group in groups.values():
@@ -134,7 +126,7 @@ class ModuleWeights:
         ]
         if missing:
             others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise MissingWeightsError(
+            raise MissingTensorError(
                 f"{self._name} lacks the tensor {missing[0]}{others}, which its architecture "
                 f"({self._source.config.model_type}) needs: take the complete checkpoint."
             )
@@ -154,7 +146,7 @@ class ModuleWeights:
     def _put(self, key: str, tensor: torch.Tensor) -> None:
         empty = self._empty[key]
         if tensor.shape != empty.shape:
-            raise WrongShapeError(
+            raise TensorShapeError(
                 f"{self._name}: {key} has the shape {list(tensor.shape)} where the configuration says "
                 f"{list(empty.shape)}; config and weights do not belong together."
             )

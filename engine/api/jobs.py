@@ -6,7 +6,8 @@ from pydantic import BaseModel, Field
 
 from engine.api.recipe import Recipe
 
-State = Literal["running", "done", "failed", "interrupted"]
+State = Literal["running", "done", "failed", "interrupted", "replaced", "unreadable"]
+"""`replaced`: another job started over on its output. `unreadable`: its folder is damaged."""
 
 
 class Stopped(Exception):  # noqa: N818 - the user's wish, not an error

@@ -30,7 +30,11 @@ class Plannable(Protocol):
 
 
 class TensorPlan(BaseModel):
-    """What happens to one tensor: `bytes` it takes in the output, `note` why it is not as asked."""
+    """What happens to one tensor.
+
+    `rule` is the index of the rule that chose (None: the default) and `asked` its format; `format` is what
+    the tensor gets, `bytes` what it takes. `kept`: left in F32 whatever is asked. `note` says why.
+    """
 
     name: str
     sources: tuple[str, ...]
@@ -42,11 +46,13 @@ class TensorPlan(BaseModel):
     params: dict
     rule: int | None
     bytes: int
+    asked: str
+    kept: bool = False
     note: str | None = None
 
 
 class Plan(BaseModel):
-    """All tensors in the order of the file, and `warnings` about the recipe (rules that match nothing)."""
+    """All tensors in the order of the file; `warnings`: rules without effect, formats that do not fit."""
 
     tensors: list[TensorPlan]
     warnings: list[str]
@@ -61,21 +67,43 @@ class Plan(BaseModel):
 def make_plan(recipe: Recipe, tensors: Iterable[Plannable]) -> Plan:
     """Apply `recipe` to `tensors`; formats fall back where rows do not divide, with the reason noted."""
     planned: list[TensorPlan] = []
-    used = [0] * len(recipe.rules)
+    matched: list[list[TensorPlan]] = [[] for _ in recipe.rules]
     for tensor in tensors:
         names = (tensor.name, *tensor.sources)
-        for index, rule in enumerate(recipe.rules):
-            used[index] += rule.matches(names, tensor.role, tensor.block)
-        choice, index_or_none = recipe.choose(names, tensor.role, tensor.block)
-        planned.append(_plan_tensor(tensor, choice, index_or_none))
-    warnings = [
-        f"rule {index + 1} ({recipe.rules[index].match!r}"
-        + (f", blocks {recipe.rules[index].blocks}" if recipe.rules[index].blocks else "")
-        + ") matches no tensor of this model"
-        for index, count in enumerate(used)
-        if not count
-    ]
-    return Plan(tensors=planned, warnings=warnings)
+        choice, index = recipe.choose(names, tensor.role, tensor.block)
+        planned.append(_plan_tensor(tensor, choice, index))
+        for rule, found in zip(recipe.rules, matched, strict=True):
+            if rule.matches(names, tensor.role, tensor.block):
+                found.append(planned[-1])
+    return Plan(tensors=planned, warnings=[*_idle_rules(recipe, matched), *_fallbacks(planned)])
+
+
+def _idle_rules(recipe: Recipe, matched: list[list[TensorPlan]]) -> list[str]:
+    """A sentence for each rule that matches nothing, or only tensors that stay in F32 whatever it says."""
+    said = []
+    for index, (rule, found) in enumerate(zip(recipe.rules, matched, strict=True)):
+        blocks = f", blocks {rule.blocks}" if rule.blocks else ""
+        name = f"rule {index + 1} ({rule.match!r}{blocks})"
+        if not found:
+            said.append(f"{name} matches no tensor of this model")
+        elif rule.format != "F32" and all(tensor.kept for tensor in found):
+            said.append(f"{name} has no effect: every tensor it matches is kept in F32")
+    return said
+
+
+def _fallbacks(planned: list[TensorPlan]) -> list[str]:
+    """A sentence for each format that tensors were to have and cannot."""
+    groups: dict[tuple[str, str], list[TensorPlan]] = {}
+    for tensor in planned:
+        if tensor.format != tensor.asked and not tensor.kept:
+            groups.setdefault((tensor.asked, tensor.format), []).append(tensor)
+    said = []
+    for (asked, given), tensors in groups.items():
+        columns = ", ".join(str(c) for c in sorted({tensor.shape[-1] for tensor in tensors}))
+        count = "1 tensor gets" if len(tensors) == 1 else f"{len(tensors)} tensors get"
+        block = FORMATS[asked].block_values
+        said.append(f"{count} {given} instead of {asked}: {block} does not divide rows of {columns}")
+    return said
 
 
 def _plan_tensor(tensor: Plannable, choice: Choice, rule: int | None) -> TensorPlan:
@@ -102,6 +130,8 @@ def _plan_tensor(tensor: Plannable, choice: Choice, rule: int | None) -> TensorP
         params=choice.params,
         rule=rule,
         bytes=rows * FORMATS[name].row_bytes(columns),
+        asked=choice.format,
+        kept=reason is not None,
         note=note,
     )
 

@@ -16,13 +16,12 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from engine.api.errors import RecipeError
 from engine.api.formats import DEFAULT_METHOD, FORMATS, METHODS
 from engine.api.model import Role
 
-VERSION = 1
 ROLES = frozenset(role.value for role in Role)
 BLOCKS = re.compile(r"\d+(-\d*)?(,\d+(-\d*)?)*")
 
@@ -48,6 +47,15 @@ class Choice(_Strict):
     def _known_method(cls, name: str) -> str:
         return _known("method", name.lower(), METHODS)
 
+    @field_validator("params")
+    @classmethod
+    def _known_params(cls, params: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if params:
+            raise ValueError(
+                f"the method {info.data.get('method')!r} has no parameter {next(iter(params))!r}"
+            )
+        return params
+
 
 class Rule(Choice):
     """A `Choice` for the tensors that `match` and `blocks` ("0-3,7,28-": transformer blocks) select."""
@@ -71,6 +79,10 @@ class Rule(Choice):
     def _ranges(cls, blocks: str | None) -> str | None:
         if blocks is not None and not BLOCKS.fullmatch(blocks):
             raise ValueError(f"blocks {blocks!r} is not a list of blocks such as '0-3,7,28-'")
+        for part in (blocks or "").split(","):
+            first, _, last = part.partition("-")
+            if last and int(last) < int(first):
+                raise ValueError(f"blocks {part!r} runs backwards; write '{last}-{first}'")
         return blocks
 
     def matches(self, names: tuple[str, ...], role: Role, block: int | None) -> bool:
@@ -123,31 +135,42 @@ class Recipe(_Strict):
         return self.default, None
 
     def to_json(self) -> str:
-        return self.model_dump_json(indent=2, exclude_none=True, exclude_defaults=False) + "\n"
+        return self.model_dump_json(indent=2, exclude_none=True) + "\n"
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
     """The recipe in `text`. `where` names its place in the sentence of a `RecipeError`."""
+    if not text.strip():
+        raise RecipeError(f"{where}: the recipe is empty.")
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise RecipeError(f"{where}: not valid JSON: {error.msg} in line {error.lineno}.") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, brackets without end
+        raise RecipeError(
+            f"{where}: not a recipe: its JSON is nested too deeply or its numbers are too long."
+        ) from None
     if not isinstance(content, dict):
         raise RecipeError(f"{where}: a recipe is a JSON object with 'default' and 'rules'.")
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {_sentence(error, content)}") from None
+        sentence = _sentence(error, content)
+        raise RecipeError(f"{where}: {sentence if sentence.endswith('?') else sentence + '.'}") from None
 
 
 def load_recipe(path: Path) -> Recipe:
+    """The recipe in a file. Files that it names are looked for beside it."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: the recipe is not UTF-8 text.") from None
-    return parse_recipe(text, str(path))
+    recipe = parse_recipe(text, str(path))
+    if recipe.imatrix:
+        recipe = recipe.model_copy(update={"imatrix": str((path.parent / recipe.imatrix).absolute())})
+    return recipe
 
 
 def block_ranges(blocks: list[int]) -> str:
@@ -190,7 +213,7 @@ def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
         rule = content["rules"][index]
         shown = f" ({rule['match']!r})" if isinstance(rule, dict) and rule.get("match") else ""
         where, path, known = f"rule {index + 1}{shown}: ", path[2:], list(Rule.model_fields)
-    elif path[:1] == ["default"]:
+    elif path[:1] == ["default"] and len(path) > 1:
         where, path, known = "default: ", path[1:], list(Choice.model_fields)
     key = ".".join(str(part) for part in path)
     match fault["type"]:
@@ -199,9 +222,13 @@ def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
             return f"{where}unknown key {key!r}; {hint}"
         case "missing":
-            return f"{where}{key!r} is missing."
+            return f"{where}{key!r} is missing"
         case "value_error":
-            return f"{where}{fault['ctx']['error']}."
+            return f"{where}{fault['ctx']['error']}"
+        case "string_type":
+            return f"{where}{key} must be text in quotes"
+        case "model_type" | "model_attributes_type":
+            return f"{where}{key or 'it'} must be an object in braces"
         case _:
             text = fault["msg"][0].lower() + fault["msg"][1:]
-            return f"{where}{key or 'recipe'}: {text}."
+            return f"{where}{key or 'recipe'}: {text}"

@@ -41,9 +41,13 @@ def architecture_of(checkpoint: "Checkpoint") -> Architecture:
             return architecture
     known = ", ".join(sorted(architecture.name for architecture in ARCHITECTURES))
     if name is None:
+        reason = (
+            "there is no config.json beside the weights"
+            if checkpoint.config is None
+            else "config.json names none as its model_type"
+        )
         raise UnknownArchitectureError(
-            f"{checkpoint.path}: the architecture is unknown, because there is no config.json beside the "
-            f"weights; known are {known}."
+            f"{checkpoint.path}: the architecture is unknown, because {reason}; known are {known}."
         )
     raise UnknownArchitectureError(
         f'{checkpoint.path}: the architecture "{name}" cannot be converted; known are {known}.'

@@ -1,6 +1,13 @@
 """transformers' config of a checkpoint: from a folder's config.json, or from GGUF metadata."""
 
+import re
+import reprlib
+from collections.abc import Mapping
+from math import inf
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from gguf import GGUFValueType
 
 from engine.api.errors import CheckpointError, EvaluationError
 from engine.api.model import Role
@@ -9,6 +16,16 @@ from engine.architectures.rope import FREQUENCIES, rope_parameters
 
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint
+
+COUNTS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
+"""Every model has at least one of each; transformers takes any whole number, and may divide by it."""
 
 
 class UnusableConfigError(CheckpointError):
@@ -28,29 +45,59 @@ def config_of_folder(checkpoint: "Checkpoint") -> Config:
 
     Raises UnusableConfigError. Code that comes with a checkpoint is never run.
     """
-    from transformers import CONFIG_MAPPING, AutoConfig
-
     file = checkpoint.folder / "config.json"
     stated = checkpoint.config or {}
     kind = stated.get("model_type")
-    if kind is not None and kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str):
+        raise UnusableConfigError(f"{file} names no architecture (model_type); download it again.")
+    transformers = _quiet_transformers()
+    if kind not in transformers.CONFIG_MAPPING:
         raise UnusableConfigError(
             f"{file}: transformers does not know the architecture {kind!r}; the model can be inspected, "
             "but neither measured nor exported."
         )
+    spelling = transformers.CONFIG_MAPPING[kind].attribute_map
+    for name in (spelling.get(name, name) for name in COUNTS):
+        if isinstance(stated.get(name), int) and stated[name] < 1:
+            raise UnusableConfigError(
+                f"{file}: {name} is {stated[name]}, where a whole number from 1 on is needed."
+            )
     try:
-        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False).get_text_config()
-    except Exception as error:  # transformers raises many kinds, some of them its own; each names the field
-        raise UnusableConfigError(f"{file} cannot be used: {_first_sentence(error)}") from error
+        outer = transformers.AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        config = outer.get_text_config()
+        if not isinstance(config, transformers.PretrainedConfig):
+            raise TypeError(f"the 'text_config' is {config!r}")
+        config = _with_head_size(config)
+    except Exception as error:  # transformers raises many kinds, some of them its own
+        name = _culprit(error, stated)
+        problem = f"{name} is {reprlib.repr(stated[name])}" if name else "it holds settings"
+        raise UnusableConfigError(
+            f"{file}: {problem}, which transformers cannot make a {kind} model of; correct it, or download "
+            "the file again."
+        ) from error
     has_output = any(tensor.role is Role.OUTPUT for tensor in checkpoint.tensors.values())
     if stated.get("tie_word_embeddings") is True and not has_output:
         config.tie_word_embeddings = True  # some multimodal checkpoints say it in the outer config alone
-    return _with_head_size(config)
+    return config
 
 
-def _first_sentence(error: Exception) -> str:
-    """What a library says, on one line, without its advice about versions."""
-    return " ".join(str(error).split()).split(". ")[0].rstrip(".") + "."
+def _quiet_transformers() -> ModuleType:
+    """transformers, told to keep warnings and progress bars to itself: the reader gets our sentences."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
+def _culprit(error: Exception, stated: Mapping[str, Any]) -> str | None:
+    """The first setting of `stated` that transformers' complaint names, in quotes or in words."""
+    text = str(error)
+    if "rope_parameters" not in stated:
+        text = text.replace("rope_parameters", "rope_scaling")  # the name that most files have
+    quoted = re.findall(r"['`](\w+)['`]", text)
+    in_words = (name for name in stated if "_" in name and name.replace("_", " ") in text)
+    return next((name for name in (*quoted, *in_words) if name in stated), None)
 
 
 def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Config:
@@ -58,14 +105,11 @@ def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Conf
 
     Raises MissingMetadataError, UnusableMetadataError, UnreadableRopeError.
     """
-    from transformers import AutoConfig
-
-    prefix = architecture.gguf
+    keys = {key.config: f"{architecture.gguf}.{key.gguf}" for key in reversed(architecture.keys)}
     values = _hyper_parameters(architecture, checkpoint)
     for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
         if name not in values:
-            suffix = next(key.gguf for key in architecture.keys if key.config == name)
-            raise MissingMetadataError(f"{checkpoint.path} has no {prefix}.{suffix} in its metadata.")
+            raise MissingMetadataError(f"{checkpoint.path} has no {keys[name]} in its metadata.")
     names = set(checkpoint.tensors)
     values |= architecture.from_gguf(names)
     values["tie_word_embeddings"] = "output.weight" not in names
@@ -74,12 +118,17 @@ def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Conf
     context = values.setdefault("max_position_embeddings", 2048)
     divisors = checkpoint.read(FREQUENCIES) if FREQUENCIES in names else None
     head = values.get("head_dim") or values["hidden_size"] // values["num_attention_heads"]
-    values["rope_parameters"] = rope_parameters(checkpoint.metadata, prefix, divisors, head // 2, context)
+    rope = rope_parameters(checkpoint.metadata, architecture.gguf, divisors, head // 2, context)
+    values["rope_parameters"] = rope
     try:
-        return _with_head_size(AutoConfig.for_model(architecture.name, **values))
+        return _with_head_size(_quiet_transformers().AutoConfig.for_model(architecture.name, **values))
     except Exception as error:  # as above
-        reason = _first_sentence(error)
-        raise UnusableMetadataError(f"{checkpoint.path} cannot be evaluated: {reason}") from error
+        culprit = _culprit(error, values)
+        problem = f"{keys.get(culprit, culprit)} is {values[culprit]}" if culprit else "it holds settings"
+        raise UnusableMetadataError(
+            f"{checkpoint.path} cannot be evaluated: {problem}, which transformers cannot make a "
+            f"{architecture.name} model of."
+        ) from error
 
 
 def _hyper_parameters(architecture: Architecture, checkpoint: "Checkpoint") -> dict[str, Any]:
@@ -97,7 +146,14 @@ def _hyper_parameters(architecture: Architecture, checkpoint: "Checkpoint") -> d
                 f"{checkpoint.path} cannot be evaluated: {full} is {found.value}, which differs between "
                 f"blocks or from a size that transformers' {architecture.name} holds equal to it."
             )
-        values[key.config] = candidates.pop()
+        value = candidates.pop()
+        whole = key.type is GGUFValueType.UINT32
+        if type(value) not in ((int,) if whole else (int, float)) or not 0 < value < inf:
+            needed = "a whole number from 1 on" if whole else "a positive number"
+            raise UnusableMetadataError(
+                f"{checkpoint.path} cannot be evaluated: {full} is {value!r}, where {needed} is needed."
+            )
+        values[key.config] = value
     return values
 
 

@@ -19,8 +19,29 @@ from engine.api.gguf import GgufValue
 from engine.architectures.description import Config, Metadata
 
 FREQUENCIES = "rope_freqs.weight"
-NUMBERS = ("rope_theta", "factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor")
+NUMBERS = (
+    "rope_theta",
+    "factor",
+    "original_max_position_embeddings",
+    "low_freq_factor",
+    "high_freq_factor",
+    "beta_fast",
+    "beta_slow",
+    "attention_factor",
+)
 """Rope parameters that must be positive; transformers takes anything and may divide by it."""
+NEEDED = {
+    "linear": {"rope_theta", "factor"},
+    "llama3": {
+        "rope_theta",
+        "factor",
+        "original_max_position_embeddings",
+        "low_freq_factor",
+        "high_freq_factor",
+    },
+    "yarn": {"rope_theta", "factor", "original_max_position_embeddings"},
+}
+"""Which of them may not be null, by kind."""
 
 
 class RopeScalingError(ExportError):
@@ -44,10 +65,7 @@ def rope_metadata(config: Config, prefix: str) -> tuple[Metadata, np.ndarray | N
     """
     rope = config.rope_parameters
     kind = rope.get("rope_type", "default")
-    for name in NUMBERS:
-        value = rope.get(name)
-        if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
-            raise RopeScalingError(f"config.json: {name} is {value!r}, where a positive number is needed.")
+    _check_numbers(rope, NEEDED.get(kind, {"rope_theta"}))
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise RopeScalingError(
             f"config.json: partial_rotary_factor is {rope['partial_rotary_factor']}, and llama.cpp rotates "
@@ -74,6 +92,18 @@ def rope_metadata(config: Config, prefix: str) -> tuple[Metadata, np.ndarray | N
             "linear, dynamic, yarn and llama3 can."
         )
     return {f"{prefix}.{key}": value for key, value in keys.items()}, divisors, notes
+
+
+def _check_numbers(rope: dict[str, Any], needed: set[str]) -> None:
+    for name in NUMBERS:
+        value = rope.get(name)
+        if value is None and name not in needed:
+            continue
+        if not (isinstance(value, int | float) and 0 < value < float("inf")):
+            raise RopeScalingError(f"config.json: {name} is {value!r}, where a positive number is needed.")
+    for name in ("mscale", "mscale_all_dim"):
+        if not isinstance(rope.get(name) or 0, int | float):
+            raise RopeScalingError(f"config.json: {name} is {rope[name]!r}, where a number is needed.")
 
 
 def rope_parameters(
@@ -160,7 +190,13 @@ def _divisors(config: Config) -> tuple[np.ndarray, float]:
     rope = config.rope_parameters
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float) / config.head_dim
     scaled, attention = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config)
-    return (1.0 / (rope["rope_theta"] ** exponents) / scaled).numpy(), attention
+    divisors = (1.0 / (rope["rope_theta"] ** exponents) / scaled).numpy()
+    if not (np.isfinite(divisors).all() and (divisors > 0).all()):
+        raise RopeScalingError(
+            f'config.json: the numbers of the rope scaling "{rope["rope_type"]}" contradict each other: they '
+            "give frequencies that are zero, infinite or negative."
+        )
+    return divisors, attention
 
 
 def _float(value: float) -> GgufValue:

@@ -4,24 +4,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.api.errors import EvaluationError
 from engine.architectures.description import Architecture, Config, Place
 from engine.architectures.rope import FREQUENCIES
+from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
 
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint
-
-
-class MissingWeightError(EvaluationError):
-    """A GGUF file without a tensor that its architecture has."""
-
-
-class WeightShapeError(EvaluationError):
-    """A GGUF file with a tensor whose shape is not what its metadata say."""
-
-
-class UnknownWeightError(EvaluationError):
-    """A GGUF file with a tensor that its architecture, as transformers has it, does not know."""
 
 
 class TransformersView:
@@ -39,6 +27,8 @@ class FolderView(TransformersView):
     """A Hugging Face checkpoint: names and weights as they are stored."""
 
     def __init__(self, checkpoint: "Checkpoint", config: Config) -> None:
+        """Raises MissingTensorError and UnknownTensorError where the blocks are not those of the config."""
+        _check_blocks(checkpoint, config)
         self.config = config
         self.names = set(checkpoint.tensors)
         self._checkpoint = checkpoint
@@ -47,11 +37,33 @@ class FolderView(TransformersView):
         return self._checkpoint.read(name)
 
 
+def _check_blocks(checkpoint: "Checkpoint", config: Config) -> None:
+    """Before transformers builds a billion blocks, or leaves out some that are stored."""
+    stated = getattr(config, "num_hidden_layers", None)
+    if stated is None:
+        return
+    if stated > len(checkpoint.tensors):
+        raise MissingTensorError(
+            f"{checkpoint.path} has {len(checkpoint.tensors):,} tensors, too few for the {stated:,} blocks "
+            "that its config.json states (num_hidden_layers); take the complete checkpoint."
+        )
+    stored = 1 + max(
+        (tensor.block for tensor in checkpoint.tensors.values() if tensor.block is not None), default=-1
+    )
+    # Some predict further tokens by blocks behind the last one, which transformers leaves out.
+    further = getattr(config, "num_nextn_predict_layers", None) or 0
+    if stored > stated + further:
+        raise UnknownTensorError(
+            f"{checkpoint.path} stores {stored:,} blocks where its config.json states {stated:,} "
+            "(num_hidden_layers); config and weights do not belong together."
+        )
+
+
 class GgufView(TransformersView):
     """A GGUF file: names mapped to transformers' modules, the order of rows undone."""
 
     def __init__(self, checkpoint: "Checkpoint", architecture: Architecture, config: Config) -> None:
-        """Raises MissingWeightError, WeightShapeError and UnknownWeightError; reads no weight."""
+        """Raises MissingTensorError, TensorShapeError and UnknownTensorError; reads no weight."""
         self.config = config
         self._checkpoint = checkpoint
         self._parts: dict[str, list[Place]] = {}
@@ -61,12 +73,12 @@ class GgufView(TransformersView):
                 continue
             tensor = checkpoint.tensors.get(place.canonical)
             if tensor is None:
-                raise MissingWeightError(
+                raise MissingTensorError(
                     f"{checkpoint.path} has no tensor {place.canonical}, which the architecture "
                     f"{architecture.name} needs."
                 )
             if tensor.shape != place.shape:
-                raise WeightShapeError(
+                raise TensorShapeError(
                     f"{checkpoint.path}: {place.canonical} has the shape {list(tensor.shape)} where the "
                     f"metadata say {list(place.shape)}."
                 )
@@ -74,7 +86,7 @@ class GgufView(TransformersView):
             known.add(place.canonical)
         unknown = sorted(set(checkpoint.tensors) - known)
         if unknown:
-            raise UnknownWeightError(
+            raise UnknownTensorError(
                 f"{checkpoint.path} has the tensor {unknown[0]}, which transformers' {architecture.name} "
                 "has no place for; the file cannot be evaluated here."
             )

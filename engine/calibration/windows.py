@@ -79,9 +79,9 @@ PROTOCOLS = {
 
 
 def read_text(path: Path) -> str:
-    """The file's text as it is, newlines included. Raises UnreadableTextError."""
+    """The file's text as it is, newlines included. Raises UnreadableTextError, and ShortTextError for none."""
     try:
-        return path.read_bytes().decode()
+        text = path.read_bytes().decode()
     except OSError as error:
         raise UnreadableTextError(f"Cannot read the text {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -89,6 +89,9 @@ def read_text(path: Path) -> str:
             f"{path} is not UTF-8 text (byte {error.object[error.start]:#04x} at offset {error.start}): "
             "save it as UTF-8, or take another file."
         ) from error
+    if not text:
+        raise ShortTextError(f"{path} is empty: take a text that is longer than one window.")
+    return text
 
 
 def tokenize(tokenizer: "Tokenizer", text: str, protocol: Protocol) -> list[int]:
@@ -101,16 +104,22 @@ def tokenize(tokenizer: "Tokenizer", text: str, protocol: Protocol) -> list[int]
 
 
 def cut(
-    tokenizer: "Tokenizer", ids: list[int], protocol: Protocol, window: int, limit: int | None = None
+    tokenizer: "Tokenizer",
+    ids: list[int],
+    protocol: Protocol,
+    window: int,
+    source: Path,
+    limit: int | None = None,
 ) -> np.ndarray:
-    """int64 [windows, window] of the `ids` that `tokenize` gave, at most `limit` windows.
+    """int64 [windows, window] of the `ids` that `tokenize` gave for the text `source`, at most `limit` windows.
 
     Tokens behind the last full window are left out. Raises ShortTextError.
     """
     count = len(ids) // window
     if count == 0:
         raise ShortTextError(
-            f"The text has {len(ids):,} tokens, fewer than one window of {window:,}: take a longer text."
+            f"{source} has {len(ids):,} {'token' if len(ids) == 1 else 'tokens'}, fewer than one window of "
+            f"{window:,}: take a longer text."
         )
     count = min(count, limit or count)
     windows = np.array(ids[: count * window], dtype=np.int64).reshape(count, window)

@@ -40,7 +40,7 @@ class UnsafePickleError(CheckpointError):
 
 
 class ConfigError(CheckpointError):
-    """A config.json or an index that is not the JSON it should be."""
+    """A config.json, an index or another file beside the weights that is not the JSON it should be."""
 
 
 class ShardNameError(CheckpointError):
@@ -73,6 +73,18 @@ class BadHeaderError(CheckpointError):
 
 class TensorOffsetsError(BadHeaderError):
     """Tensors that overlap, leave holes, or whose bytes do not fit their shape."""
+
+
+class MissingTensorError(CheckpointError):
+    """A tensor that the architecture needs is not there."""
+
+
+class TensorShapeError(CheckpointError):
+    """A tensor whose shape is not what the config or the metadata say."""
+
+
+class UnknownTensorError(CheckpointError):
+    """A tensor that the architecture has no place for; it is never dropped in silence."""
 
 
 class UnknownTypeError(CheckpointError):

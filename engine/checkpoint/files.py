@@ -16,7 +16,7 @@ from engine.checkpoint.errors import (
     UnreadableError,
 )
 
-JSON_LIMIT = 64 << 20  # the index of a 671B model has 9 MB
+JSON_LIMIT = 64 << 20  # the index of a 671B model has 9 MB, a tokenizer.json of 262k tokens 33 MB
 
 
 def unreadable(path: Path, error: OSError) -> MissingPathError | UnreadableError:
@@ -43,7 +43,7 @@ class SourceFile:
             # Before the open: opening a pipe would wait for its writer.
             if not stat.S_ISREG(path.stat().st_mode):
                 kind = "a folder" if path.is_dir() else "not a plain file"
-                raise UnreadableError(f"{path} is {kind}, where a file of weights was expected.")
+                raise UnreadableError(f"{path} is {kind}, where a file was expected.")
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError):  # a NUL in the path
@@ -92,23 +92,23 @@ class SourceFile:
 
 
 def read_json(path: Path) -> tuple[dict, int]:
-    """The JSON object in `path` and the number of bytes read."""
+    """The JSON object in `path` and the number of bytes read. Raises a `CheckpointError` if there is none."""
     file = SourceFile(path)
     if file.size > JSON_LIMIT:
         raise ConfigError(f"{path} has {file.size:,} bytes; no file of its kind is so large.")
-    content = parse_json(file.read(0, file.size, "the text"))
+    text = file.read(0, file.size, "the text")
     file.close()
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path} is not JSON from line {error.lineno}, column {error.colno} on; download it again."
+        ) from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, deep nesting
+        raise ConfigError(f"{path} is not JSON that can be read; download it again.") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is not a JSON object; download it again.")
     return content, file.bytes_read
-
-
-def parse_json(text: bytes) -> object:
-    """What the JSON says, or None if it is none (too deep a nesting included)."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def require(condition: bool, path: Path, problem: str) -> None:

@@ -16,7 +16,7 @@ from engine.checkpoint.errors import (
     NotAModelError,
     TruncatedError,
 )
-from engine.checkpoint.files import SourceFile, read_json
+from engine.checkpoint.files import SourceFile, read_json, unreadable
 from engine.checkpoint.folder import Weights, folder_weights, part_count, parts
 from engine.checkpoint.stored import Stored
 
@@ -33,7 +33,11 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     what is wrong with the source.
     """
     path = Path(path)
-    if not path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not is_folder:
         return _open_file(path)
     weights = folder_weights(path)
     if weights.files[0].suffix == ".gguf":

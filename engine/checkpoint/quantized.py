@@ -9,7 +9,6 @@ import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 from engine.checkpoint.stored import Stored
 
@@ -56,7 +55,7 @@ def plain_name(name: str) -> str:
 def recognise(config: Mapping | None, tensors: list[Stored]) -> Quantization | None:
     """Says how the tensors of a Hugging Face source are quantized; None if they are not."""
     settings = (config or {}).get("quantization_config") or (config or {}).get("compression_config")
-    settings = settings if isinstance(settings, dict) else {}
+    settings = _dict(settings)
     by_name = {tensor.name: tensor for tensor in tensors}
     for recogniser in (_gptq_or_awq, _compressed, _bitsandbytes, _hqq, _mxfp4, _fp8):
         found = recogniser(settings, by_name)
@@ -66,6 +65,11 @@ def recognise(config: Mapping | None, tensors: list[Stored]) -> Quantization | N
     # A config may only ask for quantization on loading; then the weights are plain.
     packed = any(tensor.dtype in PACKED_TYPES for tensor in tensors)
     return Quantization(f"{method} (not supported)", 8.0) if isinstance(method, str) and packed else None
+
+
+def _dict(value: object) -> dict:
+    """A config may hold anything anywhere."""
+    return value if isinstance(value, dict) else {}
 
 
 def _grouped(what: str, bits: float | None, group: object) -> str:
@@ -107,10 +111,9 @@ def _compressed(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantizatio
     packed = next((tensor for name, tensor in tensors.items() if name.endswith(".weight_packed")), None)
     if settings.get("quant_method") != "compressed-tensors" and packed is None:
         return None
-    groups = settings.get("config_groups")
-    group: Any = next(iter(groups.values()), {}) if isinstance(groups, dict) else {}
-    weights = (group.get("weights") if isinstance(group, dict) else None) or {}
-    layout = group.get("format") or settings.get("format") or "packed"
+    group = next(iter(_dict(settings.get("config_groups")).values()), None)
+    weights = _dict(_dict(group).get("weights"))
+    layout = _dict(group).get("format") or settings.get("format") or "packed"
     bits = weights.get("num_bits") if isinstance(weights.get("num_bits"), int) else None
     if weights.get("type") == "float" and bits == 8 and packed is None:
         return _fp8(settings, tensors)
@@ -132,9 +135,7 @@ def _bitsandbytes(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantizat
 def _hqq(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantization | None:
     if settings.get("quant_method") != "hqq" and not any(name.endswith(".W_q") for name in tensors):
         return None
-    stated = settings.get("quant_config")
-    weights = stated.get("weight_quant_params") if isinstance(stated, dict) else None
-    weights = weights if isinstance(weights, dict) else {}
+    weights = _dict(_dict(settings.get("quant_config")).get("weight_quant_params"))
     bits = weights.get("nbits") if isinstance(weights.get("nbits"), int) else None
     return Quantization(_grouped("HQQ", bits, weights.get("group_size")), float(bits or 8), hqq=True)
 

@@ -1,19 +1,43 @@
 """Job folders: where a job's request, state and journal live, and who is at work on it."""
 
 import json
+import logging
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from platformdirs import user_state_path
+from pydantic import BaseModel, ValidationError
 
-from engine.api.errors import JobError, OutputError
+from engine.api.errors import JobError
 from engine.api.jobs import JobSummary, State
 from engine.jobs.journal import Journal
+from engine.jobs.partial import explained, sync_folder
 
-FORMAT = 1
+
+class Asked(BaseModel):
+    """`job.json`: what was asked, written once. `total` counts units of work."""
+
+    version: Literal[1] = 1
+    kind: str
+    created: str
+    output: str
+    total: int
+    request: dict[str, Any]
+    fingerprint: dict[str, str]
+
+
+class Standing(BaseModel):
+    """`state.json`: where the job stands, replaced at each change."""
+
+    state: State
+    message: str = ""
+    result: dict[str, Any] | None = None
 
 
 def jobs_folder() -> Path:
@@ -28,31 +52,30 @@ class Job:
         self.folder = folder
         self.id = folder.name
         self.journal = Journal(folder / "journal.jsonl")
-        self.log = folder / "engine.log"
         self._lock = FileLock(folder / "lock")
 
     @classmethod
-    def create(cls, kind: str, output: Path, request: dict, fingerprint: dict, total: int) -> "Job":
-        """A new job folder, its request on disk, in state "running" and locked by this process."""
+    def create(
+        cls, kind: str, output: Path, request: dict, fingerprint: dict[str, str], total: int, recipe: str
+    ) -> "Job":
+        """A new job folder, its request and recipe on disk, in state "running", locked by this process."""
         now = datetime.now(UTC)
         folder = jobs_folder() / f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        try:
+        asked = Asked(
+            kind=kind,
+            created=now.isoformat(timespec="microseconds"),
+            output=str(output),
+            total=total,
+            request=request,
+            fingerprint=fingerprint,
+        )
+        with explained(folder):
             folder.mkdir(parents=True)
             job = cls(folder)
             job.lock()
-            asked = {
-                "version": FORMAT,
-                "kind": kind,
-                "created": now.isoformat(timespec="microseconds"),
-                "output": str(output),
-                "total": total,
-                "request": request,
-                "fingerprint": fingerprint,
-            }
-            write_json(folder / "job.json", asked)
+            _replace(folder / "recipe.json", recipe)
+            _replace(folder / "job.json", asked.model_dump_json(indent=1))
             job.set_state("running")
-        except OSError as error:
-            raise OutputError(f"{folder}: the job folder cannot be written: {error.strerror}.") from None
         return job
 
     @classmethod
@@ -65,16 +88,17 @@ class Job:
             raise JobError(f"{job_id!r} {what}; `bitwright jobs` lists them.")
         return (exact or found)[0]
 
-    def asked(self) -> dict:
+    def asked(self) -> Asked:
         """What `create` was given. Raises `JobError` where it cannot be read or is of another version."""
         try:
             content = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
-            if content["version"] == FORMAT:
-                return content
-            found = f"was written by another version of Bitwright (job format {content['version']})"
-        except (OSError, ValueError, KeyError, TypeError):
-            found = "has no readable job.json"
-        raise JobError(f"Job {self.id} {found} and cannot be resumed; start it again.")
+            return Asked.model_validate(content)
+        except ValidationError as error:
+            other = any(fault["loc"] == ("version",) for fault in error.errors())
+            what = "was written by another version of Bitwright" if other else "has a damaged job.json"
+        except (OSError, ValueError, RecursionError):
+            what = "has no readable job.json"
+        raise JobError(f"Job {self.id} {what} and cannot be resumed; start it again.")
 
     def lock(self) -> None:
         """Claim the job for this process until it ends. Raises `JobError` if another one works on it."""
@@ -87,40 +111,67 @@ class Job:
         self._lock.release()
 
     def set_state(self, state: State, message: str = "", result: dict | None = None) -> None:
-        write_json(
-            self.folder / "state.json",
-            {"state": state, "message": message, "result": result},
-        )
+        standing = Standing(state=state, message=message, result=result)
+        with explained(self.folder):
+            _replace(self.folder / "state.json", standing.model_dump_json(indent=1))
 
     def state(self) -> tuple[State, str]:
         """State and message. A job that says "running" with nobody at work was interrupted."""
         try:
-            content = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-            state, message = content["state"], content["message"]
-        except (OSError, ValueError, KeyError, TypeError):
+            standing = Standing.model_validate_json((self.folder / "state.json").read_bytes())
+        except (OSError, ValidationError):
             return "interrupted", "its state file cannot be read"
-        if state == "running" and not self._lock.is_locked:
+        if standing.state == "running" and not self._lock.is_locked:
             try:
                 self._lock.acquire(timeout=0)
             except Timeout:
-                return "running", message
+                return "running", standing.message
             self._lock.release()
-            return "interrupted", message or "its process ended without a word (killed, or out of memory)"
-        return state, message
+            return "interrupted", "its process ended without a word (killed, or out of memory)"
+        return standing.state, standing.message
 
     def summary(self) -> JobSummary:
-        asked = self.asked()
+        try:
+            asked = self.asked()
+        except JobError as error:
+            return JobSummary(
+                id=self.id,
+                kind="",
+                state="unreadable",
+                output="",
+                created="",
+                done=0,
+                total=0,
+                message=str(error),
+            )
         state, message = self.state()
         return JobSummary(
             id=self.id,
-            kind=asked["kind"],
+            kind=asked.kind,
             state=state,
-            output=asked["output"],
-            created=asked["created"],
+            output=asked.output,
+            created=asked.created,
             done=len(self.journal.units()),
-            total=asked["total"],
+            total=asked.total,
             message=message,
         )
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Send the engine's log, and what libraries warn of, to the job's `engine.log`."""
+        with explained(self.folder):
+            handler = logging.FileHandler(self.folder / "engine.log", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        loggers = [logging.getLogger("engine"), logging.getLogger("py.warnings")]
+        loggers[0].setLevel(logging.INFO)
+        for logger in loggers:
+            logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeHandler(handler)
+            handler.close()
 
 
 def all_jobs() -> list[Job]:
@@ -131,31 +182,26 @@ def all_jobs() -> list[Job]:
 
 
 def list_jobs() -> list[JobSummary]:
-    """Summaries of all readable jobs, newest last."""
+    """Summaries of all jobs, newest last."""
+    return sorted((job.summary() for job in all_jobs()), key=lambda summary: summary.created or summary.id)
+
+
+def jobs_writing(output: Path) -> list[Job]:
+    """The unfinished jobs on `output`, newest last."""
     found = []
     for job in all_jobs():
-        try:
-            found.append(job.summary())
-        except JobError:
-            continue
-    return sorted(found, key=lambda summary: summary.created)
+        summary = job.summary()
+        if summary.output == str(output) and summary.state in ("running", "failed", "interrupted"):
+            found.append(job)
+    return found
 
 
-def write_json(path: Path, content: dict) -> None:
+def _replace(path: Path, content: str) -> None:
     """Replace `path` by `content`, whole or not at all, also across a power loss."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

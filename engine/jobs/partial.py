@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 
 from engine.api.errors import OutputError
-from engine.jobs.folder import sync_folder
 
 PIECE = 8 << 20
 
@@ -41,6 +40,8 @@ def _sentence(error: OSError, path: Path) -> str:
             return f"{path}: the disk is mounted read-only; choose another folder."
         case errno.ENOENT | errno.ENOTDIR:
             return f"{path}: the folder {path.parent} does not exist; make it first."
+        case errno.ENAMETOOLONG:
+            return f"{path}: the name is too long for this disk; choose a shorter one."
         case errno.EISDIR:
             return f"{path}: is a folder; give the name of a file."
         case _:
@@ -52,24 +53,32 @@ def check_output(output: Path, size: int, sources: list[Path], overwrite: bool) 
 
     `size` in bytes; `sources` are the files read. Raises `OutputError`.
     """
-    if output.is_dir():
-        raise OutputError(f"{output}: is a folder; give the name of a file, such as {output / 'model.gguf'}.")
-    if not output.parent.is_dir():
-        raise OutputError(f"{output}: the folder {output.parent} does not exist; make it first.")
-    if output.exists():
-        if any(output.samefile(source) for source in sources):
-            raise OutputError(f"{output}: is the input itself; choose another name for the output.")
-        if not overwrite:
-            raise OutputError(f"{output}: exists already; choose another name, or add --overwrite.")
-    partial = partial_path(output)
-    if any(partial.exists() and partial.samefile(source) for source in sources):
-        raise OutputError(f"{partial}: is the input, and the name of the unfinished output; rename it.")
-    there = partial.stat().st_blocks * 512 if partial.exists() else 0
-    free = shutil.disk_usage(output.parent).free + there
+    with explained(output):
+        _check_place(output, sources, overwrite)
+        partial = partial_path(output)
+        there = partial.stat().st_blocks * 512 if partial.exists() else 0
+        free = shutil.disk_usage(output.parent).free + there
     if free < size:
         raise OutputError(
             f"{output}: needs {size:,} bytes, but {output.parent} has {free:,} free; free some space first."
         )
+
+
+def _check_place(output: Path, sources: list[Path], overwrite: bool) -> None:
+    if output.is_dir():
+        raise OutputError(f"{output}: is a folder; give the name of a file, such as {output / 'model.gguf'}.")
+    if not output.parent.is_dir():
+        raise OutputError(f"{output}: the folder {output.parent} does not exist; make it first.")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "no permission")
+    for path in (output, partial_path(output)):
+        if path.exists() and any(source.exists() and path.samefile(source) for source in sources):
+            raise OutputError(f"{path}: is the input itself; choose another name for the output.")
+    if output.exists():
+        if not output.is_file():
+            raise OutputError(f"{output}: is not a plain file; choose another name for the output.")
+        if not overwrite:
+            raise OutputError(f"{output}: exists already; choose another name, or add --overwrite.")
 
 
 def partial_path(output: Path) -> Path:
@@ -112,10 +121,7 @@ class PartialFile:
 
     def checksum(self, offset: int, size: int) -> int:
         """CRC-32 of `size` bytes at `offset`, as they stand in the file."""
-        crc = 0
-        for start in range(offset, offset + size, PIECE):
-            crc = zlib.crc32(os.pread(self._file, min(PIECE, offset + size - start), start), crc)
-        return crc
+        return checksum(self._file, offset, size)
 
     def publish(self) -> None:
         """Give the file its final name."""
@@ -142,6 +148,23 @@ def open_partial(path: Path, fresh: bool) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if fresh else 0), 0o666)
 
 
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def checksum(descriptor: int, offset: int, size: int) -> int:
+    """CRC-32 of `size` bytes at `offset` of an open file."""
+    crc = 0
+    for start in range(offset, offset + size, PIECE):
+        crc = zlib.crc32(os.pread(descriptor, min(PIECE, offset + size - start), start), crc)
+    return crc
+
+
 def _claim(output: Path) -> FileLock:
     """The right to write `output`, held until released or the process ends."""
     folder = user_state_path("bitwright") / "locks"
@@ -152,5 +175,5 @@ def _claim(output: Path) -> FileLock:
         try:
             claim.acquire(timeout=0)
         except Timeout:
-            raise OutputError(f"{output}: another job is writing it; wait for it or cancel it.") from None
+            raise OutputError(f"{output}: another job is writing it; choose another name.") from None
     return claim

@@ -22,8 +22,7 @@ def load_tokenizer(checkpoint: "Checkpoint") -> Tokenizer:
     """
     if checkpoint.kind == "gguf":
         return Tokenizer(checkpoint.metadata, str(checkpoint.path))
-    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
     config = checkpoint.config or {}
     size = config.get("vocab_size")
-    metadata = tokenizer_metadata(folder, size if isinstance(size, int) else None, config)
-    return Tokenizer(metadata, str(folder))
+    metadata = tokenizer_metadata(checkpoint.folder, size if isinstance(size, int) else None, config)
+    return Tokenizer(metadata, str(checkpoint.folder))

@@ -1,11 +1,12 @@
 """The tokenizer files of a Hugging Face folder, read into one place and checked for shape."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.api.errors import TokenizerError
+from engine.api.errors import CheckpointError, TokenizerError
+from engine.checkpoint.errors import MissingPathError
+from engine.checkpoint.files import read_json
 
 
 class MissingTokenizerError(TokenizerError):
@@ -51,18 +52,17 @@ def read_folder(folder: Path) -> TokenizerFolder:
     json_path, model_path = folder / "tokenizer.json", folder / "tokenizer.model"
     if not json_path.is_file() and not model_path.is_file():
         raise MissingTokenizerError(
-            f"{folder} has neither tokenizer.json nor tokenizer.model, so its text cannot be turned into "
-            "tokens; download one of them from where the model comes from, or save it with "
-            "AutoTokenizer.from_pretrained(…).save_pretrained(…)."
+            f"{folder} has no tokenizer (looked for tokenizer.json and tokenizer.model); add the one that "
+            "belongs to the model: runtimes and measuring need it."
         )
     found = TokenizerFolder(
         folder,
-        tokenizer_json=read_json(json_path),
+        tokenizer_json=read_if_there(json_path),
         sentencepiece=model_path if model_path.is_file() else None,
-        tokenizer_config=read_json(folder / "tokenizer_config.json"),
+        tokenizer_config=read_if_there(folder / "tokenizer_config.json"),
     )
     # Later files win: tokenizer.json is what the fast tokenizer runs on.
-    plain = read_json(folder / "added_tokens.json")
+    plain = read_if_there(folder / "added_tokens.json")
     decoder = found.tokenizer_config.get("added_tokens_decoder") or {}
     listed = found.tokenizer_json.get("added_tokens") or []
     try:
@@ -77,19 +77,14 @@ def read_folder(folder: Path) -> TokenizerFolder:
     return found
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_if_there(path: Path) -> dict[str, Any]:
     """The object in a JSON file, {} where there is no file; raises TokenizerFileError."""
     try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        return read_json(path)[0]
+    except MissingPathError:
         return {}
-    except OSError as error:
-        raise TokenizerFileError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise TokenizerFileError(f"{path} is not valid JSON ({error}); download the file again.") from error
-    if not isinstance(content, dict):
-        raise TokenizerFileError(f"{path} holds a {type(content).__name__}, not an object.")
-    return content
+    except CheckpointError as error:
+        raise TokenizerFileError(str(error)) from error
 
 
 def _added(entry: dict[str, Any]) -> AddedToken:

@@ -1,5 +1,6 @@
 """From the tokenizer files of a Hugging Face folder to the `tokenizer.*` keys of a GGUF file."""
 
+import re
 import string
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from gguf import GGUFValueType, Keys
 
 from engine.api.gguf import GgufValue
-from engine.tokenizer.folder import TokenizerFileError, TokenizerFolder, read_folder, read_json
+from engine.tokenizer.folder import TokenizerFileError, TokenizerFolder, read_folder, read_if_there
 from engine.tokenizer.tokenizer import value_of
 from engine.tokenizer.vocabulary import Vocabulary, read_vocabulary
 
@@ -51,7 +52,13 @@ def tokenizer_metadata(folder: Path, vocab_size: int | None, config: dict[str, A
     metadata[Keys.Tokenizer.ADD_BOS] = value_of(flag, _adds_bos(files, vocabulary, special))
     if files.tokenizer_config.get("add_eos_token") is True and "eos" in special:
         metadata[Keys.Tokenizer.ADD_EOS] = value_of(flag, True)
-    return metadata | _chat_templates(files)
+    templates = _chat_templates(files)
+    if any(re.search("[\ud800-\udfff]", str(template.value)) for template in templates.values()):
+        raise TokenizerFileError(
+            f"The chat template in {folder} holds half of a surrogate pair, which is no valid text; "
+            "download it again."
+        )
+    return metadata | templates
 
 
 def _special_ids(files: TokenizerFolder, vocabulary: Vocabulary, config: dict[str, Any]) -> dict[str, int]:
@@ -112,7 +119,7 @@ def _chat_templates(files: TokenizerFolder) -> dict[str, GgufValue]:
         except (OSError, ValueError) as error:
             raise TokenizerFileError(f"{jinja} cannot be read ({error}).") from error
     elif content is None:
-        content = read_json(files.folder / "chat_template.json").get("chat_template")
+        content = read_if_there(files.folder / "chat_template.json").get("chat_template")
     if isinstance(content, str):
         return {Keys.Tokenizer.CHAT_TEMPLATE: value_of(GGUFValueType.STRING, content)}
     templates: dict[str, GgufValue] = {}

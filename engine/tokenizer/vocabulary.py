@@ -212,8 +212,11 @@ def _base_tokens(model: dict[str, Any], source: str) -> list[str]:
 
 def _merges(model: dict[str, Any], source: str) -> list[tuple[str, str]]:
     """The merges as pairs, best first; a file has them as "left right" (older) or as [left, right]."""
+    merges = model.get("merges") or []
+    if not isinstance(merges, list):
+        raise TokenizerFileError(f"The merges in {source} are no list; download the file again.")
     pairs = []
-    for merge in model.get("merges") or []:
+    for merge in merges:
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
             raise TokenizerFileError(f"The merges in {source} hold {merge!r}, which is no pair of tokens.")

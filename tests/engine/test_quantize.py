@@ -16,12 +16,13 @@ import engine.methods
 from engine.api.errors import CheckpointError, ExportError, JobError, OutputError, RecipeError, TokenizerError
 from engine.api.jobs import QuantizeRequest, Stopped
 from engine.api.progress import Progress
-from engine.api.recipe import Choice, Recipe, Rule
+from engine.api.recipe import CalibrationText, Choice, Recipe, Rule
 from engine.checkpoint import open_checkpoint
 from engine.jobs import partial
 from engine.jobs.folder import list_jobs
 from engine.methods import encode
-from engine.quantize import prepare, quantize, recipe_for_preset, resume, with_types
+from engine.quantize import prepare, quantize, resume
+from engine.recipes import recipe_for_preset, with_types
 from tests.tiny import llama_config, llama_tensors, write_folder, write_llama
 
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 16, "num_key_value_heads": 4}
@@ -144,6 +145,45 @@ def test_killed_and_resumed_gives_the_same_bytes(model, tmp_path):
         assert list_jobs()[-1].state == "done"
 
 
+KILLED_BEFORE_DONE = """
+import os, sys
+from engine.api.jobs import QuantizeRequest
+from engine.jobs.folder import Job
+from engine.quantize import quantize
+real = Job.set_state
+def die(self, state, *rest, **more):
+    if state == "done":
+        os.kill(os.getpid(), 9)
+    real(self, state, *rest, **more)
+Job.set_state = die
+quantize(QuantizeRequest.model_validate_json(sys.argv[1]))
+"""
+
+
+def test_killed_after_the_file_has_its_name(model, tmp_path):
+    output = tmp_path / "o.gguf"
+    request = request_for(model, output).model_dump_json()
+    done = subprocess.run([sys.executable, "-c", KILLED_BEFORE_DONE, request], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    content, written = output.read_bytes(), output.stat().st_mtime_ns
+    job = list_jobs()[-1]
+    assert job.state == "interrupted"
+    assert resume(job.id).bytes == len(content)
+    assert list_jobs()[-1].state == "done"
+    assert (output.read_bytes(), output.stat().st_mtime_ns) == (content, written)
+
+
+def test_a_second_job_does_not_throw_the_first_one_s_work_away(model, tmp_path):
+    output = tmp_path / "o.gguf"
+    job = stopped_job(model, output)
+    with pytest.raises(OutputError, match=f"bitwright resume {job}"):
+        quantize(request_for(model, output))
+    quantize(request_for(model, output, overwrite=True))
+    assert [listed.state for listed in list_jobs()] == ["replaced", "done"]
+    with pytest.raises(JobError, match="started over on its output"):
+        resume(job)
+
+
 def stop_after(events: int):
     def listen(event: Progress) -> None:
         nonlocal events
@@ -222,8 +262,17 @@ def test_value_beyond_f16_is_refused_not_written_as_infinity(tmp_path):
     model = write_folder(tmp_path / "model", config, tensors)
     with pytest.raises(ExportError, match="BF16"):
         quantize(request_for(model, tmp_path / "o.gguf", "F16"))
+    assert list(tmp_path.glob("o.gguf*")) == []  # resuming would end at the same weight
     quantize(request_for(model, tmp_path / "b.gguf", "BF16"))
-    assert not (tmp_path / "o.gguf").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_no_file_of_the_model_is_overwritten(tmp_path, name):
+    model = write_llama(tmp_path / "model", config=WIDE)
+    before = (model / name).read_bytes()
+    with pytest.raises(OutputError, match="is the input itself"):
+        quantize(request_for(model, model / name, overwrite=True))
+    assert (model / name).read_bytes() == before
 
 
 def test_output_that_is_the_input(model, tmp_path):
@@ -292,7 +341,7 @@ def test_memory_is_bounded_whatever_the_size_of_the_model(model, tmp_path):
     quantize(request_for(model, tmp_path / "warm.gguf", "Q4_0"))  # compiled kernels come from the cache
     config = llama_config(
         hidden_size=2048, intermediate_size=8192, num_attention_heads=128, num_key_value_heads=128,
-        num_hidden_layers=4, vocab_size=512,
+        num_hidden_layers=5, vocab_size=512,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     shapes = {name: tensor.shape for name, tensor in llama_tensors(config | {"num_hidden_layers": 0}).items()}
@@ -302,7 +351,7 @@ def test_memory_is_bounded_whatever_the_size_of_the_model(model, tmp_path):
         "self_attn.o_proj": (2048, 2048), "mlp.gate_proj": (8192, 2048), "mlp.up_proj": (8192, 2048),
         "mlp.down_proj": (2048, 8192),
     }  # fmt: skip
-    for i in range(4):
+    for i in range(5):
         shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in block.items()}
     noise = torch.randn(8192, 2048, generator=generator).to(torch.bfloat16)
     tensors = {
@@ -311,7 +360,7 @@ def test_memory_is_bounded_whatever_the_size_of_the_model(model, tmp_path):
     big = write_folder(tmp_path / "big", config, tensors, dtype=torch.bfloat16)
     del tensors
     source = (big / "model.safetensors").stat().st_size
-    assert source > 530_000_000
+    assert source > 600_000_000
     request = request_for(big, tmp_path / "o.gguf", "Q4_0").model_dump_json()
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, request], cwd=ROOT, capture_output=True, text=True, check=False
@@ -319,20 +368,31 @@ def test_memory_is_bounded_whatever_the_size_of_the_model(model, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["bytes"] == result["predicted_bytes"] == (tmp_path / "o.gguf").stat().st_size
+    assert 0 < result["peak_rss_bytes"] < source
 
 
-def test_importance_matrix_of_another_model(model, tmp_path):
+def test_recipe_that_calibrates_says_that_nothing_uses_it(model):
+    recipe = Recipe(default=Choice(format="Q8_0"), calibration=CalibrationText(files=["a.txt"]))
+    with open_checkpoint(model) as checkpoint:
+        assert any("calibration" in warning for warning in prepare(checkpoint, recipe).plan.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("blk.0.attn_q.weight", "made for another model"), ("zzz", "names no tensor of this model")],
+)
+def test_importance_matrix_of_another_model(model, tmp_path, name, said):
     writer = gguf.GGUFWriter(tmp_path / "im.gguf", "llama")
     writer.add_type("imatrix")
-    writer.add_tensor("blk.0.attn_q.weight.in_sum2", np.ones((1, 128), np.float32))
-    writer.add_tensor("blk.0.attn_q.weight.counts", np.ones((1, 1), np.float32))
+    writer.add_tensor(f"{name}.in_sum2", np.ones((1, 128), np.float32))
+    writer.add_tensor(f"{name}.counts", np.ones((1, 1), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     recipe = Recipe(default=Choice(format="Q4_K"), imatrix=str(tmp_path / "im.gguf"))
     request = QuantizeRequest(model=str(model), output=str(tmp_path / "o.gguf"), recipe=recipe)
-    with pytest.raises(RecipeError, match="made for another model"):
+    with pytest.raises(RecipeError, match=said):
         quantize(request)
     assert list(tmp_path.glob("o.gguf*")) == []
 
@@ -350,5 +410,5 @@ def test_a_source_that_lost_a_tensor(tmp_path):
     tensors = load_file(model / "model.safetensors")
     del tensors["model.layers.0.mlp.up_proj.weight"]
     save_file(tensors, model / "model.safetensors")
-    with pytest.raises((ExportError, CheckpointError), match=r"up_proj|ffn_up"):
+    with pytest.raises(ExportError, match=r"layers\.0\.mlp\.up_proj"):
         quantize(request_for(model, tmp_path / "o.gguf"))

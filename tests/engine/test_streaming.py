@@ -17,7 +17,7 @@ from engine.api.errors import EvaluationError
 from engine.architectures import transformers_view
 from engine.checkpoint import open_checkpoint
 from engine.streaming import StreamedModel, UnstreamableModelError, stream
-from engine.weights import MissingWeightsError, WrongShapeError
+XX
 from tests.tiny import llama_config, llama_tensors, write_folder, write_llama
 
 ROOT = Path(__file__).parents[2]
@@ -249,7 +249,7 @@ def test_missing_tensors_are_named_before_anything_runs(tmp_path):
     with (
         open_checkpoint(folder) as checkpoint,
         pytest.raises(
-            MissingWeightsError, match=r"lacks the tensor model\.layers\.1\.mlp\.up_proj\.weight, "
+            MissingTensorError, match=r"lacks the tensor model\.layers\.1\.mlp\.up_proj\.weight, "
         ),
     ):
         StreamedModel(transformers_view(checkpoint), "model")
@@ -259,7 +259,7 @@ def test_a_shape_that_the_config_contradicts_is_named(tmp_path):
     config = llama_config()
     tensors = llama_tensors(config)
     folder = write_folder(tmp_path / "model", config | {"intermediate_size": 128}, tensors, tokenizer=None)
-    with pytest.raises(WrongShapeError, match=r"mlp\.\w+_proj\.weight has the shape \[.*\] where the config"):
+    with pytest.raises(TensorShapeError, match=r"mlp\.\w+_proj\.weight has the shape \[.*\] where the config"):
         streamed_logits(folder, windows(1, 50))
 
 

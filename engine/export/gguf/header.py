@@ -2,10 +2,10 @@
 
 from io import BytesIO
 from math import prod
+from typing import Any
 
 import numpy as np
 from gguf import (
-    GGML_QUANT_SIZES,
     GGML_QUANT_VERSION,
     GGMLQuantizationType,
     GGUFValueType,
@@ -14,6 +14,7 @@ from gguf import (
 )
 from gguf.gguf_writer import WriterState
 
+from engine.api.formats import FORMATS
 from engine.export.gguf.plan import Export
 
 
@@ -28,10 +29,13 @@ def header(export: Export, formats: dict[str, str], file_type: int) -> tuple[byt
         if key == Keys.General.ALIGNMENT:
             writer.add_custom_alignment(value.value)
         elif key != Keys.General.ARCHITECTURE:  # the writer has added it
-            writer.add_key_value(key, value.value, value.type, value.item_type)
+            writer.add_key_value(key, _raw(value.value), value.type, value.item_type)
     writer.add_key_value(Keys.General.FILE_TYPE, file_type, GGUFValueType.UINT32)
     writer.add_key_value(Keys.General.QUANTIZATION_VERSION, GGML_QUANT_VERSION, GGUFValueType.UINT32)
-    sizes = {tensor.name: tensor_bytes(tensor.shape, formats[tensor.name]) for tensor in export.tensors}
+    sizes = {
+        tensor.name: prod(tensor.shape[:-1]) * FORMATS[formats[tensor.name]].row_bytes(tensor.shape[-1])
+        for tensor in export.tensors
+    }
     for tensor in export.tensors:
         # The shape is that of the values; the writer would take it as bytes only for uint8.
         kind = GGMLQuantizationType[formats[tensor.name]]
@@ -44,12 +48,11 @@ def header(export: Export, formats: dict[str, str], file_type: int) -> tuple[byt
     return start, offsets, end
 
 
-def tensor_bytes(shape: tuple[int, ...], format_name: str) -> int:
-    """Bytes of a tensor without padding; its rows must divide into the format's blocks."""
-    block_values, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[format_name]]
-    if shape[-1] % block_values:
-        raise ValueError(f"{format_name} stores blocks of {block_values}; {shape[-1]} columns do not divide")
-    return prod(shape) // block_values * block_bytes
+def _raw(value: Any) -> Any:
+    """Texts as the bytes they were read from: in a GGUF source not all are UTF-8, and they must stay."""
+    if isinstance(value, list):
+        return [_raw(item) for item in value]
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
 
 
 def _serialized(writer: GGUFWriter) -> bytes:

@@ -1,7 +1,8 @@
 """What a checkpoint becomes in GGUF: metadata, tensors, and every check that needs no weight."""
 
+import os
 from dataclasses import dataclass, field
-from math import prod
+from math import inf, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from engine.architectures import architecture_of
 from engine.architectures.config import config_of_folder
 from engine.architectures.description import Architecture, Config, Metadata, Place
 from engine.architectures.rope import FREQUENCIES, rope_metadata
+from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
 from engine.checkpoint.names import is_buffer
 from engine.checkpoint.quantized import FP8_TYPES
 from engine.export.gguf.tensor import OutputTensor
@@ -27,20 +29,12 @@ INTEGERS = ("I8", "I16", "I32", "I64")
 WRITTEN_ANEW = (Keys.General.FILE_TYPE, Keys.General.QUANTIZATION_VERSION)
 
 
-class MissingTensorError(ExportError):
-    """A checkpoint without a tensor that its architecture needs."""
-
-
-class TensorShapeError(ExportError):
-    """A tensor whose shape is not what the config says."""
-
-
-class UnknownTensorError(ExportError):
-    """A tensor that the architecture has no place for; it is never dropped in silence."""
-
-
 class UnsupportedModelError(ExportError):
     """A model of a known architecture with a setting that llama.cpp does not compute."""
+
+
+class HyperParameterError(ExportError):
+    """A number in the config that no model can have, or GGUF cannot hold."""
 
 
 @dataclass
@@ -57,7 +51,7 @@ class Export:
 
 
 def plan_export(checkpoint: "Checkpoint") -> Export:
-    """Everything about the output but the formats. Raises `ExportError`s and `TokenizerError`s.
+    """Everything about the output but the formats. Raises `ExportError`, `CheckpointError` and `TokenizerError`.
 
     A GGUF source of any architecture keeps its metadata and tensors as they are. Anything else must be
     of an architecture described in `engine.architectures`, with its tokenizer beside it.
@@ -66,8 +60,7 @@ def plan_export(checkpoint: "Checkpoint") -> Export:
 
 
 def _from_gguf(checkpoint: "Checkpoint") -> Export:
-    architecture = checkpoint.metadata.get(Keys.General.ARCHITECTURE)
-    if architecture is None:
+    if checkpoint.architecture is None:
         raise ExportError(f"{checkpoint.path} does not name its architecture ({Keys.General.ARCHITECTURE}).")
     if checkpoint.others:
         raise UnknownTensorError(
@@ -97,7 +90,7 @@ def _from_gguf(checkpoint: "Checkpoint") -> Export:
             f"The source is quantized already ({', '.join(sorted(coarse))}); quantizing it again adds to its "
             "errors, so take the original model where you can."
         )
-    return Export(architecture.value, metadata, tensors, notes)
+    return Export(checkpoint.architecture, metadata, tensors, notes)
 
 
 def _from_folder(checkpoint: "Checkpoint") -> Export:
@@ -110,8 +103,9 @@ def _from_folder(checkpoint: "Checkpoint") -> Export:
         raise UnsupportedModelError(f"{checkpoint.path} cannot be exported: {reason}.")
     rope, divisors, notes = rope_metadata(config, architecture.gguf)
     notes += architecture.notes(config)
+    sizes = _hyper_parameters(architecture, config)
     tensors = _tensors(checkpoint, architecture, config, notes)
-    metadata = _general(checkpoint, architecture, tensors) | _hyper_parameters(architecture, config) | rope
+    metadata = _general(checkpoint, architecture, tensors) | sizes | rope
     assert checkpoint.config is not None, "an architecture is known from config.json only"
     metadata |= tokenizer_metadata(checkpoint.folder, config.vocab_size, checkpoint.config)
     if divisors is not None:
@@ -229,7 +223,8 @@ def _general(checkpoint: "Checkpoint", architecture: Architecture, tensors: list
     texts = {
         Keys.General.ARCHITECTURE: architecture.gguf,
         Keys.General.TYPE: "model",
-        Keys.General.NAME: checkpoint.folder.resolve().name,
+        # A folder's name may be any bytes; a model's is text.
+        Keys.General.NAME: os.fsencode(checkpoint.folder.resolve().name).decode("utf-8", "replace"),
         Keys.General.SIZE_LABEL: label,
     }
     return {key: GgufValue(GGUFValueType.STRING, text) for key, text in texts.items()}
@@ -239,7 +234,9 @@ def _hyper_parameters(architecture: Architecture, config: Config) -> Metadata:
     metadata = {}
     for key in architecture.keys:
         value = getattr(config, key.config)
-        if key.type is GGUFValueType.UINT32 and not 0 <= value < 1 << 32:
-            raise UnsupportedModelError(f"config.json: {key.config} is {value}, which GGUF cannot hold.")
+        whole = key.type is GGUFValueType.UINT32
+        if not 0 < value < (1 << 32 if whole else inf):
+            needed = "a whole number from 1 to 2^32 - 1" if whole else "a positive number"
+            raise HyperParameterError(f"config.json: {key.config} is {value}, where {needed} is needed.")
         metadata[f"{architecture.gguf}.{key.gguf}"] = GgufValue(key.type, value)
     return metadata

@@ -61,6 +61,21 @@ def test_rules_that_match_nothing_are_reported():
     assert plan.tensors[0].rule == 2
 
 
+def test_a_rule_for_tensors_that_stay_f32_has_no_effect():
+    recipe = Recipe(rules=[Rule(match="norm", format="Q8_0")], default=Choice(format="Q4_K"))
+    plan = make_plan(recipe, [Tensor("blk.0.attn_norm.weight", (256,), Role.NORM)])
+    assert plan.warnings == ["rule 1 ('norm') has no effect: every tensor it matches is kept in F32"]
+
+
+def test_formats_that_do_not_fit_are_summed_up():
+    tensors = [Tensor(f"blk.{i}.attn_q.weight", (4, columns)) for i, columns in enumerate((64, 64, 33, 256))]
+    plan = make_plan(Recipe(default=Choice(format="Q4_K")), tensors)
+    assert plan.warnings == [
+        "2 tensors get Q5_0 instead of Q4_K: 256 does not divide rows of 64",
+        "1 tensor gets F16 instead of Q4_K: 256 does not divide rows of 33",
+    ]
+
+
 def test_a_rule_overruled_by_a_later_one_is_not_reported():
     rules = [Rule(match="q", format="Q6_K"), Rule(match="q", format="Q8_0")]
     plan = make_plan(

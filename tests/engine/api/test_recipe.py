@@ -80,6 +80,13 @@ def test_block_ranges():
         ({"rules": ["a"]}, "rule 1: "),
         ({"default": {"format": "Q9"}}, "default: unknown format 'Q9'"),
         ({"defualt": {"format": "Q4_K"}}, "unknown key 'defualt'; did you mean 'default'?"),
+        ({"rules": [{"match": "a", "blocks": "5-2", "format": "Q4_K"}]}, "write '2-5'"),
+        (
+            {"rules": [{"match": "a", "blocks": 5, "format": "Q4_K"}]},
+            "rule 1 ('a'): blocks must be text in quotes.",
+        ),
+        ({"rules": [{"match": "a", "format": "Q4_K", "params": {"x": 1}}]}, "'search' has no parameter 'x'"),
+        ({"default": 3}, "default must be an object"),
         ({"version": 2}, "version: input should be 1"),
         ({"output": {"container": "zip"}}, "output.container: "),
         ({"output": {"options": {"x": 1}}}, "the gguf container has no option 'x'"),
@@ -95,9 +102,24 @@ def test_mistakes_are_named(change, said):
 
 def test_files_that_are_no_recipe(tmp_path):
     path = tmp_path / "r.json"
-    for content, said in ((b"{", "not valid JSON"), (b"[]", "JSON object"), (b"\xff\xfe", "UTF-8")):
+    bad = {
+        b"{": "not valid JSON",
+        b"[]": "JSON object",
+        b"\xff\xfe": "UTF-8",
+        b" ": "is empty",
+        b"[" * 200_000: "nested too deeply",
+        b"1" * 5000: "too long",
+        b"{}": "'default' is missing",
+    }
+    for content, said in bad.items():
         path.write_bytes(content)
         with pytest.raises(RecipeError, match=said):
             load_recipe(path)
     with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(tmp_path / "absent.json")
+
+
+def test_an_importance_matrix_is_looked_for_beside_the_recipe(tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"imatrix": "im.gguf", "default": {"format": "Q4_K"}}))
+    assert load_recipe(path).imatrix == str(tmp_path / "im.gguf")

@@ -18,10 +18,10 @@ from engine.architectures.config import (
     UnusableMetadataError,
 )
 from engine.architectures.view import (
-    MissingWeightError,
+    MissingTensorError,
     TransformersView,
-    UnknownWeightError,
-    WeightShapeError,
+    UnknownTensorError,
+    TensorShapeError,
 )
 from engine.checkpoint import open_checkpoint
 from engine.export.gguf import Export, plan_export
@@ -152,9 +152,9 @@ def set_value(export: Export, key: str, value: object) -> None:
 
 
 WRONG = [
-    (lose_tensor, MissingWeightError, r"no tensor blk\.1\.ffn_up\.weight"),
-    (add_tensor, UnknownWeightError, r"blk\.0\.attn_q_norm\.weight"),
-    (wrong_size, WeightShapeError, r"\[160, 64\] where the metadata say \[96, 64\]"),
+    (lose_tensor, MissingTensorError, r"no tensor blk\.1\.ffn_up\.weight"),
+    (add_tensor, UnknownTensorError, r"blk\.0\.attn_q_norm\.weight"),
+    (wrong_size, TensorShapeError, r"\[160, 64\] where the metadata say \[96, 64\]"),
     (lose_key, MissingMetadataError, r"no llama\.embedding_length"),
     (unequal_head_sizes, UnusableMetadataError, r"llama\.attention\.value_length is 32"),
     (unknown_architecture, UnknownArchitectureError, '"nonesuch"'),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.api.errors import JobError, OutputError
-from engine.jobs.folder import Job, jobs_folder, list_jobs
+from engine.jobs.folder import Job, jobs_folder, jobs_writing, list_jobs
+from engine.jobs.journal import Unit
 
 
 @pytest.fixture(autouse=True)
@@ -17,12 +18,12 @@ def _own_state(tmp_path, monkeypatch):
 
 
 def make_job(output: str = "/x/a.gguf") -> Job:
-    return Job.create("quantize", Path(output), {"model": "m"}, {"recipe": "1"}, total=3)
+    return Job.create("quantize", Path(output), {"model": "m"}, {"recipe": "1"}, 3, "{}")
 
 
 def test_listed_newest_last_with_what_is_done():
     first, second = make_job("/x/a.gguf"), make_job("/x/b.gguf")
-    first.journal.append("t", crc32=1)
+    first.journal.append(Unit(unit="t", offset=0, bytes=1, crc32=1))
     first.set_state("done")
     listed = list_jobs()
     assert [job.output for job in listed] == ["/x/a.gguf", "/x/b.gguf"]
@@ -74,7 +75,30 @@ def test_of_another_version_or_unreadable():
     (job.folder / "job.json").write_text("{")
     with pytest.raises(JobError, match=r"no readable job\.json"):
         job.asked()
-    assert list_jobs() == []
+    assert [(listed.id, listed.state) for listed in list_jobs()] == [(job.id, "unreadable")]
+
+
+@pytest.mark.parametrize("key", ["kind", "request", "fingerprint", "total"])
+def test_one_damaged_job_hides_no_other(key):
+    job, other = make_job("/x/a.gguf"), make_job("/x/b.gguf")
+    content = json.loads((job.folder / "job.json").read_text())
+    for damaged in ({k: v for k, v in content.items() if k != key}, content | {key: [3]}):
+        (job.folder / "job.json").write_text(json.dumps(damaged))
+        with pytest.raises(JobError, match=r"damaged job\.json"):
+            job.asked()
+        assert {listed.id: listed.state for listed in list_jobs()} == {
+            job.id: "unreadable",
+            other.id: "running",
+        }
+
+
+def test_unfinished_jobs_on_an_output():
+    first, second, other = make_job(), make_job(), make_job("/x/b.gguf")
+    first.set_state("done")
+    assert [job.id for job in jobs_writing(Path("/x/a.gguf"))] == [second.id]
+    second.set_state("replaced")
+    assert jobs_writing(Path("/x/a.gguf")) == []
+    assert [job.id for job in jobs_writing(Path("/x/b.gguf"))] == [other.id]
 
 
 def test_corrupt_state_is_interrupted_not_lost():
@@ -87,6 +111,6 @@ def test_corrupt_state_is_interrupted_not_lost():
 def test_state_folder_that_cannot_be_made(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="job folder cannot be written"):
+    with pytest.raises(OutputError, match="does not exist"):
         make_job()
     assert jobs_folder().parts[-2:] == ("bitwright", "jobs")

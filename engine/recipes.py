@@ -1,0 +1,52 @@
+"""The recipe for a checkpoint: a preset's or a file's, with what the command line sets on top."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from engine.api.errors import RecipeError
+from engine.api.presets import ModelFacts, preset_recipe
+from engine.api.recipe import Recipe, Rule
+from engine.checkpoint import Checkpoint
+
+
+def recipe_for_preset(checkpoint: Checkpoint, preset: str, *, has_importance: bool = False) -> Recipe:
+    """The recipe that `preset` means for this checkpoint."""
+    experts = {tensor.expert for tensor in checkpoint.tensors.values() if tensor.expert is not None}
+    stacked = [t.shape[0] for t in checkpoint.tensors.values() if t.role == "expert" and len(t.shape) == 3]
+    facts = ModelFacts(
+        architecture=checkpoint.architecture or "",
+        blocks=checkpoint.blocks,
+        experts=len(experts) or max(stacked, default=0),
+        tied=checkpoint.tied,
+        has_importance=has_importance,
+    )
+    return preset_recipe(preset, facts)
+
+
+def with_types(recipe: Recipe, tied: bool, output: str | None, embedding: str | None) -> Recipe:
+    """`recipe` with the formats of the output and embedding tensors set, as rules that win.
+
+    A tied model has one tensor for both: either names it, and two different formats are refused.
+    """
+    if tied and output and embedding and output.upper() != embedding.upper():
+        raise RecipeError(
+            "This model's output and embedding are one tensor (tied): give --output-tensor-type and "
+            "--token-embedding-type the same type, or only one of them."
+        )
+    rules = list(recipe.rules)
+    for option, role, name in (
+        ("--token-embedding-type", "embedding", embedding),
+        ("--output-tensor-type", "embedding" if tied else "output", output),
+    ):
+        if name:
+            try:
+                rules.append(Rule(match=role, format=name))
+            except ValidationError as error:
+                raise RecipeError(f"{option}: {error.errors()[0]['ctx']['error']}") from None
+    return recipe.model_copy(update={"rules": rules})
+
+
+def with_importance(recipe: Recipe, imatrix: Path | None) -> Recipe:
+    """`recipe` with this importance matrix, if one is given."""
+    return recipe if imatrix is None else recipe.model_copy(update={"imatrix": str(imatrix.absolute())})
