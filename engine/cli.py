@@ -23,7 +23,7 @@ from engine.api.presets import PRESETS
 from engine.api.recipe import Recipe, load_recipe
 
 app = typer.Typer(
-    no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -50,13 +50,16 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Quantize, measure and inspect language models."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command(epilog=example("bitwright inspect ./Llama-3.2-1B", "bitwright inspect model.gguf --json"))

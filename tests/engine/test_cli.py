@@ -301,4 +301,5 @@ def test_readme_documents_every_command_and_option():
 
 def test_without_a_command_help_is_shown():
     done = bitwright()
-    assert "inspect" in done.stdout + done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "inspect" in done.stdout
