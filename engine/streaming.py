@@ -272,9 +272,11 @@ def _compute_buffers(model: Any, name: str) -> None:
         model.get_submodule(path)._buffers[leaf] = torch.full_like(buffer, fill, device="cpu")
     model.initialize_weights()
     for key, buffer in model.named_non_persistent_buffers():
-        if buffer.is_floating_point() and buffer.isnan().any():
+        frequencies = key.endswith("inv_freq")  # masks may hold infinities
+        if buffer.is_floating_point() and (buffer.isnan().any() or (frequencies and buffer.isinf().any())):
             raise UnstreamableModelError(
-                f"{name}: transformers does not say how to compute the buffer {key}."
+                f"{name}: transformers computes no usable {key} from the configuration; check its settings "
+                "(of rotary positions, for instance)."
             )
 
 

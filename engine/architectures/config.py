@@ -1,7 +1,7 @@
 """transformers' config of a checkpoint: from a folder's config.json, or from GGUF metadata."""
 
+import json
 import re
-import reprlib
 from collections.abc import Mapping
 from math import inf
 from types import ModuleType
@@ -70,10 +70,10 @@ def config_of_folder(checkpoint: "Checkpoint") -> Config:
         config = _with_head_size(config)
     except Exception as error:  # transformers raises many kinds, some of them its own
         name = _culprit(error, stated)
-        problem = f"{name} is {reprlib.repr(stated[name])}" if name else "it holds settings"
+        what = f"{name} = {_shown(stated[name])}" if name else "these settings"
         raise UnusableConfigError(
-            f"{file}: {problem}, which transformers cannot make a {kind} model of; correct it, or download "
-            "the file again."
+            f"{file}: transformers cannot make a {kind} model with {what}; correct the file, or download it "
+            "again."
         ) from error
     has_output = any(tensor.role is Role.OUTPUT for tensor in checkpoint.tensors.values())
     if stated.get("tie_word_embeddings") is True and not has_output:
@@ -100,6 +100,12 @@ def _culprit(error: Exception, stated: Mapping[str, Any]) -> str | None:
     return next((name for name in (*quoted, *in_words) if name in stated), None)
 
 
+def _shown(value: object) -> str:
+    """A setting as its file has it, on one line."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
 def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Config:
     """The config whose transformers model computes what llama.cpp computes from this file.
 
@@ -124,10 +130,10 @@ def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Conf
         return _with_head_size(_quiet_transformers().AutoConfig.for_model(architecture.name, **values))
     except Exception as error:  # as above
         culprit = _culprit(error, values)
-        problem = f"{keys.get(culprit, culprit)} is {values[culprit]}" if culprit else "it holds settings"
+        what = f"{keys.get(culprit, culprit)} = {_shown(values[culprit])}" if culprit else "these metadata"
         raise UnusableMetadataError(
-            f"{checkpoint.path} cannot be evaluated: {problem}, which transformers cannot make a "
-            f"{architecture.name} model of."
+            f"{checkpoint.path} cannot be evaluated: transformers cannot make a {architecture.name} model "
+            f"with {what}."
         ) from error
 
 

@@ -193,8 +193,8 @@ def _divisors(config: Config) -> tuple[np.ndarray, float]:
     divisors = (1.0 / (rope["rope_theta"] ** exponents) / scaled).numpy()
     if not (np.isfinite(divisors).all() and (divisors > 0).all()):
         raise RopeScalingError(
-            f'config.json: the numbers of the rope scaling "{rope["rope_type"]}" contradict each other: they '
-            "give frequencies that are zero, infinite or negative."
+            f'config.json: rope_theta and the numbers of the rope scaling "{rope["rope_type"]}" give '
+            "frequencies that are zero, infinite or negative."
         )
     return divisors, attention
 

@@ -79,7 +79,7 @@ PROTOCOLS = {
 
 
 def read_text(path: Path) -> str:
-    """The file's text as it is, newlines included. Raises UnreadableTextError, and ShortTextError for none."""
+    """The file's text as it is, newlines included. Raises UnreadableTextError and ShortTextError."""
     try:
         text = path.read_bytes().decode()
     except OSError as error:
@@ -111,9 +111,10 @@ def cut(
     source: Path,
     limit: int | None = None,
 ) -> np.ndarray:
-    """int64 [windows, window] of the `ids` that `tokenize` gave for the text `source`, at most `limit` windows.
+    """int64 [windows, window] of the `ids` that `tokenize` gave, at most `limit` windows.
 
-    Tokens behind the last full window are left out. Raises ShortTextError.
+    Tokens behind the last full window are left out. Raises ShortTextError, which names `source`, the text's
+    file.
     """
     count = len(ids) // window
     if count == 0:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +22,8 @@ from engine.checkpoint import open_checkpoint
 from engine.evaluate import NotFiniteError, PackedWeightsError, TokenizersDifferError, evaluate
 from engine.tokenizer import load_tokenizer
 from tests.tiny import TEXT, llama_config, write_llama
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +123,7 @@ def test_the_report_can_be_traced(place):
     assert values["model_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert values["windows"] * 255 == values["tokens"]
     assert f"The text has {values['windows']} full windows; 99 were asked for." in values["notes"]
-    assert "model was made for 256 tokens; windows of 512 go beyond." in values["notes"]
+    assert f"{place / 'model'} was made for 256 tokens; windows of 512 go beyond." in values["notes"]
 
 
 def test_progress_counts_to_its_total(place):
@@ -143,8 +147,11 @@ def test_a_cancelled_measurement_stops(place):
 
 def test_texts_that_cannot_be_measured(place, tmp_path):
     (tmp_path / "short").write_text("Too short.")
-    with pytest.raises(ShortTextError, match=r"The text has \d+ tokens, fewer than one window of 512"):
+    with pytest.raises(ShortTextError, match=r"short has \d+ tokens, fewer than one window of 512"):
         evaluate(place / "model", tmp_path / "short")
+    (tmp_path / "empty").touch()
+    with pytest.raises(ShortTextError, match="empty is empty"):
+        evaluate(place / "model", tmp_path / "empty")
     with pytest.raises(UnreadableTextError, match="No such file"):
         evaluate(place / "model", tmp_path / "missing")
 
@@ -193,6 +200,18 @@ def test_weights_packed_by_another_quantizer_are_named(place, tmp_path):
     (folder / "config.json").write_text(json.dumps(llama_config(quantization_config=settings)))
     with pytest.raises(PackedWeightsError, match=r"packed is quantized already \(GPTQ, 4 bits"):
         evaluate(folder, place / "text")
+
+
+def test_transformers_own_warnings_are_not_shown(place, tmp_path):
+    """In a process of its own: what transformers has warned of once, it does not repeat."""
+    folder = write_llama(tmp_path / "model", config={"bos_token_id": 10**9})
+    script = (
+        "import sys; from pathlib import Path; from engine.evaluate import evaluate\n"
+        "print(evaluate(Path(sys.argv[1]), Path(sys.argv[2]), windows=1).windows)"
+    )
+    command = [sys.executable, "-c", script, str(folder), str(place / "text")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 def test_arguments_that_make_no_sense(place):

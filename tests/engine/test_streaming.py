@@ -16,8 +16,8 @@ from engine import streaming
 from engine.api.errors import EvaluationError
 from engine.architectures import transformers_view
 from engine.checkpoint import open_checkpoint
+from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
 from engine.streaming import StreamedModel, UnstreamableModelError, stream
-XX
 from tests.tiny import llama_config, llama_tensors, write_folder, write_llama
 
 ROOT = Path(__file__).parents[2]
@@ -248,18 +248,55 @@ def test_missing_tensors_are_named_before_anything_runs(tmp_path):
     folder = write_folder(tmp_path / "model", config, tensors, tokenizer=None)
     with (
         open_checkpoint(folder) as checkpoint,
-        pytest.raises(
-            MissingTensorError, match=r"lacks the tensor model\.layers\.1\.mlp\.up_proj\.weight, "
-        ),
+        pytest.raises(MissingTensorError, match=r"lacks the tensor model\.layers\.1\.mlp\.up_proj\.weight, "),
     ):
         StreamedModel(transformers_view(checkpoint), "model")
+
+
+@pytest.mark.parametrize(
+    ("blocks", "error", "words"),
+    [
+        (1, UnknownTensorError, r"stores 2 blocks where its config\.json states 1 "),
+        (10**7, MissingTensorError, r"has 21 tensors, too few for the 10,000,000 blocks"),
+    ],
+)
+def test_blocks_that_the_config_does_not_count_are_refused_at_once(tmp_path, blocks, error, words):
+    tensors = llama_tensors(llama_config())
+    config = llama_config(num_hidden_layers=blocks)
+    folder = write_folder(tmp_path / "model", config, tensors, tokenizer=None)
+    with open_checkpoint(folder) as checkpoint, pytest.raises(error, match=words):
+        transformers_view(checkpoint)
+
+
+def test_what_transformers_leaves_out_may_be_stored(tmp_path):
+    """Frequencies of old checkpoints, the tied head again, and blocks that predict further tokens."""
+    tokens = windows(1, 50)
+    config = llama_config(num_hidden_layers=3, tie_word_embeddings=True)
+    tensors = llama_tensors(config)
+    extra = {name: tensor for name, tensor in tensors.items() if "layers.2." in name}
+    plain = {name: tensor for name, tensor in tensors.items() if name not in extra}
+    config["num_hidden_layers"] = 2
+    expected = streamed_logits(write_folder(tmp_path / "plain", config, plain, tokenizer=None), tokens)
+    extra["lm_head.weight"] = plain["model.embed_tokens.weight"].clone()
+    extra["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    config["num_nextn_predict_layers"] = 1
+    folder = write_folder(tmp_path / "more", config, plain | extra, tokenizer=None)
+    assert torch.equal(streamed_logits(folder, tokens), expected)
+
+
+def test_rope_settings_without_usable_frequencies(tmp_path):
+    folder = write_llama(tmp_path / "model", config={"rope_theta": 0}, tokenizer=None)
+    with pytest.raises(UnstreamableModelError, match=r"no usable model\.rotary_emb\.inv_freq"):
+        streamed_logits(folder, windows(1, 50))
 
 
 def test_a_shape_that_the_config_contradicts_is_named(tmp_path):
     config = llama_config()
     tensors = llama_tensors(config)
     folder = write_folder(tmp_path / "model", config | {"intermediate_size": 128}, tensors, tokenizer=None)
-    with pytest.raises(TensorShapeError, match=r"mlp\.\w+_proj\.weight has the shape \[.*\] where the config"):
+    with pytest.raises(
+        TensorShapeError, match=r"mlp\.\w+_proj\.weight has the shape \[.*\] where the config"
+    ):
         streamed_logits(folder, windows(1, 50))
 
 

@@ -11,7 +11,8 @@ import pytest
 from engine.api.jobs import QuantizeRequest
 from engine.checkpoint import open_checkpoint
 from engine.evaluate import evaluate
-from engine.quantize import quantize, recipe_for_preset
+from engine.quantize import quantize
+from engine.recipes import recipe_for_preset
 from tests.peers.llama import dequantized_copy, perplexity
 
 ROOT = Path(__file__).parents[2]

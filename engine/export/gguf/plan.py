@@ -51,7 +51,7 @@ class Export:
 
 
 def plan_export(checkpoint: "Checkpoint") -> Export:
-    """Everything about the output but the formats. Raises `ExportError`, `CheckpointError` and `TokenizerError`.
+    """Everything about the output but the formats. Raises Export-, Checkpoint- and TokenizerErrors.
 
     A GGUF source of any architecture keeps its metadata and tensors as they are. Anything else must be
     of an architecture described in `engine.architectures`, with its tokenizer beside it.

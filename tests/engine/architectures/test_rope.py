@@ -130,6 +130,25 @@ def test_scaling_that_llama_cpp_lacks_is_refused() -> None:
         rope_metadata(config_with(longrope), "llama")
 
 
+@pytest.mark.parametrize(
+    ("scaling", "change", "words"),
+    [
+        ("none", {"rope_theta": None}, "rope_theta is None"),
+        ("linear", {"factor": None}, "factor is None"),
+        ("llama3", {"low_freq_factor": None}, "low_freq_factor is None"),
+        ("yarn", {"original_max_position_embeddings": None}, "original_max_position_embeddings is None"),
+        ("yarn", {"beta_fast": "x"}, "beta_fast is 'x'"),
+        ("yarn", {"mscale": "x", "mscale_all_dim": 1.0}, "mscale is 'x', where a number"),
+        ("llama3", {"rope_theta": 1e300}, r"llama3. give frequencies that are zero"),
+    ],
+)
+def test_scaling_that_cannot_be_computed(scaling: str, change: dict, words: str) -> None:
+    config = config_with(SCALINGS[scaling])
+    config.rope_parameters |= change
+    with pytest.raises(RopeScalingError, match=words):
+        rope_metadata(config, "llama")
+
+
 def test_partly_rotated_heads_are_refused() -> None:
     config = config_with(None)
     config.rope_parameters["partial_rotary_factor"] = 0.5

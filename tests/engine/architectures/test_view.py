@@ -1,5 +1,6 @@
 """A checkpoint as transformers sees it: a GGUF file gives back the weights and the logits of its source."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,9 @@ from engine.architectures.config import (
     UnusableConfigError,
     UnusableMetadataError,
 )
-from engine.architectures.view import (
-    MissingTensorError,
-    TransformersView,
-    UnknownTensorError,
-    TensorShapeError,
-)
+from engine.architectures.view import TransformersView
 from engine.checkpoint import open_checkpoint
+from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
 from engine.export.gguf import Export, plan_export
 from tests.engine.export.models import LLAMA3, YARN, mistral, mixtral, prompts, write_gguf, write_model
 from tests.tiny import write_llama
@@ -105,10 +102,31 @@ def test_lone_weights_have_no_architecture(tmp_path: Path) -> None:
         transformers_view(checkpoint)
 
 
-def test_a_config_that_transformers_refuses(tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "model", num_attention_heads=3, num_key_value_heads=1)
-    with open_checkpoint(folder) as checkpoint, pytest.raises(UnusableConfigError, match=r"config\.json"):
+REFUSED = [
+    ({"num_attention_heads": 3, "num_key_value_heads": 1}, r"llama model with hidden_size = 64; correct"),
+    ({"num_attention_heads": 0}, r"num_attention_heads is 0, where a whole number from 1 on is needed"),
+    ({"num_hidden_layers": 0}, r"num_hidden_layers is 0, where"),
+    ({"max_position_embeddings": -4}, r"max_position_embeddings is -4, where"),
+    ({"head_dim": "16"}, r'llama model with head_dim = "16"; correct'),
+    ({"rope_scaling": {"type": "linear"}}, r'llama model with rope_scaling = \{"type": "linear"\}; correct'),
+    ({"torch_dtype": "floaty"}, r"llama model with these settings; correct"),
+    ({"text_config": []}, r"llama model with text_config = \[\]; correct"),
+    ({"text_config": {"model_type": 5}}, r"names no architecture \(model_type\)"),
+    ({"model_type": ["llama"]}, r"names no architecture \(model_type\)"),
+]
+
+
+@pytest.mark.parametrize(("config", "words"), REFUSED)
+def test_a_config_that_transformers_refuses(config: dict, words: str, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    stated = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(stated | config))
+    with (
+        open_checkpoint(folder) as checkpoint,
+        pytest.raises(UnusableConfigError, match=r"config\.json:? .*" + words) as caught,
+    ):
         transformers_view(checkpoint)
+    assert "rror" not in str(caught.value)  # the words of transformers' exceptions
 
 
 def changed(folder: Path, change: Callable[[Export], None]) -> Path:
@@ -142,6 +160,15 @@ def unequal_head_sizes(export: Export) -> None:
     set_value(export, "llama.attention.value_length", 32)
 
 
+def no_heads(export: Export) -> None:
+    set_value(export, "llama.attention.head_count", 0)
+
+
+def odd_heads(export: Export) -> None:
+    for key in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
+        set_value(export, f"llama.{key}", 15)
+
+
 def unknown_architecture(export: Export) -> None:
     set_value(export, "general.architecture", "nonesuch")
     export.architecture = "nonesuch"
@@ -157,6 +184,8 @@ WRONG = [
     (wrong_size, TensorShapeError, r"\[160, 64\] where the metadata say \[96, 64\]"),
     (lose_key, MissingMetadataError, r"no llama\.embedding_length"),
     (unequal_head_sizes, UnusableMetadataError, r"llama\.attention\.value_length is 32"),
+    (no_heads, UnusableMetadataError, r"llama\.attention\.head_count is 0, where a whole number"),
+    (odd_heads, UnusableMetadataError, r"make a llama model with llama\.attention\.key_length = 15\.$"),
     (unknown_architecture, UnknownArchitectureError, '"nonesuch"'),
 ]
 

@@ -55,6 +55,7 @@ def test_paths(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     expect_refusal(tmp_path, errors.NoWeightsError, "no weights .* only dangling, notes.txt")
     expect_refusal(tmp_path / "notes.txt" / "model", errors.MissingPathError, "does not exist")
+    expect_refusal(tmp_path / ("x" * 300), errors.UnreadableError, "cannot be read: File name too long")
     expect_refusal(Path("a\0b"), errors.MissingPathError, "is not a path")
     os.mkfifo(tmp_path / "pipe")
     expect_refusal(tmp_path / "pipe", errors.UnreadableError, "not a plain file")
@@ -78,6 +79,14 @@ def test_a_refused_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number:
 
     monkeypatch.setattr(os, "open", refuse)
     expect_refusal(path, errors.UnreadableError, message)
+
+
+def test_a_folder_that_may_not_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    expect_refusal(tmp_path / "private" / "model", errors.UnreadableError, "no permission to read it")
 
 
 def test_a_refused_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,11 +170,20 @@ def test_an_index_that_is_none(tmp_path: Path, content: str) -> None:
     expect_refusal(tmp_path, errors.ConfigError, "model.safetensors.index.json .* download it again")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '"llama"', "[" * 200_000])
-def test_a_config_that_is_none(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{\n"model_type": "llama"', r"is not JSON from line 2, column 22 on; download it again"),
+        ("[]", "is not a JSON object"),
+        ('"llama"', "is not a JSON object"),
+        ("[" * 200_000, "is not JSON that can be read"),
+        ("9" * 5_000, "is not JSON that can be read"),
+    ],
+)
+def test_a_config_that_is_none(tmp_path: Path, content: str, message: str) -> None:
     folder = write_llama(tmp_path, tokenizer=None)
     (folder / "config.json").write_text(content)
-    expect_refusal(folder, errors.ConfigError, "config.json is not a JSON object")
+    expect_refusal(folder, errors.ConfigError, f"config.json {message}")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +194,12 @@ def test_a_config_that_is_none(tmp_path: Path, content: str) -> None:
         {"model_type": "llama", "num_hidden_layers": "two", "text_config": 7, "quantization_config": []},
         {"model_type": "llama", "quantization_config": {"quant_method": ["gptq"], "config_groups": [1]}},
         {"model_type": "llama", "quantization_config": {"quant_method": "compressed-tensors"}},
+        *(
+            {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"g": group}}}
+            for group in ([1], {"weights": [1]}, {"weights": {"num_bits": [4], "group_size": "x"}})
+        ),
+        {"text_config": []},
+        {"text_config": {"model_type": 5}},
     ],
 )
 def test_a_config_of_nonsense_opens_all_the_same(tmp_path: Path, config: dict) -> None:

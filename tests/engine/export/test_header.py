@@ -73,6 +73,25 @@ def test_predicted_size_and_offsets(tmp_path: Path) -> None:
         assert np.array_equal(contents, value.value) or contents == pytest.approx(value.value, rel=1e-6), key
 
 
+def test_texts_that_are_not_utf8_stay_as_they_are(tmp_path: Path) -> None:
+    """A token cut inside of a character, in a GGUF source: the same bytes again."""
+    text, texts = b"caf\xe9 \xc3", [b"\xe6\x95", "数".encode()]
+    source = tmp_path / "source.gguf"
+    with open_checkpoint(write_model(tmp_path / "model")) as checkpoint:
+        export = plan_export(checkpoint)
+        export.metadata["llama.text"] = GgufValue(GGUFValueType.STRING, text)
+        export.metadata["llama.texts"] = GgufValue(GGUFValueType.ARRAY, texts, GGUFValueType.STRING)
+        write_gguf(checkpoint, export, source)
+    with open_checkpoint(source) as checkpoint:
+        export = plan_export(checkpoint)
+        formats = mixed_formats(export)
+        path = tmp_path / "again.gguf"
+        verify(path, export, formats, write_gguf(checkpoint, export, path, formats))
+    fields = GGUFReader(path).fields
+    assert bytes(fields["llama.text"].parts[-1]) == text
+    assert [bytes(fields["llama.texts"].parts[i]) for i in fields["llama.texts"].data] == texts
+
+
 def test_rows_that_do_not_divide_are_a_defect(tmp_path: Path) -> None:
     with open_checkpoint(write_model(tmp_path / "model")) as checkpoint:
         export = plan_export(checkpoint)

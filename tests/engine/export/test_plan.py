@@ -1,5 +1,6 @@
 """What a checkpoint becomes: every tensor in its place or refused by name, metadata that llama.cpp wants."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,15 +14,12 @@ from engine.api.errors import TokenizerError, UserError
 from engine.api.gguf import GgufValue
 from engine.api.model import Role
 from engine.architectures import UnknownArchitectureError
+from engine.architectures.config import UnusableConfigError
 from engine.architectures.rope import RopeScalingError
 from engine.checkpoint import open_checkpoint
+from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
 from engine.export.gguf import Export, plan_export
-from engine.export.gguf.plan import (
-    MissingTensorError,
-    TensorShapeError,
-    UnknownTensorError,
-    UnsupportedModelError,
-)
+from engine.export.gguf.plan import HyperParameterError, UnsupportedModelError
 from tests.engine.export.models import LLAMA3, mistral, mixtral, write_gguf, write_model
 
 Tensors = dict[str, torch.Tensor]
@@ -195,7 +193,12 @@ def test_tensors_that_do_not_fit_are_named(
     ("config", "error", "words"),
     [
         ({"hidden_act": "gelu"}, UnsupportedModelError, 'hidden_act is "gelu"'),
-        ({"max_position_embeddings": 2**33}, UnsupportedModelError, "GGUF cannot hold"),
+        ({"max_position_embeddings": 2**33}, HyperParameterError, r"8589934592, where .* to 2\^32 - 1 is"),
+        ({"max_position_embeddings": 0}, UnusableConfigError, "max_position_embeddings is 0, where a whole"),
+        ({"rms_norm_eps": float("nan")}, HyperParameterError, "rms_norm_eps is nan, where a positive number"),
+        ({"rms_norm_eps": float("inf")}, HyperParameterError, "rms_norm_eps is inf"),
+        ({"rms_norm_eps": -1.0}, HyperParameterError, r"rms_norm_eps is -1\.0"),
+        ({"rope_theta": None}, RopeScalingError, "rope_theta is None, where a positive number"),
         ({"model_type": "qwen2"}, UnknownArchitectureError, '"qwen2" cannot be converted'),
         ({"partial_rotary_factor": 0.5}, RopeScalingError, "partial_rotary_factor"),
     ],
@@ -275,3 +278,8 @@ def test_a_quantized_gguf_source_is_a_note(tmp_path: Path) -> None:
         formats = {t.name: "Q4_0" if len(t.shape) > 1 else "F32" for t in export.tensors}
         write_gguf(checkpoint, export, path, formats)
     assert "quantized already (Q4_0)" in plan(path).notes[0]
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model").rename(tmp_path / os.fsdecode(b"mod\xe8le"))
+    assert plan(folder).metadata["general.name"].value == "mod\N{REPLACEMENT CHARACTER}le"

@@ -92,7 +92,7 @@ def write_converted(folder: Path, source: Path, *, metaspace: bool = False) -> N
 def opened_folder(folder: Path, vocab_size: int | None = None) -> SimpleNamespace:
     """What `load_tokenizer` needs of an opened Hugging Face folder."""
     config = {} if vocab_size is None else {"vocab_size": vocab_size}
-    return SimpleNamespace(kind="huggingface", path=folder, config=config, metadata={})
+    return SimpleNamespace(kind="huggingface", folder=folder, config=config, metadata={})
 
 
 def opened_gguf(metadata: dict[str, GgufValue]) -> SimpleNamespace:

@@ -287,7 +287,7 @@ def test_words_split_at_spaces_cannot_hold_spaces(tmp_path: Path, made: Path) ->
 
 def test_no_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(
-        MissingTokenizerError, match=r"neither tokenizer\.json nor tokenizer\.model.*download"
+        MissingTokenizerError, match=r"no tokenizer \(looked for tokenizer\.json and .*\); add"
     ):
         values(tmp_path)
 
@@ -341,6 +341,7 @@ def test_damaged_tokenizer_json(bpe: Path, content: bytes) -> None:
         {"vocab": {"a": 0, "b": 0}},
         {"vocab": {"a": 10**12}},
         {"vocab": {"\ud800": 9}, "merges": []},
+        {"merges": 5},
         {"merges": [["a"]]},
         {"merges": ["a b c"]},
         {"merges": [[1, 2]]},
@@ -387,6 +388,19 @@ def test_a_tokenizer_model_of_another_kind(spm: Path) -> None:
     )
     with pytest.raises(SentencePieceFileError, match="unigram"):
         values(spm)
+
+
+def test_a_broken_tokenizer_json_is_named_with_the_line(bpe: Path) -> None:
+    (bpe / "tokenizer.json").write_text('{\n"model": {,')
+    with pytest.raises(TokenizerFileError, match=r"tokenizer\.json is not JSON from line 2, column 11 on"):
+        values(bpe)
+
+
+@pytest.mark.parametrize("template", ["\ud800", [{"name": "tools", "template": "\udc00"}]])
+def test_a_chat_template_that_is_no_text(bpe: Path, template: object) -> None:
+    change_json(bpe / "tokenizer_config.json", chat_template=template)
+    with pytest.raises(TokenizerFileError, match=r"chat template .* half of a surrogate pair"):
+        values(bpe)
 
 
 def test_every_error_is_the_users_to_mend() -> None:
