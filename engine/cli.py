@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from engine import __version__, terminal
-from engine.api.errors import RecipeError, UserError
+from engine.api.errors import OutputError, RecipeError, UserError
 from engine.api.jobs import QuantizeRequest, QuantizeResult, Stopped
 from engine.api.plan import Plan
 from engine.api.presets import PRESETS
@@ -132,6 +132,8 @@ def quantize(
                 refuse_output(out.absolute(), prepared, overwrite)
             _show_dry_run(prepared.plan, prepared.size, wanted, as_json)
             return
+    if recipe is not None and out is not None and out.exists() and out.samefile(recipe):
+        raise OutputError(f"{out}: is the recipe; choose another name for the output.")
     request = QuantizeRequest(
         model=str(model), output=str(out), recipe=wanted, threads=threads, overwrite=overwrite
     )
@@ -237,7 +239,8 @@ def resume(
 
 def main() -> None:
     """The `bitwright` command."""
-    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show × still gets its table
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -254,6 +257,8 @@ def main() -> None:
     except Stopped as stopped:
         terminal.complain(f"Stopped. What is finished is kept: bitwright resume {stopped.job}")
         sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _usage(error: TyperException) -> str:
@@ -263,7 +268,10 @@ def _usage(error: TyperException) -> str:
     return f"{' '.join(error.format_message().split()).rstrip('.')}.{command}"
 
 
-def _interrupt() -> None:
+def _interrupt(number: int, frame: object) -> None:
+    """Stop in order; a second Ctrl-C must not disturb the writing down of where the job stands."""
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -27,13 +27,15 @@ def run(folder: Path) -> None:
         recipe = recipe_for_preset(checkpoint, PRESET)
     terminal.say("1. Inspect", style="bold")
     terminal.show_model_line(model)
-    terminal.say(f"\n2. Quantize to {PRESET}, export, read back", style="bold")
+    terminal.out.print()
+    terminal.say(f"2. Quantize to {PRESET}, export, read back", style="bold")
     request = QuantizeRequest(model=str(SAMPLE_MODEL), output=str(output), recipe=recipe, overwrite=True)
     with terminal.progress() as listener:
         result = quantize(request, listener)
     terminal.warn(result.warnings)
     terminal.say(f"{terminal.size(result.bytes)} in {result.seconds:.1f} s, read back and verified")
-    terminal.say("\n3. Measure", style="bold")
+    terminal.out.print()
+    terminal.say("3. Measure", style="bold")
     with terminal.progress() as listener:
         report = evaluate(output, EVALUATION_TEXT, SAMPLE_MODEL, listener=listener)
     _show(model.bytes, 8 * model.bytes / model.parameters, result.bytes, result.bpw, report)

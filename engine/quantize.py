@@ -11,6 +11,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,14 +22,14 @@ from pydantic import ValidationError
 
 from engine.api.errors import CheckpointError, ExportError, JobError, OutputError, RecipeError, UserError
 from engine.api.formats import FORMATS
-from engine.api.jobs import QuantizeRequest, QuantizeResult, Stopped
+from engine.api.jobs import QuantizeRequest, QuantizeResult, State, Stopped
 from engine.api.model import Role
 from engine.api.plan import Plan, TensorPlan, make_plan
 from engine.api.progress import Listener, Progress, silent
 from engine.api.recipe import Recipe
 from engine.calibration.importance import read_importance
 from engine.checkpoint import Checkpoint, check_finite, open_checkpoint
-from engine.export.gguf import Export, OutputTensor, header, plan_export, verify
+from engine.export.gguf import Export, OutputTensor, VerificationError, header, plan_export, verify
 from engine.jobs.fingerprint import differences, fingerprint
 from engine.jobs.folder import Job, jobs_writing
 from engine.jobs.journal import Unit
@@ -55,6 +56,7 @@ class Prepared:
     offsets: dict[str, int]
     size: int
     importance: dict[str, np.ndarray]
+    imatrix: Path | None
 
     @property
     def inputs(self) -> list[Path]:
@@ -63,7 +65,13 @@ class Prepared:
         if self.checkpoint.kind != "gguf":
             beside = self.checkpoint.folder.iterdir()
             files += [path for path in beside if path.is_file() and path.suffix != ".gguf"]
-        return files
+        return files + ([self.imatrix] if self.imatrix else [])
+
+    @property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """Where each unit of work lies in the file: name -> (offset, bytes)."""
+        tensors = {tensor.name: (self.offsets[tensor.name], tensor.bytes) for tensor in self.plan.tensors}
+        return {HEADER: (0, len(self.header)), **tensors}
 
 
 def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
@@ -76,7 +84,8 @@ def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     formats = {tensor.name: tensor.format for tensor in plan.tensors}
     head, offsets, size = header(export, formats, _file_type(plan))
     importance = _importance(recipe, plan)
-    return Prepared(checkpoint, export, plan, head, offsets, size, importance)
+    imatrix = Path(recipe.imatrix) if recipe.imatrix else None
+    return Prepared(checkpoint, export, plan, head, offsets, size, importance, imatrix)
 
 
 def _importance(recipe: Recipe, plan: Plan) -> dict[str, np.ndarray]:
@@ -87,7 +96,7 @@ def _importance(recipe: Recipe, plan: Plan) -> dict[str, np.ndarray]:
         importance = read_importance(Path(recipe.imatrix))
     except CheckpointError as error:
         raise RecipeError(f"The importance matrix cannot be read: {error}") from None
-    matrices = [tensor for tensor in plan.tensors if not tensor.kept]
+    matrices = [tensor for tensor in plan.tensors if not (tensor.kept or FORMATS[tensor.format].exact)]
     for tensor in matrices:
         found = importance.get(tensor.name)
         wanted = (prod(tensor.shape[:-2]), tensor.shape[-1])
@@ -96,7 +105,7 @@ def _importance(recipe: Recipe, plan: Plan) -> dict[str, np.ndarray]:
                 f"{recipe.imatrix}: {tensor.name} has {found.shape[0]} × {found.shape[1]} values, "
                 f"the model needs {wanted[0]} × {wanted[1]}; it was made for another model."
             )
-    if not any(tensor.name in importance for tensor in matrices):
+    if not any(tensor.name in importance for tensor in plan.tensors):
         raise RecipeError(f"{recipe.imatrix}: names no tensor of this model; it was made for another one.")
     without = [
         t for t in matrices if t.name not in importance and t.role not in (Role.EMBEDDING, Role.OUTPUT)
@@ -115,7 +124,7 @@ def quantize(request: QuantizeRequest, listener: Listener = silent) -> QuantizeR
     rivals = _rivals(output, request.overwrite)
     with open_checkpoint(request.model) as checkpoint:
         prepared = prepare(checkpoint, request.recipe)
-        check_output(output, prepared.size, _inputs(prepared, request), request.overwrite)
+        check_output(output, prepared.size, prepared.inputs, request.overwrite)
         job = Job.create(
             "quantize",
             output,
@@ -177,8 +186,8 @@ def resume(job_id: str, listener: Listener = silent) -> QuantizeResult:
                     f"{'; '.join(changed)}. Start it again with `bitwright quantize`."
                 )
             if not _published(job, prepared, Path(request.output)):
-                inputs = _inputs(prepared, request)
-                check_output(Path(request.output), prepared.size, inputs, request.overwrite)
+                output, remedy = Path(request.output), "move it away, then resume"
+                check_output(output, prepared.size, prepared.inputs, request.overwrite, remedy)
             return _work(job, prepared, request, listener)
     finally:
         job.unlock()
@@ -190,16 +199,11 @@ def refuse_output(output: Path, prepared: Prepared, overwrite: bool) -> None:
     check_output(output, prepared.size, prepared.inputs, overwrite)
 
 
-def _inputs(prepared: Prepared, request: QuantizeRequest) -> list[Path]:
-    imatrix = request.recipe.imatrix
-    return [*prepared.inputs, *([Path(imatrix)] if imatrix else [])]
-
-
 def _fingerprint(prepared: Prepared, request: QuantizeRequest) -> dict[str, str]:
     files = list(prepared.checkpoint.files)
-    if request.recipe.imatrix:
-        files.append(Path(request.recipe.imatrix))
-    return fingerprint(files, request.recipe.to_json(), _threads(request))
+    if prepared.imatrix:
+        files.append(prepared.imatrix)
+    return fingerprint(files, request.recipe.to_json(), prepared.header, _threads(request))
 
 
 def _threads(request: QuantizeRequest) -> int:
@@ -229,24 +233,30 @@ def _work(job: Job, prepared: Prepared, request: QuantizeRequest, listener: List
         job.set_state("done", result=result.model_dump())
         return result
     except KeyboardInterrupt:
-        job.set_state("interrupted", "stopped on request")
+        _note_end(job, "interrupted", "stopped on request")
         raise Stopped(job.id) from None
     except UserError as error:
-        job.set_state("failed", str(error))
+        _note_end(job, "failed", str(error))
         if job.journal.units():
             error.add_note(f"What is finished is kept: bitwright resume {job.id}")
         raise
     except BaseException as error:
-        job.set_state("failed", f"{type(error).__name__}: {error}")
+        _note_end(job, "failed", f"{type(error).__name__}: {error}")
         raise
     finally:
         job.unlock()
 
 
+def _note_end(job: Job, state: State, message: str) -> None:
+    """Note why a job ended, if that can be written at all: the reason itself must reach the user."""
+    with suppress(OutputError):
+        job.set_state(state, message)
+
+
 def _published(job: Job, prepared: Prepared, output: Path) -> bool:
     """Whether the output has its name already: the job was killed just before it could say so."""
-    units = job.journal.units()
-    if len(units) <= len(prepared.plan.tensors) or partial_path(output).exists() or not output.is_file():
+    units = _planned_units(job, prepared)
+    if len(units) < len(prepared.places) or partial_path(output).exists() or not output.is_file():
         return False
     with output.open("rb") as file:
         return output.stat().st_size == prepared.size and all(
@@ -277,7 +287,7 @@ def _write(job: Job, prepared: Prepared, output: Path, listener: Listener) -> No
         checksums = {name: unit.crc32 for name, unit in job.journal.units().items()}
         verify(partial.path, prepared.export, formats, checksums, listener)
         partial.publish()
-    except (ExportError, RecipeError):  # resuming would end here again
+    except (ExportError, RecipeError, VerificationError):  # resuming would end here again
         job.journal.clear()
         partial.discard()
         raise
@@ -290,7 +300,7 @@ def _write(job: Job, prepared: Prepared, output: Path, listener: Listener) -> No
 
 
 def _write_units(job: Job, prepared: Prepared, partial: PartialFile, listener: Listener) -> None:
-    finished = _still_there(job, partial, listener)
+    finished = _still_there(_planned_units(job, prepared), partial, listener)
     if HEADER not in finished:
         _write_unit(job, partial, HEADER, 0, iter([memoryview(prepared.header)]))
     done, total = 0, sum(tensor.bytes for tensor in prepared.plan.tensors)
@@ -302,9 +312,18 @@ def _write_units(job: Job, prepared: Prepared, partial: PartialFile, listener: L
         listener(Progress("quantize", done, total, "bytes", tensor.name))
 
 
-def _still_there(job: Job, partial: PartialFile, listener: Listener) -> set[str]:
-    """The units that the journal names and whose bytes stand in the file as noted."""
+def _planned_units(job: Job, prepared: Prepared) -> dict[str, Unit]:
+    """The journal's units that lie where the plan puts them; a damaged journal's others count as not done."""
     units = job.journal.units()
+    return {
+        name: units[name]
+        for name, place in prepared.places.items()
+        if name in units and (units[name].offset, units[name].bytes) == place
+    }
+
+
+def _still_there(units: dict[str, Unit], partial: PartialFile, listener: Listener) -> set[str]:
+    """The names of those units whose bytes stand in the file as noted."""
     done, total, found = 0, sum(unit.bytes for unit in units.values()), set()
     for name, unit in units.items():
         listener(Progress("check finished", done, total, "bytes", name))

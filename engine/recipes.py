@@ -43,7 +43,8 @@ def with_types(recipe: Recipe, tied: bool, output: str | None, embedding: str | 
             try:
                 rules.append(Rule(match=role, format=name))
             except ValidationError as error:
-                raise RecipeError(f"{option}: {error.errors()[0]['ctx']['error']}") from None
+                said = str(error.errors()[0]["ctx"]["error"])
+                raise RecipeError(f"{option}: {said}{'' if said.endswith('?') else '.'}") from None
     return recipe.model_copy(update={"rules": rules})
 
 

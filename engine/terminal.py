@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
+from typing import TextIO
 
 from rich import box
 from rich.console import Console
@@ -21,18 +22,25 @@ from engine.api.report import Report
 PIPE_WIDTH = 200
 """Columns where no terminal says how many: a table in a pipe must not be cut to 80."""
 
-out = Console(
-    highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH
-)
-err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """`None` is a stream that was closed before the start."""
+    return stream is not None and stream.isatty()
+
+
+def _console(stream: TextIO | None, *, stderr: bool) -> Console:
+    """Names and paths are shown as they are: brackets and colons in them mean nothing."""
+    width = None if _is_terminal(stream) else PIPE_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+out = _console(sys.stdout, stderr=False)
+err = _console(sys.stderr, stderr=True)
 
 
 def printable(text: str) -> str:
     """`text` with control characters and the like escaped: names in a file's header are not ours."""
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
-        for char in text
-    )
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def say(text: str, style: str | None = None) -> None:
@@ -42,7 +50,7 @@ def say(text: str, style: str | None = None) -> None:
 
 def complain(text: str) -> None:
     """A line on stderr."""
-    err.print(printable(text).replace("\n", " "))
+    err.print(printable(" ".join(text.split("\n"))))
 
 
 def size(count: float) -> str:
@@ -57,7 +65,7 @@ def size(count: float) -> str:
 @contextmanager
 def progress() -> Iterator[Listener]:
     """A listener that draws one bar a stage on a terminal's stderr, and nothing elsewhere."""
-    if not sys.stderr.isatty():
+    if not _is_terminal(sys.stderr):
         yield silent
         return
     columns = (

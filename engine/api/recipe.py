@@ -23,7 +23,7 @@ from engine.api.formats import DEFAULT_METHOD, FORMATS, METHODS
 from engine.api.model import Role
 
 ROLES = frozenset(role.value for role in Role)
-BLOCKS = re.compile(r"\d+(-\d*)?(,\d+(-\d*)?)*")
+BLOCKS = re.compile(r"\d{1,6}(-(\d{1,6})?)?(,\d{1,6}(-(\d{1,6})?)?)*")
 
 
 class _Strict(BaseModel):
@@ -70,7 +70,7 @@ class Rule(Choice):
             raise ValueError("match is empty; name a role or write a regular expression")
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"match {pattern!r} is no regular expression: {error}") from None
         return pattern
 
@@ -162,7 +162,7 @@ def parse_recipe(text: str, where: str) -> Recipe:
 def load_recipe(path: Path) -> Recipe:
     """The recipe in a file. Files that it names are looked for beside it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:

@@ -10,12 +10,15 @@ from engine import __version__
 LIBRARIES = ("numpy", "numba", "llvmlite", "gguf")
 
 
-def fingerprint(files: list[Path], recipe: str, threads: int) -> dict[str, str]:
+def fingerprint(files: list[Path], recipe: str, header: bytes, threads: int) -> dict[str, str]:
     """A flat dictionary, so that a difference can be named. `files` count by path, size and time.
+
+    `header` of the output holds everything that comes from the config and the tokenizer.
 
     A changed file of the same size and time would pass: hashing a checkpoint takes longer than many jobs.
     """
     facts = {f"file {path}": _identity(path) for path in files}
+    facts["config or tokenizer"] = hashlib.sha256(header).hexdigest()
     facts["recipe"] = hashlib.sha256(recipe.encode()).hexdigest()
     facts["bitwright"] = __version__
     facts |= {library: version(library) for library in LIBRARIES}
@@ -30,7 +33,7 @@ def differences(old: dict[str, str], new: dict[str, str]) -> list[str]:
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key, "absent"), new.get(key, "absent")
         if before != after:
-            changed = key == "recipe" or key.startswith("file ")
+            changed = key in ("recipe", "config or tokenizer") or key.startswith("file ")
             said.append(f"{key} has changed" if changed else f"{key} was {before}, is {after}")
     return said
 

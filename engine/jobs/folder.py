@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 from pydantic import BaseModel, ValidationError
 
-from engine.api.errors import JobError
+from engine.api.errors import JobError, OutputError
 from engine.api.jobs import JobSummary, State
 from engine.jobs.journal import Journal
 from engine.jobs.partial import explained, sync_folder
@@ -60,7 +59,7 @@ class Job:
     ) -> "Job":
         """A new job folder, its request and recipe on disk, in state "running", locked by this process."""
         now = datetime.now(UTC)
-        folder = jobs_folder() / f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        folder = jobs_folder() / f"{now:%Y%m%d-%H%M%S}-{now.microsecond:06}"
         asked = Asked(
             kind=kind,
             created=now.isoformat(timespec="microseconds"),
@@ -69,8 +68,14 @@ class Job:
             request=request,
             fingerprint=fingerprint,
         )
-        with explained(folder):
+        try:
             folder.mkdir(parents=True)
+        except OSError as error:
+            raise OutputError(
+                f"{folder}: the job's folder cannot be made ({error.strerror}); "
+                "set XDG_STATE_HOME to a folder that can be written."
+            ) from None
+        with explained(folder):
             job = cls(folder)
             job.lock()
             _replace(folder / "recipe.json", recipe)
@@ -183,7 +188,7 @@ def all_jobs() -> list[Job]:
 
 def list_jobs() -> list[JobSummary]:
     """Summaries of all jobs, newest last."""
-    return sorted((job.summary() for job in all_jobs()), key=lambda summary: summary.created or summary.id)
+    return [job.summary() for job in all_jobs()]
 
 
 def jobs_writing(output: Path) -> list[Job]:
@@ -191,7 +196,8 @@ def jobs_writing(output: Path) -> list[Job]:
     found = []
     for job in all_jobs():
         summary = job.summary()
-        if summary.output == str(output) and summary.state in ("running", "failed", "interrupted"):
+        unfinished = summary.state in ("running", "failed", "interrupted")
+        if unfinished and Path(summary.output).resolve() == output.resolve():
             found.append(job)
     return found
 

@@ -40,7 +40,7 @@ class Journal:
         """The finished units in their order, the last line of a unit counting."""
         try:
             lines = self.path.read_bytes().split(b"\n")
-        except FileNotFoundError:
+        except OSError:  # none yet, or not readable: then nothing counts as finished
             return {}
         found: dict[str, Unit] = {}
         for line in lines:

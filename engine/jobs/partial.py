@@ -48,13 +48,19 @@ def _sentence(error: OSError, path: Path) -> str:
             return f"{path}: cannot be written: {error.strerror}."
 
 
-def check_output(output: Path, size: int, sources: list[Path], overwrite: bool) -> None:
+def check_output(
+    output: Path,
+    size: int,
+    sources: list[Path],
+    overwrite: bool,
+    remedy: str = "choose another name, or add --overwrite",
+) -> None:
     """Refuse an output that cannot or must not be written, before any work.
 
-    `size` in bytes; `sources` are the files read. Raises `OutputError`.
+    `size` in bytes; `sources` are the files read; `remedy`: what to do if it exists. Raises `OutputError`.
     """
     with explained(output):
-        _check_place(output, sources, overwrite)
+        _check_place(output, sources, overwrite, remedy)
         partial = partial_path(output)
         there = partial.stat().st_blocks * 512 if partial.exists() else 0
         free = shutil.disk_usage(output.parent).free + there
@@ -64,7 +70,7 @@ def check_output(output: Path, size: int, sources: list[Path], overwrite: bool) 
         )
 
 
-def _check_place(output: Path, sources: list[Path], overwrite: bool) -> None:
+def _check_place(output: Path, sources: list[Path], overwrite: bool, remedy: str) -> None:
     if output.is_dir():
         raise OutputError(f"{output}: is a folder; give the name of a file, such as {output / 'model.gguf'}.")
     if not output.parent.is_dir():
@@ -78,7 +84,7 @@ def _check_place(output: Path, sources: list[Path], overwrite: bool) -> None:
         if not output.is_file():
             raise OutputError(f"{output}: is not a plain file; choose another name for the output.")
         if not overwrite:
-            raise OutputError(f"{output}: exists already; choose another name, or add --overwrite.")
+            raise OutputError(f"{output}: exists already; {remedy}.")
 
 
 def partial_path(output: Path) -> Path:
@@ -93,7 +99,7 @@ class PartialFile:
         self.path = partial_path(output)
         self._claim = _claim(output)
         try:
-            with explained(output):
+            with explained(self.path):
                 self._file = open_partial(self.path, fresh)
                 try:
                     os.posix_fallocate(self._file, 0, size)  # a full disk shows here, not after hours
@@ -133,8 +139,8 @@ class PartialFile:
 
     def discard(self) -> None:
         """Remove the file: nothing in it is worth resuming."""
+        self.path.unlink(missing_ok=True)  # before the claim ends: the next file of this name is another's
         self.close()
-        self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         if self._file >= 0:
@@ -145,7 +151,7 @@ class PartialFile:
 
 def open_partial(path: Path, fresh: bool) -> int:
     """A descriptor of `path`, made if need be, emptied if `fresh`."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if fresh else 0), 0o666)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | (os.O_TRUNC if fresh else 0), 0o666)
 
 
 def sync_folder(folder: Path) -> None:

@@ -128,6 +128,8 @@ def test_rule_that_matches_nothing_is_said(model, tmp_path):
 def test_refusals(model, tmp_path):
     out = tmp_path / "o.gguf"
     (tmp_path / "empty").mkdir()
+    good = tmp_path / "good.json"
+    good.write_text('{"default": {"format": "Q4_K"}}')
     typo = tmp_path / "typo.json"
     typo.write_text('{"default": {"fromat": "Q4_K"}}')
     assert "--preset or --recipe" in refused("quantize", model, "--out", out)
@@ -142,6 +144,7 @@ def test_refusals(model, tmp_path):
     )
     assert "--out" in refused("quantize", model, "--preset", "Q4_0")
     assert "Unknown preset 'Q4'" in refused("quantize", model, "--preset", "Q4", "--out", out)
+    assert "is the recipe" in refused("quantize", model, "--recipe", good, "--out", good, "--overwrite")
     assert "default: unknown key 'fromat'" in refused("quantize", model, "--recipe", typo, "--out", out)
     assert str(tmp_path / "empty") in refused("inspect", tmp_path / "empty")
     assert str(tmp_path / "absent") in refused("inspect", tmp_path / "absent")
@@ -276,7 +279,8 @@ def test_ctrl_c_while_evaluating_is_quiet(model, tmp_path):
             time.sleep(0.1)
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=60)
-    assert running.returncode == 130
+    # Interrupted within an import, Python ends by the signal itself; a shell reports both as 130.
+    assert running.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in said
 
 

@@ -233,6 +233,40 @@ def test_resume_redoes_what_no_longer_stands_in_the_file(model, tmp_path):
     assert (tmp_path / "p.gguf").read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"unit": "blk.1.ffn_up.weight", "offset": -5, "bytes": 4, "crc32": 0}',
+        '{"unit": "blk.1.ffn_up.weight", "offset": 0, "bytes": 0, "crc32": 0}',
+        '{"unit": "blk.1.ffn_up.weight", "offset": 1, "bytes": 1000000000000000000, "crc32": 0}',
+        '{"unit": "header", "offset": %s, "bytes": 1, "crc32": 1}' % ("9" * 40),
+    ],
+)
+def test_a_journal_that_lies_costs_work_not_correctness(model, tmp_path, line):
+    job = stopped_job(model, tmp_path / "o.gguf")
+    journal = next((tmp_path / "state").rglob("journal.jsonl"))
+    journal.write_text(journal.read_text() + line + "\n")
+    resume(job)
+    quantize(request_for(model, tmp_path / "whole.gguf"))
+    assert (tmp_path / "o.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+
+
+def test_resume_refuses_a_changed_config(tmp_path):
+    model = write_llama(tmp_path / "model", config=WIDE)
+    job = stopped_job(model, tmp_path / "o.gguf")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"rope_theta": 20000.0}))
+    with pytest.raises(JobError, match="config or tokenizer has changed"):
+        resume(job)
+
+
+def test_the_same_output_by_another_path(model, tmp_path):
+    stopped_job(model, tmp_path / "o.gguf")
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(OutputError, match="bitwright resume"):
+        quantize(request_for(model, tmp_path / "sub" / ".." / "o.gguf"))
+
+
 def test_resume_refuses_a_changed_source_and_a_finished_job(tmp_path):
     model = write_llama(tmp_path / "model", config=WIDE)
     job = stopped_job(model, tmp_path / "o.gguf")
@@ -410,5 +444,5 @@ def test_a_source_that_lost_a_tensor(tmp_path):
     tensors = load_file(model / "model.safetensors")
     del tensors["model.layers.0.mlp.up_proj.weight"]
     save_file(tensors, model / "model.safetensors")
-    with pytest.raises(ExportError, match=r"layers\.0\.mlp\.up_proj"):
+    with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.up_proj"):
         quantize(request_for(model, tmp_path / "o.gguf"))

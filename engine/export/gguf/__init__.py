@@ -3,6 +3,6 @@
 from engine.export.gguf.header import header
 from engine.export.gguf.plan import Export, plan_export
 from engine.export.gguf.tensor import OutputTensor
-from engine.export.gguf.verify import verify
+from engine.export.gguf.verify import VerificationError, verify
 
-__all__ = ["Export", "OutputTensor", "header", "plan_export", "verify"]
+__all__ = ["Export", "OutputTensor", "VerificationError", "header", "plan_export", "verify"]

@@ -111,6 +111,6 @@ def test_corrupt_state_is_interrupted_not_lost():
 def test_state_folder_that_cannot_be_made(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="does not exist"):
+    with pytest.raises(OutputError, match="set XDG_STATE_HOME"):
         make_job()
     assert jobs_folder().parts[-2:] == ("bitwright", "jobs")
