@@ -14,7 +14,16 @@ import torch
 
 from engine.checkpoint import open_checkpoint
 from engine.export.gguf import Export, plan_export
-from tests.engine.export.models import LLAMA3, YARN, mistral, mixtral, prompts, write_gguf, write_model
+from tests.engine.export.models import (
+    LLAMA3,
+    YARN,
+    export_gguf,
+    mistral,
+    mixtral,
+    prompts,
+    write_gguf,
+    write_model,
+)
 from tests.peers import llama
 
 pytest.importorskip("xllamacpp")
@@ -66,19 +75,10 @@ def difference(folder: Path, path: Path) -> tuple[float, bool]:
     return largest, same
 
 
-def exported(folder: Path, change: Callable[[Export], None] = lambda export: None) -> Path:
-    path = folder.with_suffix(".gguf")
-    with open_checkpoint(folder) as checkpoint:
-        export = plan_export(checkpoint)
-        change(export)
-        write_gguf(checkpoint, export, path)
-    return path
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_same_probabilities_as_transformers(case: str, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", **CASES[case])
-    largest, same_top = difference(folder, exported(folder))
+    largest, same_top = difference(folder, export_gguf(folder))
     assert largest < 1e-3, "far inside the bound of 0.05: only the order of sums differs"
     assert same_top
 
@@ -131,13 +131,13 @@ CONTROLS = {
 def test_undoing_a_transform_breaks_the_bound(control: str, tmp_path: Path) -> None:
     case, change = CONTROLS[control]
     folder = write_model(tmp_path / "model", **CASES[case])
-    largest, _ = difference(folder, exported(folder, change))
+    largest, _ = difference(folder, export_gguf(folder, change))
     assert largest > BOUND
 
 
 def test_texts_beyond_the_sliding_window_differ_and_the_export_says_so(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", **mistral(sliding_window=16))
-    largest, _ = difference(folder, exported(folder))
+    largest, _ = difference(folder, export_gguf(folder))
     assert largest > BOUND
     with open_checkpoint(folder) as checkpoint:
         notes = plan_export(checkpoint).notes
@@ -146,7 +146,7 @@ def test_texts_beyond_the_sliding_window_differ_and_the_export_says_so(tmp_path:
 
 def test_texts_within_the_sliding_window_agree(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", **mistral(sliding_window=16))
-    path = exported(folder)
+    path = export_gguf(folder)
     token_ids = prompts()[0][:16]
     found, expected = llama.log_probabilities(path, token_ids), reference(folder, [token_ids])[0]
     assert np.abs(found - expected)[expected > COUNTED].max() < 1e-3
@@ -154,7 +154,7 @@ def test_texts_within_the_sliding_window_agree(tmp_path: Path) -> None:
 
 def test_a_gguf_written_again_gives_the_same_probabilities(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", rope_scaling=LLAMA3, attention_bias=True)
-    first = exported(folder)
+    first = export_gguf(folder)
     with open_checkpoint(first) as checkpoint:
         write_gguf(checkpoint, plan_export(checkpoint), tmp_path / "again.gguf")
     token_ids = prompts()[0]
@@ -183,7 +183,7 @@ def test_quantized_file_and_its_dequantized_copy(tmp_path: Path) -> None:
 def test_perplexity_follows_llama_perplexitys_protocol(tmp_path: Path) -> None:
     """Against transformers on the same windows: BOS first, the second half of 512 scored."""
     folder = write_model(tmp_path / "model", max_position_embeddings=512)
-    path = exported(folder)
+    path = export_gguf(folder)
     text = "The harbour was quiet that morning, and 27 boats lay at the wall.\n" * 120
     tokens = [1, *llama.tokenize(path, text)]
     losses = []

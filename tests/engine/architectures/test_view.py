@@ -1,7 +1,6 @@
 """A checkpoint as transformers sees it: a GGUF file gives back the weights and the logits of its source."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,16 @@ from engine.architectures.view import TransformersView
 from engine.checkpoint import open_checkpoint
 from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
 from engine.export.gguf import Export, plan_export
-from tests.engine.export.models import LLAMA3, YARN, mistral, mixtral, prompts, write_gguf, write_model
+from tests.engine.export.models import (
+    LLAMA3,
+    YARN,
+    export_gguf,
+    mistral,
+    mixtral,
+    prompts,
+    write_gguf,
+    write_model,
+)
 from tests.tiny import write_llama
 
 CASES = {
@@ -129,16 +137,6 @@ def test_a_config_that_transformers_refuses(config: dict, words: str, tmp_path: 
     assert "rror" not in str(caught.value)  # the words of transformers' exceptions
 
 
-def changed(folder: Path, change: Callable[[Export], None]) -> Path:
-    """A GGUF file of the folder after `change(export)`."""
-    path = folder.with_suffix(".gguf")
-    with open_checkpoint(folder) as checkpoint:
-        export = plan_export(checkpoint)
-        change(export)
-        write_gguf(checkpoint, export, path)
-    return path
-
-
 def lose_tensor(export: Export) -> None:
     export.tensors = [tensor for tensor in export.tensors if tensor.name != "blk.1.ffn_up.weight"]
 
@@ -196,7 +194,7 @@ WRONG = [
 def test_a_gguf_file_that_is_wrong(
     change: object, error: type[UserError], words: str, tmp_path: Path
 ) -> None:
-    path = changed(write_model(tmp_path / "model"), change)
+    path = export_gguf(write_model(tmp_path / "model"), change)
     with open_checkpoint(path) as checkpoint, pytest.raises(error, match=words):
         transformers_view(checkpoint)
 
@@ -208,7 +206,7 @@ def test_head_counts_by_block_are_taken_where_they_agree(tmp_path: Path) -> None
         array = type(number.type).ARRAY
         export.metadata[key] = GgufValue(array, [number.value] * 2, number.type)
 
-    with open_checkpoint(changed(write_model(tmp_path / "model"), by_block)) as checkpoint:
+    with open_checkpoint(export_gguf(write_model(tmp_path / "model"), by_block)) as checkpoint:
         assert transformers_view(checkpoint).config.num_key_value_heads == 2
 
 

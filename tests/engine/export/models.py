@@ -1,6 +1,7 @@
 """Helpers of the export tests: tiny models of each architecture, and a plain loop that writes a plan."""
 
 import zlib
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import torch
 from gguf import GGMLQuantizationType
 from gguf.quants import quantize
 
-from engine.checkpoint import Checkpoint
-from engine.export.gguf import Export, header
+from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.export.gguf import Export, header, plan_export
 from tests.tiny import llama_config, llama_tensors, write_folder
 
 LLAMA3 = {
@@ -88,3 +89,13 @@ def prompts(count: int = 3, length: int = 48) -> list[list[int]]:
     """Token ids of the tiny models' ordinary tokens."""
     generator = np.random.default_rng(0)
     return [generator.integers(3, 512, length).tolist() for _ in range(count)]
+
+
+def export_gguf(folder: Path, change: Callable[[Export], None] = lambda export: None) -> Path:
+    """A GGUF file of the folder, beside it, as its plan is after `change(export)`."""
+    path = folder.with_suffix(".gguf")
+    with open_checkpoint(folder) as checkpoint:
+        export = plan_export(checkpoint)
+        change(export)
+        write_gguf(checkpoint, export, path)
+    return path

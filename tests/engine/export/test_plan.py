@@ -20,7 +20,7 @@ from engine.checkpoint import open_checkpoint
 from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
 from engine.export.gguf import Export, plan_export
 from engine.export.gguf.plan import HyperParameterError, UnsupportedModelError
-from tests.engine.export.models import LLAMA3, mistral, mixtral, write_gguf, write_model
+from tests.engine.export.models import LLAMA3, export_gguf, mistral, mixtral, write_gguf, write_model
 
 Tensors = dict[str, torch.Tensor]
 
@@ -240,15 +240,6 @@ def test_no_tokenizer(tmp_path: Path) -> None:
         plan(folder)
 
 
-def gguf_of(folder: Path, change: Callable[[Export], None] = lambda export: None) -> Path:
-    path = folder.with_suffix(".gguf")
-    with open_checkpoint(folder) as checkpoint:
-        export = plan_export(checkpoint)
-        change(export)
-        write_gguf(checkpoint, export, path)
-    return path
-
-
 def test_a_gguf_source_keeps_metadata_names_and_rows(tmp_path: Path) -> None:
     """Of any architecture; only what the formats decide is written anew."""
 
@@ -257,7 +248,7 @@ def test_a_gguf_source_keeps_metadata_names_and_rows(tmp_path: Path) -> None:
         export.metadata["general.architecture"] = GgufValue(GGUFValueType.STRING, "nonesuch")
         export.metadata["nonesuch.list"] = GgufValue(GGUFValueType.ARRAY, [1, 2], GGUFValueType.UINT8)
 
-    path = gguf_of(write_model(tmp_path / "model"), unknown)
+    path = export_gguf(write_model(tmp_path / "model"), unknown)
     with open_checkpoint(path) as checkpoint:
         export = plan_export(checkpoint)
         assert export.architecture == "nonesuch"
