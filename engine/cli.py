@@ -1,14 +1,15 @@
 """The command line: one thin function a command, over the same functions that the window calls.
 
 Results go to stdout, progress and warnings to stderr. The exit code is 0; 2 with one sentence for
-what the user can mend; 130 when stopped.
+what the user can mend; 130 when stopped. Without a command it hands over to the window.
 """
 
 import io
 import json
-import logging
-import signal
+import os
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +17,14 @@ import typer
 from typer.exceptions import TyperException
 
 from engine import __version__, terminal
-from engine.api.errors import OutputError, RecipeError, UserError
-from engine.api.jobs import QuantizeRequest, QuantizeResult, Stopped
+from engine.api.errors import EvaluationError, OutputError, RecipeError, UserError
+from engine.api.jobs import Measure, QuantizeRequest, QuantizeResult, Stopped
+from engine.api.launch import module_command
 from engine.api.plan import Plan
 from engine.api.presets import PRESETS
 from engine.api.recipe import Recipe, load_recipe
+from engine.api.units import size
+from engine.process import keep_libraries_quiet, stop_in_order
 
 app = typer.Typer(
     add_completion=False,
@@ -57,9 +61,9 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Quantize, measure and inspect language models."""
+    """Quantize, measure and inspect language models. Without a command: the window, `bitwright [MODEL]`."""
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        open_window()
 
 
 @app.command(epilog=example("bitwright inspect ./Llama-3.2-1B", "bitwright inspect model.gguf --json"))
@@ -79,6 +83,7 @@ def inspect(model: Model, as_json: AsJson = False) -> None:
     epilog=example(
         "bitwright quantize ./Llama-3.2-1B --preset Q4_K_M --out llama-q4.gguf",
         "bitwright quantize ./Llama-3.2-1B --recipe mine.json --dry-run",
+        "bitwright quantize ./Llama-3.2-1B --preset Q6_K --out q6.gguf --measure wiki.test.raw --windows 16",
     )
 )
 def quantize(
@@ -101,6 +106,16 @@ def quantize(
         typer.Option(help="An importance matrix (GGUF) that weights the error.", show_default=False),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
+    measure: Annotated[
+        Path | None,
+        typer.Option(
+            help="A text: measure on it what was lost against MODEL.", metavar="TEXT", show_default=False
+        ),
+    ] = None,
+    windows: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --measure: on the first N windows only.", show_default=False),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show plan and predicted size; write nothing.")
     ] = False,
@@ -109,8 +124,9 @@ def quantize(
 ) -> None:
     """Quantize a model into a GGUF file, as a job that can be resumed."""
     from engine.checkpoint import open_checkpoint
-    from engine.quantize import prepare, refuse_output
+    from engine.preparation import prepare
     from engine.quantize import quantize as run
+    from engine.quantize import refuse
     from engine.recipes import recipe_for_preset, with_importance, with_types
 
     if preset is None and recipe is None:
@@ -119,6 +135,8 @@ def quantize(
         raise RecipeError("Give --preset or --recipe, not both.")
     if out is None and not dry_run:
         raise RecipeError("Name the file to write with --out, or add --dry-run to see the plan alone.")
+    if windows is not None and measure is None:
+        raise EvaluationError("--windows says how much of a text is measured: name it with --measure.")
     with open_checkpoint(model) as checkpoint:
         if recipe is not None:
             wanted = load_recipe(recipe)
@@ -126,17 +144,22 @@ def quantize(
             wanted = recipe_for_preset(checkpoint, str(preset), has_importance=imatrix is not None)
         wanted = with_types(wanted, checkpoint.tied, output_tensor_type, token_embedding_type)
         wanted = with_importance(wanted, imatrix)
+        request = QuantizeRequest(
+            model=str(model),
+            output=str(out),
+            recipe=wanted,
+            threads=threads,
+            overwrite=overwrite,
+            measure=None if measure is None else Measure(text=str(measure), windows=windows),
+        )
         if dry_run:
             prepared = prepare(checkpoint, wanted)
             if out is not None:
-                refuse_output(out.absolute(), prepared, overwrite)
+                refuse(request, prepared)
             _show_dry_run(prepared.plan, prepared.size, wanted, as_json)
             return
     if recipe is not None and out is not None and out.exists() and out.samefile(recipe):
         raise OutputError(f"{out}: is the recipe; choose another name for the output.")
-    request = QuantizeRequest(
-        model=str(model), output=str(out), recipe=wanted, threads=threads, overwrite=overwrite
-    )
     with terminal.progress() as listener:
         result = run(request, listener)
     _show_result(result, as_json)
@@ -163,10 +186,12 @@ def _show_result(result: QuantizeResult, as_json: bool) -> None:
         print(result.model_dump_json())
         return
     terminal.say(
-        f"{result.output}: {result.bytes:,} bytes ({terminal.size(result.bytes)}), "
+        f"{result.output}: {result.bytes:,} bytes ({size(result.bytes)}), "
         f"{result.bpw:.4g} bits per weight, {result.seconds:.1f} s, "
-        f"peak memory {terminal.size(result.peak_rss_bytes)}. Read back and verified."
+        f"peak memory {size(result.peak_rss_bytes)}. Read back and verified."
     )
+    if result.report is not None:
+        terminal.show_report(result.report)
 
 
 @app.command(
@@ -217,7 +242,7 @@ def jobs(as_json: AsJson = False) -> None:
 
     found = list_jobs()
     if as_json:
-        print(json.dumps([job.model_dump() for job in found], indent=1))
+        print(json.dumps([job.model_dump(mode="json") for job in found], indent=1))
     elif not found:
         terminal.say("No jobs yet.")
     else:
@@ -237,16 +262,41 @@ def resume(
     _show_result(result, as_json)
 
 
+def _model_alone(arguments: list[str]) -> str | None:
+    """The model of `bitwright MODEL`, which the window is to open. None where the words are a command's."""
+    first = arguments[0] if arguments else "-"
+    if first.startswith("-") or first in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+        return None
+    if not os.path.lexists(first):
+        raise UserError(f"{first} is neither a command nor a model's folder or file; see `bitwright --help`.")
+    if len(arguments) > 1:
+        raise UserError(f"The window opens one model; what is {arguments[1]} for? See `bitwright --help`.")
+    return first
+
+
+def open_window(*model: str) -> None:
+    """Hand over to the window; does not return. Raises `UserError` where it is not installed."""
+    if find_spec("PySide6") is None:
+        raise UserError(
+            "The window needs PySide6, which is missing: install Bitwright again with its dependencies. "
+            "`bitwright --help` lists the commands, which work without it."
+        )
+    command = module_command("app", *model)
+    if os.name == "posix":
+        os.execv(command[0], command)
+    sys.exit(subprocess.run(command, check=False).returncode)
+
+
 def main() -> None:
     """The `bitwright` command."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    stop_in_order()
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show × still gets its table
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    logging.captureWarnings(True)  # libraries' warnings belong in a job's log, not between our lines
-    logging.getLogger("py.warnings").addHandler(logging.NullHandler())
+    keep_libraries_quiet()
     try:
+        if (model := _model_alone(sys.argv[1:])) is not None:
+            open_window(model)
         sys.exit(app(standalone_mode=False) or 0)
     except UserError as error:
         terminal.complain(" ".join([f"error: {error}", *getattr(error, "__notes__", [])]))
@@ -266,13 +316,6 @@ def _usage(error: TyperException) -> str:
     context = getattr(error, "ctx", None)
     command = f" See {context.command_path} --help." if context else ""
     return f"{' '.join(error.format_message().split()).rstrip('.')}.{command}"
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """Stop in order; a second Ctrl-C must not disturb the writing down of where the job stands."""
-    for other in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(other, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from engine import terminal
 from engine.api.errors import OutputError
-from engine.api.jobs import QuantizeRequest
+from engine.api.jobs import QuantizeRequest, QuantizeResult
 from engine.api.report import Report
+from engine.api.units import size
 from engine.checkpoint import open_checkpoint
 from engine.evaluate import evaluate
 from engine.quantize import quantize
@@ -33,34 +34,34 @@ def run(folder: Path) -> None:
     with terminal.progress() as listener:
         result = quantize(request, listener)
     terminal.warn(result.warnings)
-    terminal.say(f"{terminal.size(result.bytes)} in {result.seconds:.1f} s, read back and verified")
+    terminal.say(f"{size(result.bytes)} in {result.seconds:.1f} s, read back and verified")
     terminal.out.print()
     terminal.say("3. Measure", style="bold")
     with terminal.progress() as listener:
         report = evaluate(output, EVALUATION_TEXT, SAMPLE_MODEL, listener=listener)
-    _show(model.bytes, 8 * model.bytes / model.parameters, result.bytes, result.bpw, report)
+    _show(result, report)
     terminal.say(f"Original:  {SAMPLE_MODEL}")
     terminal.say(f"Quantized: {output}")
     terminal.say(f"Text:      {EVALUATION_TEXT} ({report.tokens:,} tokens, {report.protocol} protocol)")
     terminal.say(f"By hand:   bitwright quantize {SAMPLE_MODEL} --preset {PRESET} --out {output} --overwrite")
-    terminal.say("The window comes with the next version; until then, `bitwright --help` lists the commands.")
+    terminal.say("`bitwright` opens the window; `bitwright --help` lists the commands.")
 
 
-def _show(before_bytes: int, before_bpw: float, after_bytes: int, after_bpw: float, report: Report) -> None:
+def _show(result: QuantizeResult, report: Report) -> None:
     """Before and after in one table."""
     shown = terminal.table("", "size", "bpw", "perplexity", "KL divergence", "same top token")
     shown.add_row(
         "before",
-        terminal.size(before_bytes),
-        f"{before_bpw:.2f}",
+        size(result.source_bytes),
+        f"{result.source_bpw:.2f}",
         f"{report.reference_perplexity:.3f}",
         "0",
         "",
     )
     shown.add_row(
         "after",
-        terminal.size(after_bytes),
-        f"{after_bpw:.2f}",
+        size(result.bytes),
+        f"{result.bpw:.2f}",
         f"{report.perplexity:.3f}",
         f"{report.kl_mean:.5f}",
         f"{100 * (report.top1_agreement or 0):.1f} %",

@@ -23,7 +23,7 @@ from engine.api.errors import EvaluationError
 from engine.api.progress import Listener, Progress, silent
 from engine.api.report import Report
 from engine.architectures import transformers_view
-from engine.calibration.windows import PROTOCOLS, Protocol, cut, read_text, tokenize
+from engine.calibration.windows import Protocol, cut, protocol_named, read_text, tokenize
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.checkpoint.errors import MissingTensorError
 from engine.streaming import StreamedModel, stream
@@ -109,11 +109,9 @@ def evaluate(
 
 
 def _protocol(name: str, windows: int | None) -> Protocol:
-    if name not in PROTOCOLS:
-        raise EvaluationError(f'There is no protocol "{name}": take {" or ".join(PROTOCOLS)}.')
     if windows is not None and windows < 1:
         raise EvaluationError(f"{windows} windows cannot be measured: ask for at least 1.")
-    return PROTOCOLS[name]
+    return protocol_named(name)
 
 
 def _open(stack: ExitStack, path: Path) -> Subject:

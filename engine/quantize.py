@@ -1,130 +1,62 @@
-"""A recipe applied to a checkpoint: tensor by tensor into a GGUF file, as a job that can be resumed.
-
-Weights are read, transformed and encoded in pieces of some megabytes, so the peak of memory does not
-grow with the model. A finished tensor is at its final offset in `NAME.partial`, synced, before the
-journal names it; every row is encoded by itself, so a resumed file is the undisturbed one, byte for byte.
-"""
+"""A recipe applied to a checkpoint, as a job: refused, run, measured, resumed. `writing` makes the file."""
 
 import logging
 import os
 import time
-import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
-import numpy as np
-from gguf import LlamaFileType
 from pydantic import ValidationError
 
-from engine.api.errors import CheckpointError, ExportError, JobError, OutputError, RecipeError, UserError
-from engine.api.formats import FORMATS
+from engine.api.errors import JobError, OutputError, UserError
 from engine.api.jobs import QuantizeRequest, QuantizeResult, State, Stopped
-from engine.api.model import Role
-from engine.api.plan import Plan, TensorPlan, make_plan
+from engine.api.messages import Artifact, JobStarted, Metric, Warned
 from engine.api.progress import Listener, Progress, silent
-from engine.api.recipe import Recipe
-from engine.calibration.importance import read_importance
-from engine.checkpoint import Checkpoint, check_finite, open_checkpoint
-from engine.export.gguf import Export, OutputTensor, VerificationError, header, plan_export, verify
+from engine.api.report import Report
+from engine.api.units import size
+from engine.checkpoint import open_checkpoint
 from engine.jobs.fingerprint import differences, fingerprint
 from engine.jobs.folder import Job, jobs_writing
-from engine.jobs.journal import Unit
 from engine.jobs.limits import PeakMemory
-from engine.jobs.partial import PartialFile, check_output, checksum, explained, partial_path
+from engine.jobs.partial import (
+    check_output,
+    check_place,
+    check_room,
+    partial_path,
+)
+from engine.measuring import measure, refuse_text
+from engine.preparation import Prepared, prepare
+from engine.writing import load_kernels, published, write
 
-PIECE = 4 << 20
-"""Bytes of float32 weights encoded at a time."""
+Tell = Callable[[JobStarted | Warned | Artifact | Metric], None]
+"""Takes what happens to a job beside its progress; must return quickly."""
 
-HEADER = "header"
-"""The unit of work beside the tensors."""
+METRICS = {
+    "perplexity": "",
+    "reference_perplexity": "",
+    "kl_mean": "nats",
+    "kl_p99": "nats",
+    "top1_agreement": "",
+}
+"""The figures of a report that a job tells at once, with their units."""
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Prepared:
-    """Everything about a quantization that is known before a weight is read. `size` of the file, bytes."""
-
-    checkpoint: Checkpoint
-    export: Export
-    plan: Plan
-    header: bytes
-    offsets: dict[str, int]
-    size: int
-    importance: dict[str, np.ndarray]
-    imatrix: Path | None
-
-    @property
-    def inputs(self) -> list[Path]:
-        """Every file that must not be written over: weights, config, tokenizer, importance matrix."""
-        files = list(self.checkpoint.files)
-        if self.checkpoint.kind != "gguf":
-            beside = self.checkpoint.folder.iterdir()
-            files += [path for path in beside if path.is_file() and path.suffix != ".gguf"]
-        return files + ([self.imatrix] if self.imatrix else [])
-
-    @property
-    def places(self) -> dict[str, tuple[int, int]]:
-        """Where each unit of work lies in the file: name -> (offset, bytes)."""
-        tensors = {tensor.name: (self.offsets[tensor.name], tensor.bytes) for tensor in self.plan.tensors}
-        return {HEADER: (0, len(self.header)), **tensors}
+def nobody(event: JobStarted | Warned | Artifact | Metric) -> None:
+    """The `Tell` that tells nobody."""
 
 
-def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
-    """Plan the output of `recipe` on `checkpoint`, its size to the byte by the writer's own header code."""
-    export = plan_export(checkpoint)
-    plan = make_plan(recipe, export.tensors)
-    plan.warnings.extend(export.notes)
-    if recipe.calibration:
-        plan.warnings.append("the recipe's calibration text is not used: none of its methods needs one")
-    formats = {tensor.name: tensor.format for tensor in plan.tensors}
-    head, offsets, size = header(export, formats, _file_type(plan))
-    importance = _importance(recipe, plan)
-    imatrix = Path(recipe.imatrix) if recipe.imatrix else None
-    return Prepared(checkpoint, export, plan, head, offsets, size, importance, imatrix)
-
-
-def _importance(recipe: Recipe, plan: Plan) -> dict[str, np.ndarray]:
-    """The recipe's importance by tensor, float32 [matrices, columns] (one matrix, or one an expert)."""
-    if not recipe.imatrix:
-        return {}
-    try:
-        importance = read_importance(Path(recipe.imatrix))
-    except CheckpointError as error:
-        raise RecipeError(f"The importance matrix cannot be read: {error}") from None
-    matrices = [tensor for tensor in plan.tensors if not (tensor.kept or FORMATS[tensor.format].exact)]
-    for tensor in matrices:
-        found = importance.get(tensor.name)
-        wanted = (prod(tensor.shape[:-2]), tensor.shape[-1])
-        if found is not None and found.shape != wanted:
-            raise RecipeError(
-                f"{recipe.imatrix}: {tensor.name} has {found.shape[0]} × {found.shape[1]} values, "
-                f"the model needs {wanted[0]} × {wanted[1]}; it was made for another model."
-            )
-    if not any(tensor.name in importance for tensor in plan.tensors):
-        raise RecipeError(f"{recipe.imatrix}: names no tensor of this model; it was made for another one.")
-    without = [
-        t for t in matrices if t.name not in importance and t.role not in (Role.EMBEDDING, Role.OUTPUT)
-    ]
-    if without:
-        plan.warnings.append(
-            f"the importance matrix says nothing of {len(without)} tensors ({without[0].name}, …)"
-        )
-    return importance
-
-
-def quantize(request: QuantizeRequest, listener: Listener = silent) -> QuantizeResult:
+def quantize(request: QuantizeRequest, listener: Listener = silent, tell: Tell = nobody) -> QuantizeResult:
     """Run `request` as a new job. Raises `UserError`s; whatever is finished then can be resumed."""
     request = _absolute(request)
     output = Path(request.output)
-    rivals = _rivals(output, request.overwrite)
     with open_checkpoint(request.model) as checkpoint:
         prepared = prepare(checkpoint, request.recipe)
-        check_output(output, prepared.size, prepared.inputs, request.overwrite)
+        refuse(request, prepared)
+        rivals = jobs_writing(output)
         job = Job.create(
             "quantize",
             output,
@@ -135,34 +67,52 @@ def quantize(request: QuantizeRequest, listener: Listener = silent) -> QuantizeR
         )
         for rival in rivals:
             rival.set_state("replaced", f"job {job.id} started over on its output")
-        return _work(job, prepared, request, listener)
+        return _work(job, prepared, request, listener, tell)
 
 
 def _absolute(request: QuantizeRequest) -> QuantizeRequest:
     """The request with paths that mean the same from any folder: it may be resumed from another one."""
-    recipe = request.recipe
-    if recipe.imatrix:
-        recipe = recipe.model_copy(update={"imatrix": str(Path(recipe.imatrix).absolute())})
-    paths = {"model": str(Path(request.model).absolute()), "output": str(Path(request.output).absolute())}
-    return request.model_copy(update={"recipe": recipe, **paths})
+    changes: dict[str, object] = {"model": _path(request.model), "output": _path(request.output)}
+    if request.recipe.imatrix:
+        changes["recipe"] = request.recipe.model_copy(update={"imatrix": _path(request.recipe.imatrix)})
+    if request.measure:
+        changes["measure"] = request.measure.model_copy(update={"text": _path(request.measure.text)})
+    return request.model_copy(update=changes)
 
 
-def _rivals(output: Path, overwrite: bool) -> list[Job]:
-    """Unfinished jobs on the same output, which the new one replaces. Refuses to throw work away unasked."""
-    jobs = jobs_writing(output)
-    for job in jobs:
+def _path(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def refuse(request: QuantizeRequest, prepared: Prepared) -> None:
+    """Raise the error that a job of this request would end with at once, if any."""
+    refuse_place(request, prepared)
+    check_room(Path(request.output), prepared.size)
+    if request.measure:
+        refuse_text(request.measure, prepared.checkpoint)
+
+
+def refuse_place(request: QuantizeRequest, prepared: Prepared) -> None:
+    """Raise an `OutputError` where the output must not be written: also where another job's work is in it."""
+    output = Path(request.output).absolute()
+    for job in jobs_writing(output):
         summary = job.summary()
         if summary.state == "running":
             raise OutputError(f"{output}: job {job.id} is writing it; wait for it, or choose another name.")
-        if summary.done and partial_path(output).exists() and not overwrite:
+        if summary.done and partial_path(output).exists() and not request.overwrite:
             raise OutputError(
                 f"{output}: job {job.id} has written {summary.done} of {summary.total} parts of it; "
-                f"go on with `bitwright resume {job.id}`, or start over with --overwrite."
+                f"resume it (`bitwright resume {job.id}`), or replace what it has written (--overwrite)."
             )
-    return jobs
+    check_place(output, _inputs(prepared, request), request.overwrite)
 
 
-def resume(job_id: str, listener: Listener = silent) -> QuantizeResult:
+def _inputs(prepared: Prepared, request: QuantizeRequest) -> list[Path]:
+    """Every file that must not be written over."""
+    return prepared.inputs + ([Path(request.measure.text)] if request.measure else [])
+
+
+def resume(job_id: str, listener: Listener = silent, tell: Tell = nobody) -> QuantizeResult:
     """Go on with an interrupted job behind its last finished tensor; the file is as if undisturbed."""
     job = Job.find(job_id)
     job.lock()
@@ -185,18 +135,12 @@ def resume(job_id: str, listener: Listener = silent) -> QuantizeResult:
                     f"Job {job.id} cannot be resumed, because its output would mix two states: "
                     f"{'; '.join(changed)}. Start it again with `bitwright quantize`."
                 )
-            if not _published(job, prepared, Path(request.output)):
+            if not published(job, prepared, Path(request.output)):
                 output, remedy = Path(request.output), "move it away, then resume"
-                check_output(output, prepared.size, prepared.inputs, request.overwrite, remedy)
-            return _work(job, prepared, request, listener)
+                check_output(output, prepared.size, _inputs(prepared, request), request.overwrite, remedy)
+            return _work(job, prepared, request, listener, tell)
     finally:
         job.unlock()
-
-
-def refuse_output(output: Path, prepared: Prepared, overwrite: bool) -> None:
-    """Raise the `OutputError` that a job on `output` would end with at once, if any."""
-    _rivals(output, overwrite)
-    check_output(output, prepared.size, prepared.inputs, overwrite)
 
 
 def _fingerprint(prepared: Prepared, request: QuantizeRequest) -> dict[str, str]:
@@ -210,28 +154,15 @@ def _threads(request: QuantizeRequest) -> int:
     return request.threads or len(os.sched_getaffinity(0))
 
 
-def _work(job: Job, prepared: Prepared, request: QuantizeRequest, listener: Listener) -> QuantizeResult:
+def _work(
+    job: Job, prepared: Prepared, request: QuantizeRequest, listener: Listener, tell: Tell
+) -> QuantizeResult:
     """Run a locked job to its end, its state on disk whatever happens."""
-    started = time.monotonic()
     try:
+        tell(JobStarted(job=job.id, folder=str(job.folder), output=request.output, log=str(job.log_path)))
         job.set_state("running")
-        with job.logging(), PeakMemory() as memory:
-            log.info("quantize %s to %s", request.model, request.output)
-            if not _published(job, prepared, Path(request.output)):
-                _load_kernels(prepared, request, listener)
-                _write(job, prepared, Path(request.output), listener)
-        result = QuantizeResult(
-            job=job.id,
-            output=request.output,
-            bytes=Path(request.output).stat().st_size,
-            predicted_bytes=prepared.size,
-            bpw=prepared.plan.bits_per_weight,
-            seconds=time.monotonic() - started,
-            peak_rss_bytes=memory.peak,
-            warnings=prepared.plan.warnings,
-        )
-        job.set_state("done", result=result.model_dump())
-        return result
+        with job.logging():
+            result = _run(job, prepared, request, _logging_stages(listener), tell)
     except KeyboardInterrupt:
         _note_end(job, "interrupted", "stopped on request")
         raise Stopped(job.id) from None
@@ -243,142 +174,94 @@ def _work(job: Job, prepared: Prepared, request: QuantizeRequest, listener: List
     except BaseException as error:
         _note_end(job, "failed", f"{type(error).__name__}: {error}")
         raise
+    else:
+        job.set_state("done", result=result.model_dump(mode="json"))
+        return result
     finally:
         job.unlock()
+
+
+def _run(
+    job: Job, prepared: Prepared, request: QuantizeRequest, listener: Listener, tell: Tell
+) -> QuantizeResult:
+    """Write the output where that is still to be done, then measure it where that was asked for."""
+    started = time.monotonic()
+    output = Path(request.output)
+    warnings = list(prepared.plan.warnings)
+    _log_plan(prepared, request)
+    for warning in warnings:
+        log.warning(warning)
+        tell(Warned(message=warning))
+    with PeakMemory() as memory:
+        if not published(job, prepared, output):
+            load_kernels(prepared, _threads(request), listener)
+            write(job, prepared, output, listener)
+        log.info("%s: %s bytes, read back and verified", output, f"{prepared.size:,}")
+        tell(Artifact(path=str(output)))
+        report = _measure(request, listener, tell, warnings)
+    source = prepared.checkpoint.summary()
+    log.info("done in %.1f s, peak memory %s", time.monotonic() - started, size(memory.peak))
+    return QuantizeResult(
+        job=job.id,
+        output=request.output,
+        bytes=output.stat().st_size,
+        predicted_bytes=prepared.size,
+        bpw=prepared.plan.bits_per_weight,
+        seconds=time.monotonic() - started,
+        peak_rss_bytes=memory.peak,
+        warnings=warnings,
+        source_bytes=source.bytes,
+        source_bpw=8 * source.bytes / max(1, source.parameters),
+        report=report,
+    )
+
+
+def _measure(request: QuantizeRequest, listener: Listener, tell: Tell, warnings: list[str]) -> Report | None:
+    """The loss against the source if it was asked for; a reason why there is none becomes a warning."""
+    if request.measure is None:
+        return None
+    try:
+        report = measure(
+            request.measure, Path(request.output), Path(request.model), request.threads, listener
+        )
+    except UserError as error:
+        warnings.append(f"The loss could not be measured: {error}")
+        log.warning(warnings[-1])
+        tell(Warned(message=warnings[-1]))
+        return None
+    for name, unit in METRICS.items():
+        value = getattr(report, name)
+        if value is not None:
+            log.info("%s: %.6g %s", name.replace("_", " "), value, unit)
+            tell(Metric(name=name, value=value, unit=unit))
+    return report
+
+
+def _log_plan(prepared: Prepared, request: QuantizeRequest) -> None:
+    formats = Counter(tensor.format for tensor in prepared.plan.tensors)
+    counts = ", ".join(f"{count} {name}" for name, count in formats.most_common())
+    log.info("quantize %s to %s", request.model, request.output)
+    log.info(
+        "%s bytes, %.4g bits per weight, %d threads, tensors: %s",
+        f"{prepared.size:,}", prepared.plan.bits_per_weight, _threads(request), counts,
+    )  # fmt: skip
+
+
+def _logging_stages(listener: Listener) -> Listener:
+    """`listener`, with a line in the log where a stage begins."""
+    stage = ""
+
+    def listen(event: Progress) -> None:
+        nonlocal stage
+        if event.stage != stage:
+            stage = event.stage
+            log.info("stage: %s", stage)
+        listener(event)
+
+    return listen
 
 
 def _note_end(job: Job, state: State, message: str) -> None:
     """Note why a job ended, if that can be written at all: the reason itself must reach the user."""
     with suppress(OutputError):
         job.set_state(state, message)
-
-
-def _published(job: Job, prepared: Prepared, output: Path) -> bool:
-    """Whether the output has its name already: the job was killed just before it could say so."""
-    units = _planned_units(job, prepared)
-    if len(units) < len(prepared.places) or partial_path(output).exists() or not output.is_file():
-        return False
-    with output.open("rb") as file:
-        return output.stat().st_size == prepared.size and all(
-            checksum(file.fileno(), unit.offset, unit.bytes) == unit.crc32 for unit in units.values()
-        )
-
-
-def _load_kernels(prepared: Prepared, request: QuantizeRequest, listener: Listener) -> None:
-    """Load the encoders (compiled on the first use on a machine) and give them their threads."""
-    import numba
-
-    listener(Progress("load kernels", 0, 1, "steps"))
-    from engine.methods import warm_up
-
-    warm_up({tensor.format for tensor in prepared.plan.tensors})
-    numba.set_num_threads(min(_threads(request), numba.config.NUMBA_NUM_THREADS))
-    listener(Progress("load kernels", 1, 1, "steps"))
-
-
-def _write(job: Job, prepared: Prepared, output: Path, listener: Listener) -> None:
-    """Encode what the journal does not name yet, verify the file, give it its name."""
-    if not job.journal.units():
-        check_finite(prepared.checkpoint, listener)
-    partial = PartialFile(output, prepared.size, fresh=not job.journal.units())
-    try:
-        _write_units(job, prepared, partial, listener)
-        formats = {tensor.name: tensor.format for tensor in prepared.plan.tensors}
-        checksums = {name: unit.crc32 for name, unit in job.journal.units().items()}
-        verify(partial.path, prepared.export, formats, checksums, listener)
-        partial.publish()
-    except (ExportError, RecipeError, VerificationError):  # resuming would end here again
-        job.journal.clear()
-        partial.discard()
-        raise
-    except BaseException:
-        if job.journal.units():
-            partial.close()
-        else:
-            partial.discard()
-        raise
-
-
-def _write_units(job: Job, prepared: Prepared, partial: PartialFile, listener: Listener) -> None:
-    finished = _still_there(_planned_units(job, prepared), partial, listener)
-    if HEADER not in finished:
-        _write_unit(job, partial, HEADER, 0, iter([memoryview(prepared.header)]))
-    done, total = 0, sum(tensor.bytes for tensor in prepared.plan.tensors)
-    for source, tensor in zip(prepared.export.tensors, prepared.plan.tensors, strict=True):
-        if tensor.name not in finished:
-            pieces = _encode(prepared, source, tensor, done, total, listener)
-            _write_unit(job, partial, tensor.name, prepared.offsets[tensor.name], pieces)
-        done += tensor.bytes
-        listener(Progress("quantize", done, total, "bytes", tensor.name))
-
-
-def _planned_units(job: Job, prepared: Prepared) -> dict[str, Unit]:
-    """The journal's units that lie where the plan puts them; a damaged journal's others count as not done."""
-    units = job.journal.units()
-    return {
-        name: units[name]
-        for name, place in prepared.places.items()
-        if name in units and (units[name].offset, units[name].bytes) == place
-    }
-
-
-def _still_there(units: dict[str, Unit], partial: PartialFile, listener: Listener) -> set[str]:
-    """The names of those units whose bytes stand in the file as noted."""
-    done, total, found = 0, sum(unit.bytes for unit in units.values()), set()
-    for name, unit in units.items():
-        listener(Progress("check finished", done, total, "bytes", name))
-        if partial.checksum(unit.offset, unit.bytes) == unit.crc32:
-            found.add(name)
-        done += unit.bytes
-    return found
-
-
-def _write_unit(job: Job, partial: PartialFile, name: str, offset: int, pieces: Iterator[memoryview]) -> None:
-    """Write `pieces` one behind the other from `offset`, make them durable, then note the unit."""
-    crc, size = 0, 0
-    for piece in pieces:
-        partial.write(piece, offset + size)
-        crc = zlib.crc32(piece, crc)
-        size += len(piece)
-    partial.sync()
-    with explained(job.journal.path):
-        job.journal.append(Unit(unit=name, offset=offset, bytes=size, crc32=crc))
-
-
-def _encode(
-    prepared: Prepared, source: OutputTensor, tensor: TensorPlan, before: int, total: int, listener: Listener
-) -> Iterator[memoryview]:
-    """The bytes of one tensor, in pieces of rows that take about `PIECE` bytes in float32."""
-    from engine.methods import encode
-
-    rows, columns = prod(tensor.shape[:-1]), tensor.shape[-1]
-    step = max(1, PIECE // (4 * columns))
-    importance = prepared.importance.get(tensor.name)
-    matrices = 1 if importance is None else len(importance)
-    height = rows // matrices
-    for start, stop in _spans(rows, height, step):
-        weights = source.read(prepared.checkpoint, start, stop)
-        matters = None if importance is None else importance[start // height]
-        data = encode(weights, tensor.format, tensor.method, matters, tensor.params)
-        yield data.data.cast("B")
-        done = before + stop * FORMATS[tensor.format].row_bytes(columns)
-        listener(Progress("quantize", done, total, "bytes", tensor.name))
-
-
-def _spans(rows: int, height: int, step: int) -> Iterator[tuple[int, int]]:
-    """Ranges of at most `step` of `rows` rows; none crosses a multiple of `height` (the next expert)."""
-    start = 0
-    while start < rows:
-        stop = min(start + step, (start // height + 1) * height, rows)
-        yield start, stop
-        start = stop
-
-
-def _file_type(plan: Plan) -> int:
-    """llama.cpp's `general.file_type`: the format of most weights; k-quants count as _M mixtures."""
-    weights: Counter[str] = Counter()
-    for tensor in plan.tensors:
-        weights[tensor.format] += prod(tensor.shape)
-    name = weights.most_common(1)[0][0]
-    special = {"F32": "ALL_F32", "Q4_K": "MOSTLY_Q4_K_M", "Q5_K": "MOSTLY_Q5_K_M"}
-    return LlamaFileType[special.get(name, f"MOSTLY_{name}")].value

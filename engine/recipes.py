@@ -10,18 +10,22 @@ from engine.api.recipe import Recipe, Rule
 from engine.checkpoint import Checkpoint
 
 
-def recipe_for_preset(checkpoint: Checkpoint, preset: str, *, has_importance: bool = False) -> Recipe:
-    """The recipe that `preset` means for this checkpoint."""
+def model_facts(checkpoint: Checkpoint, *, has_importance: bool = False) -> ModelFacts:
+    """What presets must know of this checkpoint."""
     experts = {tensor.expert for tensor in checkpoint.tensors.values() if tensor.expert is not None}
     stacked = [t.shape[0] for t in checkpoint.tensors.values() if t.role == "expert" and len(t.shape) == 3]
-    facts = ModelFacts(
+    return ModelFacts(
         architecture=checkpoint.architecture or "",
         blocks=checkpoint.blocks,
         experts=len(experts) or max(stacked, default=0),
         tied=checkpoint.tied,
         has_importance=has_importance,
     )
-    return preset_recipe(preset, facts)
+
+
+def recipe_for_preset(checkpoint: Checkpoint, preset: str, *, has_importance: bool = False) -> Recipe:
+    """The recipe that `preset` means for this checkpoint."""
+    return preset_recipe(preset, model_facts(checkpoint, has_importance=has_importance))
 
 
 def with_types(recipe: Recipe, tied: bool, output: str | None, embedding: str | None) -> Recipe:

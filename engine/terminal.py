@@ -18,6 +18,7 @@ from engine.api.plan import Plan, TensorPlan
 from engine.api.progress import Listener, silent
 from engine.api.progress import Progress as Event
 from engine.api.report import Report
+from engine.api.units import size
 
 PIPE_WIDTH = 200
 """Columns where no terminal says how many: a table in a pipe must not be cut to 80."""
@@ -51,15 +52,6 @@ def say(text: str, style: str | None = None) -> None:
 def complain(text: str) -> None:
     """A line on stderr."""
     err.print(printable(" ".join(text.split("\n"))))
-
-
-def size(count: float) -> str:
-    """Bytes in decimal units with three significant digits: 812 B, 9.42 MB, 1.07 GB."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 999.5 or unit == "TB":
-            break
-        count /= 1000
-    return f"{count:.3g} {unit}"
 
 
 @contextmanager

@@ -3,30 +3,69 @@
 Pure bookkeeping on names and shapes, so that the window can show it as one edits.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from math import prod
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel
 
 from engine.api.formats import FORMATS
 from engine.api.model import Role
-from engine.api.recipe import Choice, Recipe
+from engine.api.presets import ModelFacts
+from engine.api.recipe import Choice, Recipe, Rule
+
+LITERAL = re.compile(r"\^((?:[^.^$*+?{}\[\]\\|()]|\\[.^$*+?{}\[\]\\|()])*)\$")
+"""A regular expression for one name, its special characters escaped: `^blk\\.0\\.attn_q\\.weight$`."""
 
 
-class Plannable(Protocol):
-    """A tensor of the output: canonical name, shape [.., columns] in NumPy's order, role, block, sources."""
+class Shaped(Protocol):
+    """What decides which formats a tensor can have: shape [.., columns] in NumPy's order, and role."""
 
-    @property
-    def name(self) -> str: ...
     @property
     def shape(self) -> tuple[int, ...]: ...
     @property
     def role(self) -> Role: ...
+
+
+class Plannable(Shaped, Protocol):
+    """A tensor of the output: canonical name, shape, role, block, sources."""
+
+    @property
+    def name(self) -> str: ...
     @property
     def block(self) -> int | None: ...
     @property
     def sources(self) -> tuple[str, ...]: ...
+
+
+class ExportTensor(BaseModel):
+    """A tensor that the output would hold, for planning where its source is not at hand: a `Plannable`."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role
+    block: int | None
+    sources: tuple[str, ...]
+
+
+class ExportSummary(BaseModel):
+    """A GGUF of a model before its formats are chosen: all that a plan and its size need.
+
+    `header_bytes`: everything before the first tensor, the same whatever the formats; each tensor takes a
+    multiple of `alignment` bytes. `facts` are for presets, `notes` for the reader.
+    """
+
+    facts: ModelFacts
+    header_bytes: int
+    alignment: int
+    notes: list[str]
+    tensors: list[ExportTensor]
+
+    def file_bytes(self, plan: "Plan") -> int:
+        """The size of the file that `plan` gives, to the byte."""
+        padded = (-(-tensor.bytes // self.alignment) * self.alignment for tensor in plan.tensors)
+        return self.header_bytes + sum(padded)
 
 
 class TensorPlan(BaseModel):
@@ -64,18 +103,70 @@ class Plan(BaseModel):
         return 8 * sum(tensor.bytes for tensor in self.tensors) / weights
 
 
+class Planner:
+    """Plans recipes for one list of tensors.
+
+    Remembers what rules matched and what the last plan gave, so an edit costs what it changes.
+    """
+
+    def __init__(self, tensors: Iterable[Plannable]) -> None:
+        self.tensors = list(tensors)
+        self._names = [(tensor.name, *tensor.sources) for tensor in self.tensors]
+        self._matched: dict[tuple[str, str | None], list[int]] = {}
+        self._places: dict[str, list[int]] = {}
+        for place, names in enumerate(self._names):
+            for name in dict.fromkeys(names):
+                self._places.setdefault(name, []).append(place)
+        self._last: Sequence[tuple[Choice, TensorPlan] | None] = [None] * len(self.tensors)
+
+    def plan(self, recipe: Recipe) -> Plan:
+        """Apply `recipe`; formats fall back where rows do not divide, with the reason noted."""
+        chosen = self.deciding(recipe.rules)
+        choices = [recipe.default if index is None else recipe.rules[index] for index in chosen]
+        planned = [
+            _replan(last, tensor, choice, index)
+            for last, tensor, choice, index in zip(self._last, self.tensors, choices, chosen, strict=True)
+        ]
+        self._last = list(zip(choices, planned, strict=True))
+        matched = [[planned[place] for place in self.matched(rule)] for rule in recipe.rules]
+        return Plan(tensors=planned, warnings=[*_idle_rules(recipe, matched), *_fallbacks(planned)])
+
+    def deciding(self, rules: Sequence[Rule]) -> list[int | None]:
+        """For each tensor the index of the rule that chooses for it: the last that matches, or None."""
+        chosen: list[int | None] = [None] * len(self.tensors)
+        for index, rule in enumerate(rules):
+            for place in self.matched(rule):
+                chosen[place] = index
+        return chosen
+
+    def matched(self, rule: Rule) -> list[int]:
+        """The places of the tensors that `rule` selects."""
+        key = (rule.match, rule.blocks)
+        found = self._matched.get(key)
+        if found is None:
+            found = self._named(rule)
+            if found is None:
+                found = [
+                    place
+                    for place, (tensor, names) in enumerate(zip(self.tensors, self._names, strict=True))
+                    if rule.matches(names, tensor.role, tensor.block)
+                ]
+            self._matched[key] = found
+        return found
+
+    def _named(self, rule: Rule) -> list[int] | None:
+        """The places that a rule for one name selects, looked up: there may be hundreds of such rules."""
+        literal = LITERAL.fullmatch(rule.match)
+        if literal is None or rule.blocks is not None:
+            return None
+        name = re.sub(r"\\(.)", r"\1", literal[1])
+        # A dollar sign also matches before a newline that ends the name.
+        return sorted({*self._places.get(name, ()), *self._places.get(name + "\n", ())})
+
+
 def make_plan(recipe: Recipe, tensors: Iterable[Plannable]) -> Plan:
-    """Apply `recipe` to `tensors`; formats fall back where rows do not divide, with the reason noted."""
-    planned: list[TensorPlan] = []
-    matched: list[list[TensorPlan]] = [[] for _ in recipe.rules]
-    for tensor in tensors:
-        names = (tensor.name, *tensor.sources)
-        choice, index = recipe.choose(names, tensor.role, tensor.block)
-        planned.append(_plan_tensor(tensor, choice, index))
-        for rule, found in zip(recipe.rules, matched, strict=True):
-            if rule.matches(names, tensor.role, tensor.block):
-                found.append(planned[-1])
-    return Plan(tensors=planned, warnings=[*_idle_rules(recipe, matched), *_fallbacks(planned)])
+    """Apply `recipe` to `tensors`, once."""
+    return Planner(tensors).plan(recipe)
 
 
 def _idle_rules(recipe: Recipe, matched: list[list[TensorPlan]]) -> list[str]:
@@ -106,19 +197,47 @@ def _fallbacks(planned: list[TensorPlan]) -> list[str]:
     return said
 
 
-def _plan_tensor(tensor: Plannable, choice: Choice, rule: int | None) -> TensorPlan:
+class Storage(NamedTuple):
+    """What a tensor gets of the format it was to have. `kept`: F32 whatever is asked; `note` says why."""
+
+    format: str
+    kept: bool
+    note: str | None
+
+
+def storage(tensor: Shaped, asked: str) -> Storage:
+    """How `tensor` would be stored in the format `asked`, or in what takes its place."""
     columns = tensor.shape[-1] if tensor.shape else 1
-    name, note = choice.format, None
     reason = _kept_in_float(tensor)
     if reason:
-        name, note = "F32", f"kept in F32: {reason}"
+        return Storage("F32", True, f"kept in F32: {reason}")
+    name, note = asked, None
     while not FORMATS[name].fits(columns):
         fallback = FORMATS[name].fallback
         assert fallback is not None, f"{name} has no fallback"
-        note = f"{choice.format} needs rows that {FORMATS[choice.format].block_values} divides"
-        note += f"; {columns} columns get {fallback}"
+        note = (
+            f"{asked} needs rows that {FORMATS[asked].block_values} divides; {columns} columns get {fallback}"
+        )
         name = fallback
-    rows = prod(tensor.shape[:-1])
+    return Storage(name, False, note)
+
+
+def _replan(
+    last: tuple[Choice, TensorPlan] | None, tensor: Plannable, choice: Choice, rule: int | None
+) -> TensorPlan:
+    """The plan of one tensor, taken from the `last` one where the same choice was made for it."""
+    if last is None or not (last[0] is choice or _same_choice(last[0], choice)):
+        return _plan_tensor(tensor, choice, rule)
+    return last[1] if last[1].rule == rule else last[1].model_copy(update={"rule": rule})
+
+
+def _same_choice(one: Choice, other: Choice) -> bool:
+    return (one.method, one.format, one.params) == (other.method, other.format, other.params)
+
+
+def _plan_tensor(tensor: Plannable, choice: Choice, rule: int | None) -> TensorPlan:
+    columns = tensor.shape[-1] if tensor.shape else 1
+    name, kept, note = storage(tensor, choice.format)
     return TensorPlan(
         name=tensor.name,
         sources=tensor.sources,
@@ -129,14 +248,14 @@ def _plan_tensor(tensor: Plannable, choice: Choice, rule: int | None) -> TensorP
         format=name,
         params=choice.params,
         rule=rule,
-        bytes=rows * FORMATS[name].row_bytes(columns),
+        bytes=prod(tensor.shape[:-1]) * FORMATS[name].row_bytes(columns),
         asked=choice.format,
-        kept=reason is not None,
+        kept=kept,
         note=note,
     )
 
 
-def _kept_in_float(tensor: Plannable) -> str | None:
+def _kept_in_float(tensor: Shaped) -> str | None:
     """Why runtimes want this tensor in F32 whatever the recipe says, or None."""
     if len(tensor.shape) < 2:
         return "one-dimensional"

@@ -58,10 +58,15 @@ class Choice(_Strict):
 
 
 class Rule(Choice):
-    """A `Choice` for the tensors that `match` and `blocks` ("0-3,7,28-": transformer blocks) select."""
+    """A `Choice` for the tensors that `match` and `blocks` ("0-3,7,28-": transformer blocks) select.
+
+    `pinned` asks programs that change recipes (the window) to leave these tensors as they are; what is
+    written does not depend on it.
+    """
 
     match: str
     blocks: str | None = None
+    pinned: Literal[True] | None = None
 
     @field_validator("match")
     @classmethod
@@ -126,13 +131,6 @@ class Recipe(_Strict):
     rules: list[Rule] = Field(default_factory=list)
     default: Choice
     output: Output = Field(default_factory=Output)
-
-    def choose(self, names: tuple[str, ...], role: Role, block: int | None) -> tuple[Choice, int | None]:
-        """The choice for a tensor, and the index of the rule that made it (None: the default)."""
-        for index in reversed(range(len(self.rules))):
-            if self.rules[index].matches(names, role, block):
-                return self.rules[index], index
-        return self.default, None
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2, exclude_none=True) + "\n"

@@ -78,6 +78,13 @@ PROTOCOLS = {
 }
 
 
+def protocol_named(name: str) -> Protocol:
+    """The protocol of that name. Raises EvaluationError."""
+    if name not in PROTOCOLS:
+        raise EvaluationError(f'There is no protocol "{name}": take {" or ".join(PROTOCOLS)}.')
+    return PROTOCOLS[name]
+
+
 def read_text(path: Path) -> str:
     """The file's text as it is, newlines included. Raises UnreadableTextError and ShortTextError."""
     try:

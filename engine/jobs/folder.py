@@ -7,16 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 from pydantic import BaseModel, ValidationError
 
-from engine.api.errors import JobError, OutputError
-from engine.api.jobs import JobSummary, State
+from engine.api.errors import JobError, OutputError, UserError
+from engine.api.jobs import JobSummary, QuantizeRequest, QuantizeResult, State
 from engine.jobs.journal import Journal
 from engine.jobs.partial import explained, sync_folder
+
+log = logging.getLogger(__name__)
+
+Content = TypeVar("Content", bound=BaseModel)
 
 
 class Asked(BaseModel):
@@ -122,9 +126,8 @@ class Job:
 
     def state(self) -> tuple[State, str]:
         """State and message. A job that says "running" with nobody at work was interrupted."""
-        try:
-            standing = Standing.model_validate_json((self.folder / "state.json").read_bytes())
-        except (OSError, ValidationError):
+        standing = self._standing()
+        if standing is None:
             return "interrupted", "its state file cannot be read"
         if standing.state == "running" and not self._lock.is_locked:
             try:
@@ -134,6 +137,12 @@ class Job:
             self._lock.release()
             return "interrupted", "its process ended without a word (killed, or out of memory)"
         return standing.state, standing.message
+
+    def _standing(self) -> Standing | None:
+        try:
+            return Standing.model_validate_json((self.folder / "state.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
 
     def summary(self) -> JobSummary:
         try:
@@ -148,8 +157,10 @@ class Job:
                 done=0,
                 total=0,
                 message=str(error),
+                folder=str(self.folder),
             )
         state, message = self.state()
+        standing = self._standing() if state == "done" else None
         return JobSummary(
             id=self.id,
             kind=asked.kind,
@@ -159,20 +170,36 @@ class Job:
             done=len(self.journal.units()),
             total=asked.total,
             message=message,
+            folder=str(self.folder),
+            request=_validated(QuantizeRequest, asked.request),
+            result=_validated(QuantizeResult, standing.result if standing else None),
         )
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / "engine.log"
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Send the engine's log, and what libraries warn of, to the job's `engine.log`."""
+        """Send the engine's log, what libraries warn of, and how the work ends to the job's `engine.log`."""
         with explained(self.folder):
-            handler = logging.FileHandler(self.folder / "engine.log", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            handler = logging.FileHandler(self.log_path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         loggers = [logging.getLogger("engine"), logging.getLogger("py.warnings")]
         loggers[0].setLevel(logging.INFO)
         for logger in loggers:
             logger.addHandler(handler)
         try:
             yield
+        except KeyboardInterrupt:
+            log.info("stopped on request")
+            raise
+        except UserError as error:
+            log.error("failed: %s", error)
+            raise
+        except BaseException:
+            log.exception("failed")
+            raise
         finally:
             for logger in loggers:
                 logger.removeHandler(handler)
@@ -200,6 +227,14 @@ def jobs_writing(output: Path) -> list[Job]:
         if unfinished and Path(summary.output).resolve() == output.resolve():
             found.append(job)
     return found
+
+
+def _validated(kind: type[Content], content: dict | None) -> Content | None:
+    """What a job's file holds, or None: another version's or a damaged one tells nothing."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError:
+        return None
 
 
 def _replace(path: Path, content: str) -> None:

@@ -16,6 +16,9 @@ from engine.api.errors import OutputError
 
 PIECE = 8 << 20
 
+REPLACE = "choose another name, or replace it (--overwrite)"
+"""What to do about an output that exists, in words that hold in the window and on the command line."""
+
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
@@ -53,14 +56,19 @@ def check_output(
     size: int,
     sources: list[Path],
     overwrite: bool,
-    remedy: str = "choose another name, or add --overwrite",
+    remedy: str = REPLACE,
 ) -> None:
     """Refuse an output that cannot or must not be written, before any work.
 
     `size` in bytes; `sources` are the files read; `remedy`: what to do if it exists. Raises `OutputError`.
     """
+    check_place(output, sources, overwrite, remedy)
+    check_room(output, size)
+
+
+def check_room(output: Path, size: int) -> int:
+    """The bytes that are free for `output`, a part of it that is there already included; at least `size`."""
     with explained(output):
-        _check_place(output, sources, overwrite, remedy)
         partial = partial_path(output)
         there = partial.stat().st_blocks * 512 if partial.exists() else 0
         free = shutil.disk_usage(output.parent).free + there
@@ -68,6 +76,13 @@ def check_output(
         raise OutputError(
             f"{output}: needs {size:,} bytes, but {output.parent} has {free:,} free; free some space first."
         )
+    return free
+
+
+def check_place(output: Path, sources: list[Path], overwrite: bool, remedy: str = REPLACE) -> None:
+    """The half of `check_output` that is not about room."""
+    with explained(output):
+        _check_place(output, sources, overwrite, remedy)
 
 
 def _check_place(output: Path, sources: list[Path], overwrite: bool, remedy: str) -> None:

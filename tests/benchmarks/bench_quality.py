@@ -16,7 +16,8 @@ import numpy as np
 from engine.api.jobs import QuantizeRequest
 from engine.checkpoint import open_checkpoint
 from engine.evaluate import evaluate
-from engine.quantize import prepare, quantize
+from engine.preparation import prepare
+from engine.quantize import quantize
 from engine.recipes import recipe_for_preset
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
 from tests.peers.ggml import ggml_encode

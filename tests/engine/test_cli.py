@@ -308,7 +308,55 @@ def test_readme_documents_every_command_and_option():
         assert described, name
 
 
-def test_without_a_command_help_is_shown():
-    done = bitwright()
+def test_help_names_the_commands_and_the_window():
+    done = bitwright("--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "inspect" in done.stdout
+    assert "bitwright [MODEL]" in done.stdout
+
+
+def handed_over(prelude: str, *arguments: object) -> subprocess.CompletedProcess:
+    """What the command line does with these words, up to the moment it would become the window."""
+    code = (
+        "import os, sys\n"
+        "def execv(path, words):\n"
+        "    code, *rest = words[words.index('-c') + 1:]\n"
+        "    print(\"run_module('app'\" in code, rest)\n"
+        "    sys.exit(0)\n"
+        f"os.execv = execv\n{prelude}\n"
+        "from engine.cli import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_window_opens_on_nothing_or_on_a_model():
+    assert handed_over("").stdout == "True []\n"
+    assert handed_over("", SAMPLE).stdout == f"True ['{SAMPLE}']\n"
+    assert handed_over("", "resources/sample-model").stdout == "True ['resources/sample-model']\n"
+
+
+def test_the_window_is_refused_in_one_sentence():
+    neither = refused("nonsense")
+    assert "neither a command nor a model's folder or file" in neither
+    assert "one model" in refused(SAMPLE, SAMPLE)
+    done = handed_over("sys.modules['PySide6'] = None")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "PySide6" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_quantize_and_measure(model, tmp_path):
+    text = tmp_path / "t.txt"
+    text.write_text("The harbour was quiet that morning. " * 300)
+    arguments = ["quantize", model, "--preset", "Q4_0", "--out", tmp_path / "o.gguf", "--overwrite"]
+    done = bitwright(*arguments, "--measure", text, "--windows", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["report"]["windows"] == 1
+    assert result["report"]["kl_mean"] > 0
+    assert result["source_bpw"] == 32
+    assert "KL divergence" in bitwright(*arguments, "--measure", text, "--windows", 1).stdout
+    assert "--measure" in refused(*arguments, "--windows", 1)
+    assert "absent.txt" in refused(*arguments, "--measure", tmp_path / "absent.txt", "--dry-run")

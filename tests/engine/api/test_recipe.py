@@ -6,6 +6,7 @@ import pytest
 
 from engine.api.errors import RecipeError
 from engine.api.model import Role
+from engine.api.plan import ExportTensor, make_plan
 from engine.api.recipe import Choice, Recipe, Rule, block_ranges, load_recipe, parse_recipe
 
 WRITTEN = {
@@ -37,9 +38,26 @@ def test_last_match_wins_in_source_and_canonical_names():
         ],
         default=Choice(format="Q4_0"),
     )
-    names = ("blk.0.attn_output.weight", "model.layers.0.self_attn.o_proj.weight")
-    assert [recipe.choose(names, Role.O, block)[0].format for block in (0, 2, 3)] == ["Q8_0", "Q5_0", "Q6_K"]
-    assert recipe.choose(("blk.0.attn_q.weight",), Role.Q, 3) == (recipe.default, None)
+    outputs = [
+        ExportTensor(
+            name=f"blk.{block}.attn_output.weight",
+            shape=(64, 256),
+            role=Role.O,
+            block=block,
+            sources=(f"model.layers.{block}.self_attn.o_proj.weight",),
+        )
+        for block in (0, 2, 3)
+    ]
+    other = ExportTensor(
+        name="blk.3.attn_q.weight", shape=(64, 256), role=Role.Q, block=3, sources=("q_proj",)
+    )
+    planned = make_plan(recipe, [*outputs, other]).tensors
+    assert [(tensor.format, tensor.rule) for tensor in planned] == [
+        ("Q8_0", 0),
+        ("Q5_0", 1),
+        ("Q6_K", 2),
+        ("Q4_0", None),
+    ]
 
 
 def test_role_name_matches_the_role_alone():

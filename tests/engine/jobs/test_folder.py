@@ -54,6 +54,41 @@ def test_running_in_another_process_is_running_and_cannot_be_claimed():
     assert Job(job.folder).state()[0] == "interrupted"
 
 
+def test_request_and_result_of_a_finished_job_are_listed():
+    asked = {"model": "m", "output": "o", "recipe": {"default": {"format": "Q4_K"}}}
+    figures = {"bytes": 1, "predicted_bytes": 1, "bpw": 4.5, "seconds": 1, "peak_rss_bytes": 1}
+    before = {"source_bytes": 2, "source_bpw": 16}
+    result = {"job": "j", "output": "o", "warnings": [], **figures, **before}
+    job = Job.create("quantize", Path("/x/a.gguf"), asked, {}, 3, "{}")
+    job.set_state("done", result=result)
+    (listed,) = list_jobs()
+    assert listed.folder == str(job.folder)
+    assert listed.request is not None
+    assert listed.request.recipe.default.format == "Q4_K"
+    assert listed.result is not None
+    assert listed.result.bpw == 4.5
+    job.set_state("done", result=figures)  # by an older version, which did not say all of it
+    assert list_jobs()[0].result is None
+    job.set_state("interrupted", result=result)
+    assert list_jobs()[0].result is None
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyboardInterrupt(), "stopped on request"),
+        (OutputError("The disk is full."), "failed: The disk is full."),
+        (ZeroDivisionError("boom"), "ZeroDivisionError: boom"),
+    ],
+)
+def test_the_log_says_how_the_work_ended(error, said):
+    job = make_job()
+    with pytest.raises(type(error)), job.logging():
+        raise error
+    assert said in job.log_path.read_text()
+    assert ("Traceback" in job.log_path.read_text()) == isinstance(error, ZeroDivisionError)
+
+
 def test_found_by_the_beginning_of_its_id():
     job = make_job()
     assert Job.find(job.id[:-2]).id == job.id

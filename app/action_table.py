@@ -1,0 +1,330 @@
+"""The table of every action of the window: its words, keys, icon, place in the menus, what it needs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from PySide6.QtGui import QKeySequence
+
+Need = Literal[
+    "", "model", "plan", "selection", "undo", "redo", "job", "active job", "resumable job", "finished job"
+]
+"""What must be there for an action to make sense: an open model, its plan, selected tensors, …"""
+
+Standard = QKeySequence.StandardKey
+
+
+@dataclass(frozen=True)
+class MenuSpec:
+    """A menu. One that lies `inside` another stands there above the action `before`."""
+
+    text: str
+    inside: str = ""
+    before: str = ""
+    needs: Need = ""
+    tip: str = ""
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """One action.
+
+    `tip` is a sentence without its full stop. `menu` names the menu that holds the action; `rule` draws a
+    line above it there. Of the actions of a `group` one is checked. The keys of a `focused` action count
+    only inside the view that the action is added to, so they may be plain letters.
+    """
+
+    key: str
+    text: str
+    tip: str
+    menu: str
+    shortcuts: tuple[Standard | str, ...] = ()
+    icon: str = ""
+    needs: Need = ""
+    group: str = ""
+    checkable: bool = False
+    focused: bool = False
+    rule: bool = False
+
+
+MENUS = {
+    "File": MenuSpec("&File"),
+    "Edit": MenuSpec("&Edit"),
+    "Recipe": MenuSpec("&Recipe"),
+    "View": MenuSpec("&View"),
+    "Run": MenuSpec("R&un"),
+    "Help": MenuSpec("&Help"),
+    "Recent": MenuSpec("Open re&cent", "File", "close_model"),
+    "Bits": MenuSpec(
+        "&Bits", "Edit", "choose_format", "selection", "Store the selected tensors with so many bits"
+    ),
+    "Theme": MenuSpec("&Theme", "View", "reset_layout"),
+}
+"""Name → menu; those that lie in none make the menu bar. "Recent" is filled by the window."""
+
+_BITS = tuple(
+    ActionSpec(
+        f"bits_{bits}",
+        f"&{bits} bits",
+        f"Store the selected tensors with {bits} bits a weight",
+        "Bits",
+        (str(bits),),
+        needs="selection",
+        focused=True,
+    )
+    for bits in range(2, 9)
+)
+
+ACTIONS: tuple[ActionSpec, ...] = (
+    ActionSpec(
+        "open_folder", "&Open folder…", "Open a Hugging Face folder", "File", (Standard.Open,), "folder-open"
+    ),
+    ActionSpec(
+        "open_file",
+        "Open &file…",
+        "Open a .gguf, .safetensors or .bin file",
+        "File",
+        ("Ctrl+Shift+O",),
+        "file",
+    ),
+    ActionSpec(
+        "open_sample",
+        "Open the sa&mple model",
+        "Open the small model that ships with Bitwright",
+        "File",
+        (),
+        "flask",
+    ),
+    ActionSpec(
+        "close_model",
+        "C&lose model",
+        "Close the model and go back to the start page",
+        "File",
+        ("Ctrl+W",),
+        "x",
+        "model",
+    ),
+    ActionSpec("quit", "&Quit", "End Bitwright", "File", ("Ctrl+Q",), "sign-out", rule=True),
+    ActionSpec(
+        "undo",
+        "&Undo",
+        "Take back the last change of the recipe",
+        "Edit",
+        (Standard.Undo,),
+        "arrow-u-up-left",
+        "undo",
+    ),
+    ActionSpec(
+        "redo",
+        "&Redo",
+        "Make the change again that was taken back",
+        "Edit",
+        (Standard.Redo,),
+        "arrow-u-up-right",
+        "redo",
+    ),
+    ActionSpec(
+        "select_all",
+        "Select &all",
+        "Select every tensor that the filter shows",
+        "Edit",
+        (Standard.SelectAll,),
+        "selection-all",
+        "model",
+        rule=True,
+    ),
+    ActionSpec(
+        "filter",
+        "&Filter",
+        "Go to the field that filters the table",
+        "Edit",
+        (Standard.Find,),
+        "magnifying-glass",
+        "model",
+    ),
+    *_BITS,
+    ActionSpec(
+        "choose_format",
+        "C&hoose format…",
+        "List the formats that the selected tensors can have",
+        "Edit",
+        ("Q",),
+        "list-bullets",
+        "selection",
+        focused=True,
+    ),
+    ActionSpec(
+        "pin",
+        "&Pin",
+        "Keep the selected tensors as they are when a preset is chosen; again to let go",
+        "Edit",
+        ("P",),
+        "push-pin",
+        "selection",
+        focused=True,
+    ),
+    ActionSpec(
+        "apply_to_role",
+        "App&ly to this role",
+        "Give all tensors of the same role the format and method of the current one",
+        "Edit",
+        ("Ctrl+Return",),
+        "stack",
+        "selection",
+        focused=True,
+    ),
+    ActionSpec(
+        "open_recipe",
+        "&Open recipe…",
+        "Take the recipe of a file",
+        "Recipe",
+        ("Ctrl+Alt+O",),
+        "file-text",
+        "plan",
+    ),
+    ActionSpec(
+        "save_recipe",
+        "&Save recipe",
+        "Write the recipe to its file",
+        "Recipe",
+        (Standard.Save,),
+        "floppy-disk",
+        "plan",
+        rule=True,
+    ),
+    ActionSpec(
+        "save_recipe_as",
+        "Save recipe &as…",
+        "Write the recipe to another file",
+        "Recipe",
+        (Standard.SaveAs,),
+        "floppy-disk-back",
+        "plan",
+    ),
+    ActionSpec(
+        "importance",
+        "&Importance matrix…",
+        "Weigh errors by an importance matrix (GGUF)",
+        "Recipe",
+        (),
+        "scales",
+        "plan",
+        rule=True,
+    ),
+    ActionSpec(
+        "expand_all",
+        "&Expand all",
+        "Show the tensors of every block",
+        "View",
+        ("Ctrl+Shift+E",),
+        "arrows-out-line-vertical",
+        "model",
+    ),
+    ActionSpec(
+        "collapse_all",
+        "&Collapse all",
+        "Show blocks only",
+        "View",
+        ("Ctrl+Shift+L",),
+        "arrows-in-line-vertical",
+        "model",
+    ),
+    ActionSpec(
+        "toggle_inspector",
+        "&Inspector",
+        "Show or hide what is known of the selected tensor",
+        "View",
+        ("Ctrl+I",),
+        "info",
+        checkable=True,
+        rule=True,
+    ),
+    ActionSpec("toggle_jobs", "&Jobs", "Show or hide the jobs", "View", ("Ctrl+J",), "queue", checkable=True),
+    ActionSpec(
+        "toggle_log",
+        "&Log",
+        "Show or hide the log of the current job",
+        "View",
+        ("Ctrl+L",),
+        "terminal-window",
+        checkable=True,
+    ),
+    ActionSpec("theme_system", "&Like the system", "Light or dark as the system is", "Theme", group="theme"),
+    ActionSpec("theme_light", "L&ight", "Always light", "Theme", group="theme"),
+    ActionSpec("theme_dark", "&Dark", "Always dark", "Theme", group="theme"),
+    ActionSpec(
+        "reset_layout",
+        "&Reset layout",
+        "Put every panel back to its first place and size",
+        "View",
+        (),
+        "layout",
+    ),
+    ActionSpec(
+        "run",
+        "&Run…",
+        "Write the GGUF file that the recipe describes; a sheet asks first",
+        "Run",
+        ("Ctrl+R",),
+        "play",
+        "plan",
+    ),
+    ActionSpec(
+        "stop_job",
+        "&Stop job",
+        "Stop the running job; what is finished is kept",
+        "Run",
+        ("Ctrl+.",),
+        "stop",
+        "active job",
+    ),
+    ActionSpec(
+        "resume_job",
+        "Resu&me job",
+        "Go on with a job that was stopped or broke off",
+        "Run",
+        (),
+        "arrow-clockwise",
+        "resumable job",
+    ),
+    ActionSpec(
+        "open_output_folder",
+        "&Open output folder",
+        "Show the written file in the file manager",
+        "Run",
+        (),
+        "folder-simple",
+        "finished job",
+        rule=True,
+    ),
+    ActionSpec(
+        "copy_command",
+        "&Copy command",
+        "Copy the command line that does the same",
+        "Run",
+        ("Ctrl+Shift+C",),
+        "copy",
+        "job",
+    ),
+    ActionSpec("help", "&Help", "How to use Bitwright", "Help", (Standard.HelpContents,), "question"),
+    ActionSpec(
+        "shortcuts_help", "&Keyboard shortcuts", "All keys on one page", "Help", ("Ctrl+F1",), "keyboard"
+    ),
+    ActionSpec(
+        "command_palette",
+        "&Find a command…",
+        "Type some letters of any command and run it",
+        "Help",
+        ("Ctrl+Shift+P",),
+        "command",
+    ),
+    ActionSpec(
+        "about",
+        "&About Bitwright",
+        "Versions of Bitwright and what it stands on",
+        "Help",
+        (),
+        "info",
+        rule=True,
+    ),
+)
+"""In the order of menus and palette."""

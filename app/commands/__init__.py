@@ -1,0 +1,1 @@
+"""QUndoCommands on the recipe."""

@@ -1,0 +1,49 @@
+"""The file dialogs: opened without waiting, their answer goes to a function."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QFileDialog, QWidget
+
+Then = Callable[[Path], None]
+
+
+def ask_folder(parent: QWidget, title: str, start: str, then: Then) -> QFileDialog:
+    """An existing folder."""
+    dialog = _dialog(parent, title, start)
+    dialog.setFileMode(QFileDialog.FileMode.Directory)
+    dialog.setOption(QFileDialog.Option.ShowDirsOnly)
+    return _open(dialog, then)
+
+
+def ask_file(parent: QWidget, title: str, start: str, filters: list[str], then: Then) -> QFileDialog:
+    """An existing file, by name filters such as "Recipes (*.json)"."""
+    dialog = _dialog(parent, title, start)
+    dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
+    dialog.setNameFilters(filters)
+    return _open(dialog, then)
+
+
+def ask_new_file(parent: QWidget, title: str, proposed: Path, filters: list[str], then: Then) -> QFileDialog:
+    """A file to write; the dialog asks before one is replaced. The suffix is that of `proposed`."""
+    dialog = _dialog(parent, title, str(proposed.parent))
+    dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+    dialog.setFileMode(QFileDialog.FileMode.AnyFile)
+    dialog.setNameFilters(filters)
+    dialog.setDefaultSuffix(proposed.suffix.removeprefix("."))
+    dialog.selectFile(proposed.name)
+    return _open(dialog, then)
+
+
+def _dialog(parent: QWidget, title: str, start: str) -> QFileDialog:
+    dialog = QFileDialog(parent, title, start)
+    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    dialog.setAccessibleName(title)
+    return dialog
+
+
+def _open(dialog: QFileDialog, then: Then) -> QFileDialog:
+    dialog.fileSelected.connect(lambda path: then(Path(path)))
+    dialog.open()
+    return dialog

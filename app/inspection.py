@@ -1,0 +1,305 @@
+"""The one engine that answers the window's questions: what a model holds, checks, past jobs, histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from app.ending import Ending, sentence_of
+from app.engine_client import PATIENCE, EngineProcess, Patience
+from app.state import State
+from engine.api.jobs import Check, JobSummary, QuantizeRequest
+from engine.api.messages import (
+    Checked,
+    CheckRun,
+    Event,
+    ExportPage,
+    ExportPlanned,
+    Failed,
+    Hello,
+    HistogramRead,
+    JobsListed,
+    ListJobs,
+    ModelOpened,
+    OpenModel,
+    ReadHistogram,
+    Request,
+    TensorsPage,
+)
+from engine.api.model import ModelSummary, TensorSummary
+from engine.api.plan import ExportSummary, ExportTensor
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DEATHS = 3
+WITHIN_SECONDS = 60.0
+"""An engine that dies `DEATHS` times within this time is not started again unasked."""
+
+
+@dataclass
+class _Opening:
+    """A model being opened: what its pages brought so far."""
+
+    id: int
+    path: Path
+    state: State
+    summary: ModelSummary | None = None
+    tensors: list[TensorSummary] = field(default_factory=list)
+    export: ExportSummary | None = None
+    places: list[ExportTensor] = field(default_factory=list)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the window still waits for it."""
+        return self.state.path == self.path and self.state.phase in ("opening", "headers")
+
+
+@dataclass(frozen=True)
+class _Question:
+    take: Callable[[Event], None]
+    failed: Callable[[str], None]
+
+
+class Inspection(QObject):
+    """Keeps one engine, asks it, and hands answers out. The next request starts a dead one again."""
+
+    ready = Signal(object)
+    """The engine's `Hello`."""
+
+    failed = Signal(object)
+    """An `Ending`: the engine died by itself."""
+
+    open_failed = Signal(object, str)
+    """A path that cannot be opened, and why."""
+
+    closed = Signal()
+    """The engine is gone, as `close` wanted."""
+
+    def __init__(
+        self,
+        parent: QObject | None = None,
+        *,
+        command: Sequence[str] | None = None,
+        patience: Patience = PATIENCE,
+    ) -> None:
+        super().__init__(parent)
+        self._command, self._patience = command, patience
+        self._engine: EngineProcess | None = None
+        self._number = 0
+        self._opening: _Opening | None = None
+        self._questions: dict[int, _Question] = {}
+        self._histogram = 0
+        self._deaths: list[float] = []
+        self._refusal = ""
+        self._hung = self._closing = False
+
+    # ---------------------------------------------------------------------------- what one asks for
+
+    def start(self) -> None:
+        """Start the engine, if there is none, also where it had died too often."""
+        self._refusal = ""
+        self._running_engine()
+
+    def open(self, path: Path, state: State) -> None:
+        """Read the model into `state`, as it comes; an older one that is still being read is dropped."""
+        self._refusal = ""
+        self._questions.pop(self._histogram, None)  # it was about the older model
+        state.opening(path)
+        self._opening = _Opening(self._next(), path, state)
+        self._send(OpenModel(id=self._opening.id, model=str(path)))
+
+    def check(
+        self,
+        request: QuantizeRequest,
+        then: Callable[[list[Check]], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        """Check what can be checked before a run; `failed` takes a sentence."""
+
+        def take(event: Event) -> None:
+            assert isinstance(event, Checked)
+            then(event.checks)
+
+        self._ask(CheckRun(id=self._next(), quantize=request), _Question(take, failed))
+
+    def jobs(
+        self, then: Callable[[list[JobSummary]], None], failed: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """All jobs on disk. Who gives no `failed` hears of a dead engine by the signal alone."""
+
+        def take(event: Event) -> None:
+            assert isinstance(event, JobsListed)
+            then(event.jobs)
+
+        self._ask(ListJobs(id=self._next()), _Question(take, failed))
+
+    def histogram(
+        self,
+        model: Path,
+        tensor: str,
+        then: Callable[[HistogramRead, np.ndarray], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        """The distribution of a tensor: edges and counts, float64 [2, bins]. Older questions are dropped."""
+        self._questions.pop(self._histogram, None)
+        self._histogram = self._next()
+
+        def take(event: Event) -> None:
+            assert isinstance(event, HistogramRead)
+            try:
+                values = _load(Path(event.path))
+            except (OSError, ValueError) as error:
+                failed(f"The histogram cannot be read: {error}")
+            else:
+                then(event, values)
+
+        request = ReadHistogram(id=self._histogram, model=str(model), tensor=tensor)
+        self._ask(request, _Question(take, failed))
+
+    def close(self) -> None:
+        """End the engine; `closed` tells when it is gone. Nothing is asked or answered from here on."""
+        self._closing = True
+        self._opening = None
+        self._questions.clear()
+        if self._engine is None:
+            QTimer.singleShot(0, self, self.closed.emit)
+        else:
+            self._engine.close()
+
+    # --------------------------------------------------------------------------------- to the engine
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _ask(self, request: CheckRun | ListJobs | ReadHistogram, question: _Question) -> None:
+        if self._refusal:
+            question.failed(self._refusal)
+        elif not self._closing:
+            self._questions[request.id] = question
+            self._send(request)
+
+    def _send(self, request: Request) -> None:
+        engine = self._running_engine()
+        if engine is not None:
+            engine.send(request)
+
+    def _running_engine(self) -> EngineProcess | None:
+        if self._engine is None and not self._closing:
+            self._hung = False
+            self._engine = EngineProcess(self, command=self._command, patience=self._patience)
+            self._engine.received.connect(self._take)
+            self._engine.ended.connect(self._bury)
+            self._engine.silent.connect(self._end_hung)
+            self._engine.start()
+        return self._engine
+
+    # ------------------------------------------------------------------------------- from the engine
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Hello):
+            self.ready.emit(event)
+        elif isinstance(event, ModelOpened | TensorsPage | ExportPlanned | ExportPage):
+            if self._opening is not None and event.id == self._opening.id:
+                self._go_on(self._opening, event)
+        elif isinstance(event, Checked | JobsListed | HistogramRead):
+            question = self._questions.pop(event.id, None)
+            if question is not None:
+                question.take(event)
+            elif isinstance(event, HistogramRead):
+                Path(event.path).unlink(missing_ok=True)
+        elif isinstance(event, Failed) and event.id is not None:
+            self._fail(event.id, sentence_of(event))
+
+    def _go_on(
+        self, opening: _Opening, event: ModelOpened | TensorsPage | ExportPlanned | ExportPage
+    ) -> None:
+        """Collect pages; hand them over when the last one of their list is there."""
+        if not opening.wanted:
+            self._opening = None
+        elif isinstance(event, ModelOpened):
+            opening.summary = event.summary
+        elif isinstance(event, TensorsPage):
+            opening.tensors += event.tensors
+            if event.last and opening.summary is not None:
+                opening.state.take_summary(opening.summary.model_copy(update={"tensors": opening.tensors}))
+        elif isinstance(event, ExportPlanned):
+            opening.export = event.export
+        else:
+            opening.places += event.tensors
+            if event.last and opening.export is not None:
+                self._opening = None
+                opening.state.take_export(opening.export.model_copy(update={"tensors": opening.places}))
+
+    def _fail(self, id_: int, sentence: str) -> None:
+        """The request `id_` has no answer."""
+        if self._opening is not None and self._opening.id == id_:
+            self._fail_opening(self._opening, sentence)
+        elif (question := self._questions.pop(id_, None)) is not None:
+            question.failed(sentence)
+
+    def _fail_opening(self, opening: _Opening, sentence: str) -> None:
+        """A model whose table stands stays open; there is only no output of it."""
+        self._opening = None
+        if not opening.wanted:
+            return
+        if opening.state.phase == "headers":
+            opening.state.refuse_export(sentence)
+        else:
+            opening.state.close()
+            self.open_failed.emit(opening.path, sentence)
+
+    # ----------------------------------------------------------------------------------- its endings
+
+    def _end_hung(self, silent: bool) -> None:
+        """An engine that does not even say that it is alive answers nothing any more."""
+        if silent and self._engine is not None:
+            self._hung = True
+            self._engine.cancel()
+
+    def _bury(self, ending: Ending) -> None:
+        assert self._engine is not None
+        self._engine.deleteLater()
+        self._engine = None
+        if self._closing:
+            self.closed.emit()
+            return
+        if self._hung:
+            sentence = "The engine did not answer any more and was ended."
+            ending = replace(ending, how="killed", sentence=sentence)
+        ending = self._count_death(ending)
+        self._fail_all(ending.sentence)
+        self.failed.emit(ending)
+
+    def _count_death(self, ending: Ending) -> Ending:
+        """Remember when it died; stay down, and say so, where it was too often."""
+        now = monotonic()
+        self._deaths = [*(then for then in self._deaths if now - then < WITHIN_SECONDS), now]
+        if len(self._deaths) < DEATHS:
+            return ending
+        self._deaths.clear()
+        self._refusal = f"{ending.sentence} It ended {DEATHS} times within a minute and stays down for now."
+        return replace(ending, sentence=self._refusal)
+
+    def _fail_all(self, sentence: str) -> None:
+        questions, self._questions = self._questions, {}
+        if self._opening is not None:
+            self._fail_opening(self._opening, sentence)
+        for question in questions.values():
+            question.failed(sentence)
+
+
+def _load(path: Path) -> np.ndarray:
+    """The array in a file, which is then deleted. Raises `OSError`, `ValueError`."""
+    import numpy as np
+
+    try:
+        return np.load(path)
+    finally:
+        path.unlink(missing_ok=True)

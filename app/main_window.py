@@ -1,0 +1,272 @@
+"""The frame: toolbar, tabs, docks, strip, and what shows where. What actions do stands in `app.wiring`."""
+
+from pathlib import Path
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QGuiApplication
+from PySide6.QtWidgets import (
+    QDockWidget,
+    QMainWindow,
+    QStackedWidget,
+    QTabBar,
+    QTabWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.actions import Actions
+from app.jobs import JobRecord
+from app.session import Notice, Session
+from app.taskbar import TaskbarProgress
+from app.toolbar import MainToolBar
+from app.views.banner import BannerArea
+from app.views.help import HelpPanel
+from app.views.inspector import Inspector
+from app.views.jobs import JobsPanel
+from app.views.layers import LayersView
+from app.views.log import LogPanel
+from app.views.result import ResultPanel
+from app.views.start import StartPage
+from app.views.strip import Strip
+from app.wiring import Wiring
+
+MESSAGE_MS = 5000
+"""How long a passing sentence covers the strip."""
+
+INSPECTOR_WIDTH, JOBS_HEIGHT = 300, 140
+RIGHT, BOTTOM = Qt.DockWidgetArea.RightDockWidgetArea, Qt.DockWidgetArea.BottomDockWidgetArea
+
+
+class MainWindow(QMainWindow):
+    """One window over one `Session`."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session, self.state, self.settings = session, session.state, session.settings
+        self.setObjectName("main")
+        self.setWindowIcon(theme.app_icon())
+        self.setAcceptDrops(True)
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.NoContextMenu)
+        self.resize(1280, 800)
+        self.actions_table = Actions(self)
+        self.taskbar = TaskbarProgress(self)
+        self._build_center()
+        self._build_docks()
+        self.toolbar = MainToolBar(self.actions_table, self.state, self)
+        self.addToolBar(self.toolbar)
+        self.actions_table.fill_menus(self.menuBar())
+        recipe_menu = self.actions_table.menu("Recipe")
+        recipe_menu.insertMenu(self.actions_table["open_recipe"], self.toolbar.preset_menu)
+        self.strip = Strip(self.state, self.settings)
+        self.statusBar().addWidget(self.strip, 1)
+        self.statusBar().setSizeGripEnabled(False)
+        self.wiring = Wiring(self)
+        self._connect()
+        self.settings.restore_layout(self)
+        self._inspector_wanted = not self.inspector_dock.isHidden()
+        self.actions_table["toggle_inspector"].setChecked(self._inspector_wanted)
+        self._refresh()
+
+    # ------------------------------------------------------------------------------- the frame
+
+    def _build_center(self) -> None:
+        self.banner = BannerArea()
+        self.start_page = StartPage()
+        self.layers = LayersView(self.state)
+        self.result = ResultPanel(self)
+        self.result.hide()
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        self.tabs.setAccessibleName("Views")
+        self.tabs.addTab(self.layers, "Layers")
+        self.pages = QStackedWidget()
+        self.pages.addWidget(self.start_page)
+        self.pages.addWidget(self.tabs)
+        center = QWidget()
+        column = QVBoxLayout(center)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        column.addWidget(self.banner)
+        column.addWidget(self.pages, 1)
+        self.setCentralWidget(center)
+
+    def _build_docks(self) -> None:
+        self.inspector = Inspector(self.state, self.session.inspection)
+        self.jobs = JobsPanel(self.session.board)
+        self.log = LogPanel()
+        self.help = HelpPanel()
+        self.inspector_dock = self._dock("Inspector", self.inspector)
+        self.help_dock = self._dock("Help", self.help)
+        self.jobs_dock = self._dock("Jobs", self.jobs)
+        self.log_dock = self._dock("Log", self.log)
+        self._lay_out_docks()
+
+    def _dock(self, title: str, widget: QWidget) -> QDockWidget:
+        dock = QDockWidget(title, self)
+        dock.setObjectName(title.lower())
+        dock.setAccessibleName(title)
+        dock.setWidget(widget)
+        return dock
+
+    def _lay_out_docks(self) -> None:
+        for dock, area, shown in (
+            (self.inspector_dock, RIGHT, True),
+            (self.help_dock, RIGHT, False),
+            (self.jobs_dock, BOTTOM, False),
+            (self.log_dock, BOTTOM, False),
+        ):
+            dock.setFloating(False)
+            self.addDockWidget(area, dock)
+            dock.setVisible(shown)
+        self.tabifyDockWidget(self.jobs_dock, self.log_dock)
+        self.resizeDocks([self.inspector_dock], [INSPECTOR_WIDTH], Qt.Orientation.Horizontal)
+        self.resizeDocks([self.jobs_dock], [JOBS_HEIGHT], Qt.Orientation.Vertical)
+
+    def reset_layout(self) -> None:
+        """Every panel at its first place and size."""
+        self.settings.reset_layout()
+        self._lay_out_docks()
+        self.actions_table["toggle_inspector"].setChecked(True)
+        self._show_inspector()
+
+    def _connect(self) -> None:
+        session, board = self.session, self.session.board
+        session.notice.connect(self.show_notice)
+        session.show_result.connect(self.show_result)
+        session.show_log.connect(self.show_log)
+        session.ended.connect(QGuiApplication.quit)
+        page = self.start_page
+        page.open_folder.connect(self.wiring.ask_folder)
+        page.open_file.connect(self.wiring.ask_file)
+        page.open_sample.connect(session.open_sample)
+        page.open_recent.connect(lambda path: session.open(Path(path)))
+        page.remove_recent.connect(self.settings.remove_recent)
+        self.settings.recent_changed.connect(self._fill_recent)
+        self.state.model_changed.connect(self._follow_model)
+        for signal in (
+            self.state.plan_changed,
+            self.state.selection_changed,
+            self.state.document.saved,
+            self.state.document.undo_stack.indexChanged,
+            self.jobs.current_changed,
+        ):
+            signal.connect(self._refresh)
+        self.layers.message.connect(self.say)
+        for panel in (self.jobs, self.result):
+            panel.resume_requested.connect(session.resume)
+            panel.show_log.connect(self.show_log)
+        self.jobs.stop_requested.connect(board.cancel)
+        self.jobs.show_result.connect(self.show_result)
+        for signal in (board.added, board.changed, board.finished):
+            signal.connect(self._follow_job)
+        self._fill_recent()
+
+    # ---------------------------------------------------------------------------- what it shows
+
+    def show_notice(self, notice: Notice) -> None:
+        self.banner.show_message(notice.kind, notice.text, notice.detail, list(notice.actions))
+
+    def say(self, text: str) -> None:
+        """A passing sentence, where the strip is."""
+        self.statusBar().showMessage(text, MESSAGE_MS)
+
+    def show_result(self, record: JobRecord) -> None:
+        self.result.show_record(record)
+        index = self.tabs.indexOf(self.result)
+        if index < 0:
+            index = self.tabs.addTab(self.result, "Result")
+            self.tabs.tabBar().setTabButton(index, QTabBar.ButtonPosition.RightSide, self._close_button())
+        self.tabs.setCurrentIndex(index)
+        self.pages.setCurrentWidget(self.tabs)
+
+    def _close_button(self) -> QToolButton:
+        button = QToolButton()
+        button.setAutoRaise(True)
+        button.setIcon(theme.icon("x", "muted"))
+        button.setToolTip("Close this tab")
+        button.setAccessibleName("Close the result")
+        button.clicked.connect(self._close_result)
+        return button
+
+    def _close_result(self) -> None:
+        self.tabs.removeTab(self.tabs.indexOf(self.result))
+        self._refresh()
+
+    def show_log(self, record: JobRecord) -> None:
+        self.log.show_record(record)
+        self.log_dock.show()
+        self.log_dock.raise_()
+
+    def show_help(self, page: str, anchor: str = "") -> None:
+        self.help.show_page(page, anchor)
+        self.help_dock.show()
+        self.help_dock.raise_()
+
+    def want_inspector(self, wanted: bool) -> None:
+        self._inspector_wanted = wanted
+        self._show_inspector()
+
+    def _show_inspector(self) -> None:
+        """There is nothing to inspect on the start page, so it has the room to itself."""
+        self.inspector_dock.setVisible(self._inspector_wanted and self.state.phase != "empty")
+
+    def _follow_model(self) -> None:
+        if self.state.phase == "opening":
+            self.tabs.setCurrentWidget(self.layers)
+        name = self.state.path.name if self.state.path else ""
+        self.setWindowTitle(f"{name}[*] · Bitwright" if name else "Bitwright")
+        self._show_inspector()
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Everything that follows from the state: page, presets, what can be done."""
+        results = self.tabs.count() > 1 and self.tabs.currentWidget() is self.result
+        nothing = self.state.phase == "empty" and not results
+        self.pages.setCurrentWidget(self.start_page if nothing else self.tabs)
+        self.setWindowModified(self.state.document.dirty)
+        needs = self.wiring.unmet_needs()
+        self.actions_table.enable(needs)
+        self.toolbar.refresh(needs.get("plan", ""))
+
+    def _fill_recent(self) -> None:
+        recent = self.settings.recent
+        self.start_page.set_recent(recent)
+        menu = self.actions_table.recent_menu
+        menu.clear()
+        for path in recent:
+            menu.addAction(path).triggered.connect(lambda _=False, path=path: self.session.open(Path(path)))
+        if not recent:
+            menu.addAction("Nothing opened yet").setEnabled(False)
+
+    def _follow_job(self, record: JobRecord) -> None:
+        if record.state == "starting" and self.jobs_dock.isHidden():
+            self.jobs_dock.show()
+        shares = [
+            job.progress.done / job.progress.total
+            for job in self.session.board.active
+            if job.progress and job.progress.total
+        ]
+        self.taskbar.set(sum(shares) / len(shares) if shares else None)
+        self._refresh()
+
+    # ------------------------------------------------------------------------- coming and going
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if any(url.isLocalFile() for url in event.mimeData().urls()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+        event.acceptProposedAction()
+        self.session.open(paths[0])
+        if len(paths) > 1:
+            self.say(f"{paths[0].name} is opened; one model at a time.")
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """The window goes at once; the program ends when its jobs have noted where they stand."""
+        self.inspector_dock.setVisible(self._inspector_wanted)
+        self.settings.save_layout(self)
+        self.session.close()
+        event.accept()

@@ -1,0 +1,173 @@
+"""The list of jobs for a table, the newest on top."""
+
+from enum import IntEnum
+from pathlib import Path
+
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+
+from app import theme
+from app.jobs import JobBoard, JobRecord
+from engine.api.messages import ProgressMade
+from engine.api.units import duration, size
+
+Index = QModelIndex | QPersistentModelIndex
+
+
+class Column(IntEnum):
+    JOB = 0
+    STATE = 1
+    PROGRESS = 2
+    DETAIL = 3
+    RATE = 4
+    LEFT = 5
+
+
+HEADERS = ("job", "state", "progress", "in hand", "rate", "left")
+RIGHT = (Column.RATE, Column.LEFT)
+
+ICONS: dict[str, tuple[str, theme.Tint]] = {
+    "starting": ("hourglass", "muted"),
+    "running": ("play", "accent"),
+    "stopping": ("hourglass", "muted"),
+    "done": ("check-circle", "accent"),
+    "failed": ("x-circle", "error"),
+    "interrupted": ("pause-circle", "warning"),
+    "replaced": ("minus-circle", "muted"),
+    "unreadable": ("warning-circle", "error"),
+}
+"""State -> icon and its color; the state is always named beside it."""
+
+ACTIVE = ("starting", "running", "stopping")
+RECORD = Qt.ItemDataRole.UserRole
+"""The role under which every cell gives its `JobRecord`."""
+
+
+def share(record: JobRecord) -> float | None:
+    """How much of the stage in hand, or of a broken-off job, is done: 0 to 1; None: not known."""
+    progress = record.progress
+    return progress.done / progress.total if progress and progress.total else None
+
+
+def rate(progress: ProgressMade | None) -> str:
+    """ "41 MB/s", "3.2 windows/s"; empty where not known."""
+    if progress is None or not progress.rate:
+        return ""
+    if progress.unit == "bytes":
+        return f"{size(progress.rate)}/s"
+    return f"{progress.rate:.2g} {progress.unit}/s"
+
+
+def amount(progress: ProgressMade | None) -> str:
+    """ "32 MB of 58 MB", "17 of 32 parts"; empty where not known."""
+    if progress is None or not progress.total:
+        return ""
+    if progress.unit == "bytes":
+        return f"{size(progress.done)} of {size(progress.total)}"
+    return f"{progress.done} of {progress.total} {progress.unit}"
+
+
+def detail(record: JobRecord) -> str:
+    """What is in hand; or what came of it."""
+    progress = record.progress
+    if record.state in ACTIVE:
+        parts = [progress.stage, progress.item] if progress else []
+        return " · ".join(part for part in parts if part)
+    if record.state == "done":
+        result = record.result
+        return f"{size(result.bytes)}, {result.bpw:.3g} bits per weight" if result else ""
+    return record.message
+
+
+class JobsModel(QAbstractTableModel):
+    """Follows a board; it holds no state of its own but the order."""
+
+    def __init__(self, board: JobBoard, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._board = board
+        self._records = list(reversed(board.records))
+        board.added.connect(self._add)
+        board.changed.connect(self._change)
+
+    def record(self, row: int) -> JobRecord:
+        return self._records[row]
+
+    def row_of(self, record: JobRecord) -> int:
+        return self._records.index(record)
+
+    def _add(self, record: JobRecord) -> None:
+        known = {*self._records, record}
+        row = [one for one in reversed(self._board.records) if one in known].index(record)
+        self.beginInsertRows(QModelIndex(), row, row)
+        self._records.insert(row, record)
+        self.endInsertRows()
+
+    def _change(self, record: JobRecord) -> None:
+        row = self.row_of(record)
+        self.dataChanged.emit(self.index(row, 0), self.index(row, len(Column) - 1))
+
+    def rowCount(self, parent: Index | None = None) -> int:
+        return 0 if parent is not None and parent.isValid() else len(self._records)
+
+    def columnCount(self, parent: Index | None = None) -> int:
+        return 0 if parent is not None and parent.isValid() else len(Column)
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> object:
+        record, column = self._records[index.row()], Column(index.column())
+        match role:
+            case Qt.ItemDataRole.DisplayRole:
+                return _text(record, column)
+            case Qt.ItemDataRole.ToolTipRole:
+                return _tip(record, column)
+            case Qt.ItemDataRole.AccessibleTextRole:
+                return f"{HEADERS[column]}: {_text(record, column) or 'none'}"
+            case Qt.ItemDataRole.DecorationRole if column == Column.STATE:
+                return theme.icon(*ICONS[record.state])
+            case Qt.ItemDataRole.TextAlignmentRole if column in RIGHT:
+                return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+            case _ if role == RECORD:
+                return record
+            case _:
+                return None
+
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> object:
+        if orientation != Qt.Orientation.Horizontal:
+            return None
+        if role == Qt.ItemDataRole.DisplayRole:
+            return HEADERS[section]
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            side = Qt.AlignmentFlag.AlignRight if section in RIGHT else Qt.AlignmentFlag.AlignLeft
+            return side | Qt.AlignmentFlag.AlignVCenter
+        return None
+
+
+def _text(record: JobRecord, column: Column) -> str:
+    active = record.state in ACTIVE
+    match column:
+        case Column.JOB:
+            return record.title
+        case Column.STATE:
+            return record.state
+        case Column.PROGRESS:
+            part = None if record.state == "done" else share(record)
+            return "" if part is None else f"{int(100 * part)} %"
+        case Column.DETAIL:
+            return detail(record)
+        case Column.RATE:
+            return rate(record.progress) if active else ""
+        case Column.LEFT:
+            eta = record.progress.eta if active and record.progress else None
+            return "" if eta is None else f"{duration(eta)} left"
+
+
+def _tip(record: JobRecord, column: Column) -> str:
+    match column:
+        case Column.JOB:
+            return f"{record.title}\n{Path(record.output)}" if record.output else record.title
+        case Column.PROGRESS:
+            return amount(record.progress)
+        case Column.DETAIL if record.result and record.state == "done":
+            return f"{record.result.bytes:,} bytes"
+        case _:
+            return _text(record, column)

@@ -1,0 +1,177 @@
+"""What came of a job, in words and figures, before it is laid out."""
+
+import csv
+import io
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.jobs import JobRecord
+from app.models.jobs import ACTIVE, amount
+from engine.api.jobs import QuantizeResult
+from engine.api.report import Report
+from engine.api.units import duration, size
+
+RECIPE_NAME = "recipe.json"
+"""The recipe's file in the folder of a job."""
+
+TABLE_HEAD = ("", "before", "after, measured", "change")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table; `exact` are before and after as they are, for tool tips and the CSV."""
+
+    name: str
+    before: str
+    after: str
+    change: str
+    exact: tuple[float | None, float]
+
+
+def command_of(record: JobRecord) -> str:
+    """The command line that does the same, to paste into a shell; empty where the job has no recipe on disk.
+
+    It replaces the file that the job has written.
+    """
+    request = record.request
+    if request is None or not record.folder:
+        return ""
+    recipe = str(Path(record.folder) / RECIPE_NAME)
+    words = ["bitwright", "quantize", request.model, "--recipe", recipe, "--out", request.output]
+    if request.measure:
+        words += ["--measure", request.measure.text]
+        if request.measure.windows:
+            words += ["--windows", str(request.measure.windows)]
+    if request.threads:
+        words += ["--threads", str(request.threads)]
+    if request.overwrite or record.state == "done":
+        words.append("--overwrite")
+    return shlex.join(words)
+
+
+def table_of(result: QuantizeResult) -> list[Line]:
+    """Before and after, measured; figures of the loss only where it was measured."""
+    sizes, bits = (result.source_bytes, result.bytes), (result.source_bpw, result.bpw)
+    lines = [
+        Line("size", size(sizes[0]), size(sizes[1]), _shrunk(result), sizes),
+        Line("bits per weight", f"{bits[0]:.3g}", f"{bits[1]:.3g}", "", bits),
+    ]
+    return lines + (_loss(result.report) if result.report else [])
+
+
+def _shrunk(result: QuantizeResult) -> str:
+    """ "3.12 × smaller"; a file that was quantized already may grow."""
+    ratio = result.source_bytes / result.bytes
+    return f"{ratio:.3g} × smaller" if ratio >= 1 else f"{1 / ratio:.3g} × larger"
+
+
+def _loss(report: Report) -> list[Line]:
+    before = report.reference_perplexity
+    change = "" if before is None else f"{100 * (report.perplexity / before - 1):+.2g} %".replace("-", "−")
+    lines = [
+        Line(
+            "perplexity",
+            _with_error(before, report.reference_perplexity_error),
+            _with_error(report.perplexity, report.perplexity_error),
+            change,
+            (before, report.perplexity),
+        )
+    ]
+    divergences = (
+        ("KL divergence, mean (nats)", report.kl_mean, report.kl_error),
+        ("KL divergence, 99th percentile (nats)", report.kl_p99, None),
+    )
+    for name, value, error in divergences:
+        if value is not None:
+            lines.append(Line(name, "0", _with_error(value, error), "", (0.0, value)))
+    if report.top1_agreement is not None:
+        share = f"{100 * report.top1_agreement:.3g} %"
+        lines.append(Line("same next token", "100 %", share, "", (1.0, report.top1_agreement)))
+    return lines
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g} ± {error:.1g}" if error else f"{value:.3g}"
+
+
+def csv_of(result: QuantizeResult) -> str:
+    """The table as CSV, figures not rounded."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("figure", "before", "after"))
+    writer.writerows((line.name, *line.exact) for line in table_of(result))
+    return text.getvalue()
+
+
+def headline(record: JobRecord) -> str:
+    """The whole in one sentence."""
+    name = Path(record.output).name or record.title
+    result = record.result
+    match record.state:
+        case "done" if result is not None:
+            smaller = f"{name}: {_shrunk(result)}"
+            share = result.report.top1_agreement if result.report else None
+            return smaller if share is None else f"{smaller}, the same next token in {100 * share:.3g} %"
+        case "done":
+            return f"{name} is written"
+        case "failed":
+            return f"{name} could not be written"
+        case "interrupted":
+            return f"{name} is not finished: the job was interrupted"
+        case "replaced":
+            return f"{name}: another job started over on it"
+        case "unreadable":
+            return "The folder of this job is damaged"
+        case _:
+            return f"{name} is being written"
+
+
+def story(record: JobRecord) -> str:
+    """Below the headline: what happened, what it means, what to do."""
+    if record.state == "done" and record.result is not None:
+        result = record.result
+        return (
+            f"Read back and verified, {result.bytes:,} bytes as predicted. "
+            f"It took {duration(result.seconds)} and at most {size(result.peak_rss_bytes)} of memory."
+        )
+    said = [_sentence(record.message)] if record.message else []
+    if record.state in ACTIVE:
+        said.append("Its figures are shown here when it is done.")
+    elif record.resumable:
+        saved = amount(record.progress) if record.progress and record.progress.stage == "saved" else ""
+        said.append(f"{saved} are saved." if saved else "What is finished is saved.")
+        said.append("Resume goes on from there; the file will be the same as if nothing had happened.")
+    elif record.state == "failed":
+        said.append("Nothing was written. Mend what the message names, then run again.")
+    return " ".join(said)
+
+
+def _sentence(text: str) -> str:
+    text = text[0].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def traces(report: Report) -> list[tuple[str, str, str]]:
+    """What the figures were measured on: name, short, exact."""
+    predictions = f"{report.windows:,} windows of {report.window} tokens, {report.tokens:,} predictions"
+    versions = f"Bitwright {report.version}, torch {report.torch}, transformers {report.transformers}"
+    found = [
+        (
+            "text",
+            f"{Path(report.text).name}, {report.text_sha256[:12]}…",
+            f"{report.text}\n{report.text_sha256}",
+        ),
+        ("protocol", f"{report.protocol}, {predictions}", "How the text is cut and what is scored"),
+        ("original", _traced(report.reference, report.reference_sha256), report.reference_sha256 or ""),
+        ("written", _traced(report.model, report.model_sha256), report.model_sha256),
+        ("computed on", f"{report.device}, in {duration(report.seconds)}", ""),
+        ("versions", versions, ""),
+    ]
+    return [(name, shown, exact) for name, shown, exact in found if shown]
+
+
+def _traced(path: str | None, sha256: str | None) -> str:
+    return f"{Path(path).name}, {(sha256 or '')[:12]}…" if path else ""

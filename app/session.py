@@ -1,0 +1,220 @@
+"""What the program does when asked, without a widget: open, run, resume, restore. It speaks in notices."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from PySide6.QtCore import QObject, Signal
+
+from app.ending import Ending
+from app.inspection import Inspection
+from app.jobs import JobBoard, JobRecord
+from app.settings import Settings
+from app.state import State
+from engine.api.errors import UserError
+from engine.api.jobs import JobSummary, QuantizeRequest
+from engine.api.messages import Hello
+from resources import SAMPLE_MODEL
+
+RECIPE_SUFFIX = ".json"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A banner: `text` says what happened, what it means and what to do; `actions` are buttons."""
+
+    kind: Literal["error", "warning", "info"]
+    text: str
+    detail: str = ""
+    actions: tuple[tuple[str, Callable[[], None]], ...] = ()
+
+
+class Session(QObject):
+    """State, engines and settings of one window, and what happens between them."""
+
+    notice = Signal(object)
+    """A `Notice`."""
+
+    show_result = Signal(object)
+    show_log = Signal(object)
+    """A `JobRecord` each."""
+
+    ended = Signal()
+    """Behind `close`."""
+
+    def __init__(
+        self, settings: Settings, parent: QObject | None = None, *, command: Sequence[str] | None = None
+    ) -> None:
+        super().__init__(parent)
+        self.settings = settings
+        self.state = State(self)
+        self.inspection = Inspection(self, command=command)
+        self.board = JobBoard(self, command=command)
+        self.hello: Hello | None = None
+        self.inspection.ready.connect(self._greet)
+        self.inspection.failed.connect(self._report_inspection)
+        self.inspection.open_failed.connect(self._report_opening)
+        self.state.model_changed.connect(self._after_opening)
+        self.state.ready.connect(self._offer_autosaved)
+        self.state.document.autosave_failed.connect(lambda text: self.notice.emit(Notice("warning", text)))
+        self.board.finished.connect(self._report_job)
+        self.board.changed.connect(self._learn_rate)
+        self.board.silent.connect(self._report_silence)
+
+    def start(self) -> None:
+        """Start the inspecting engine and look for jobs that earlier runs have left."""
+        self.inspection.start()
+        self.inspection.jobs(self._take_jobs)
+
+    # --------------------------------------------------------------------------------- opening
+
+    def open(self, path: Path) -> None:
+        """Open a model (a folder or a file), or a recipe where a model is open."""
+        path = path.absolute()
+        if path.suffix == RECIPE_SUFFIX:
+            self.open_recipe(path)
+            return
+        if self.state.document.dirty:
+            self._say(
+                f"The unsaved recipe of {self._model_name()} is kept, and offered when you open it again."
+            )
+        self.inspection.open(path, self.state)
+
+    def open_sample(self) -> None:
+        self.open(SAMPLE_MODEL)
+
+    def open_recipe(self, path: Path) -> None:
+        if self.state.document.recipe is None:
+            self.notice.emit(
+                Notice(
+                    "warning", f"{path.name} is a recipe. Open the model it is for first, then the recipe."
+                )
+            )
+            return
+        self._try(lambda: self.state.document.load(path))
+
+    def save_recipe(self, path: Path) -> None:
+        self._try(lambda: self.state.document.save(path))
+
+    def set_importance(self, path: Path | None) -> None:
+        """Take an importance matrix into the recipe, or out of it."""
+        recipe = self.state.document.recipe
+        if recipe is not None:
+            text = f"Importance matrix {path.name}" if path else "No importance matrix"
+            imatrix = str(path) if path else None
+            self.state.change_recipe(text, recipe.model_copy(update={"imatrix": imatrix}))
+
+    def _after_opening(self) -> None:
+        phase, path = self.state.phase, self.state.path
+        if phase == "headers" and path is not None and path != SAMPLE_MODEL:
+            self.settings.add_recent(str(path))
+        if phase == "inspect only":
+            self.notice.emit(Notice("warning", self.state.refusal))
+
+    def _offer_autosaved(self) -> None:
+        """The recipe that was not saved when this model was open last."""
+        document = self.state.document
+        left = document.autosaved()
+        if left is None:
+            return
+        restore = ("Restore", lambda: document.change("Restore the unsaved recipe", left))
+        discard = ("Discard", document.discard_autosaved)
+        text = f"A recipe for {self._model_name()} was not saved when it was open last."
+        self.notice.emit(Notice("info", text, actions=(restore, discard)))
+
+    def _model_name(self) -> str:
+        return self.state.path.name if self.state.path else "the model"
+
+    def _report_opening(self, path: Path, message: str) -> None:
+        actions = [("Try again", lambda: self.open(path))]
+        if str(path) in self.settings.recent:
+            actions.append(("Forget it", lambda: self.settings.remove_recent(str(path))))
+        self.notice.emit(Notice("error", message, actions=tuple(actions)))
+
+    # ------------------------------------------------------------------------------------ jobs
+
+    def run(self, request: QuantizeRequest) -> JobRecord:
+        return self.board.run(request)
+
+    def resume(self, record: JobRecord) -> None:
+        self.board.resume(record)
+
+    def _take_jobs(self, summaries: list[JobSummary]) -> None:
+        self.board.take(summaries)
+        left = [
+            job for job in summaries if job.state == "interrupted" and job.done and _partial(job).exists()
+        ]
+        if not left:
+            return
+        job = left[-1]
+        record = next(record for record in self.board.records if record.job == job.id)
+        text = f"An earlier run was interrupted: {record.title}. {job.done} of {job.total} parts are saved."
+        if len(left) > 1:
+            text += f" {len(left) - 1} more are in the list of jobs."
+        self.notice.emit(Notice("info", text, actions=(("Resume", lambda: self.resume(record)),)))
+
+    def _report_job(self, record: JobRecord) -> None:
+        if record.state == "done":
+            self.show_result.emit(record)
+            return
+        if record.stopped:
+            return  # the list of jobs shows it
+        actions: list[tuple[str, Callable[[], None]]] = []
+        if record.resumable:
+            actions.append(("Resume", lambda: self.resume(record)))
+        if record.log:
+            actions.append(("Log", lambda: self.show_log.emit(record)))
+        text = f"{record.title}: {record.message}"
+        self.notice.emit(Notice("error", text, record.trace, tuple(actions)))
+
+    def _report_silence(self, record: JobRecord, silent: bool) -> None:
+        if silent:
+            stop = ("Stop it", lambda: self.board.cancel(record))
+            text = f"{record.title}: its engine has not been heard of for a while. It may be busy, or hang."
+            self.notice.emit(Notice("warning", text, actions=(stop,)))
+
+    def _learn_rate(self, record: JobRecord) -> None:
+        """Remember how fast this machine quantizes, for the next estimate of time."""
+        progress, plan = record.progress, self.state.plan
+        if (
+            progress
+            and plan
+            and progress.rate
+            and progress.stage == "quantize"
+            and progress.done == progress.total
+        ):
+            self.settings.rate = progress.rate * 8 / plan.bits_per_weight
+
+    # --------------------------------------------------------------------------------- engines
+
+    def _greet(self, hello: Hello) -> None:
+        self.hello = hello
+
+    def _report_inspection(self, ending: Ending) -> None:
+        actions: tuple[tuple[str, Callable[[], None]], ...] = ()
+        path = self.state.path
+        if path is not None:
+            actions = (("Open again", lambda: self.open(path)),)
+        self.notice.emit(Notice("error", ending.sentence, ending.trace, actions))
+
+    def _say(self, text: str) -> None:
+        self.notice.emit(Notice("info", text))
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except UserError as error:
+            self.notice.emit(Notice("error", str(error)))
+
+    def close(self) -> None:
+        """Let everything end; `ended` follows when no engine runs any more."""
+        self.state.finish()
+        self.inspection.closed.connect(self.board.close)
+        self.board.all_ended.connect(self.ended)
+        self.inspection.close()
+
+
+def _partial(job: JobSummary) -> Path:
+    return Path(os.fspath(job.output) + ".partial")

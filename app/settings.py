@@ -1,0 +1,113 @@
+"""What the program remembers between two starts: one typed object over `QSettings`."""
+
+from pathlib import Path
+from typing import get_args
+
+from PySide6.QtCore import QByteArray, QObject, QSettings, Signal
+from PySide6.QtWidgets import QMainWindow
+
+from app.theme import Mode
+
+RECENT_LENGTH = 12
+
+
+class Settings(QObject):
+    """Every value is checked as it is read: what a damaged file says instead counts as not set."""
+
+    recent_changed = Signal()
+
+    def __init__(self, store: QSettings | None = None) -> None:
+        """`store`: None is the user's own."""
+        super().__init__()
+        self._store = QSettings("Bitwright", "Bitwright") if store is None else store
+
+    # -------------------------------------------------------------------------------- choices
+
+    @property
+    def theme(self) -> Mode:
+        found = self._text("theme")
+        return next((mode for mode in get_args(Mode) if mode == found), "system")
+
+    @theme.setter
+    def theme(self, mode: Mode) -> None:
+        self._store.setValue("theme", mode)
+
+    @property
+    def output_folder(self) -> str:
+        """Where the last file was written; empty: nothing was written yet."""
+        return self._text("output_folder")
+
+    @output_folder.setter
+    def output_folder(self, folder: str) -> None:
+        self._store.setValue("output_folder", folder)
+
+    @property
+    def measure(self) -> bool:
+        """Whether a run measures what was lost."""
+        return self._text("measure") != "false"
+
+    @measure.setter
+    def measure(self, wanted: bool) -> None:
+        self._store.setValue("measure", "true" if wanted else "false")
+
+    @property
+    def rate(self) -> float:
+        """Weights per second of the last quantize run on this machine; 0: not known."""
+        try:
+            rate = float(self._text("rate"))
+        except ValueError:
+            return 0.0
+        return rate if 0.0 < rate < 1e15 else 0.0
+
+    @rate.setter
+    def rate(self, weights_per_second: float) -> None:
+        self._store.setValue("rate", repr(float(weights_per_second)))
+
+    # ----------------------------------------------------------------------------- recent models
+
+    @property
+    def recent(self) -> list[str]:
+        """Paths of the models opened last, the newest first."""
+        found = self._store.value("recent", [])
+        listed = found if isinstance(found, list) else [found]  # an ini file gives a list of one as text
+        return [path for path in listed if isinstance(path, str) and path][:RECENT_LENGTH]
+
+    def add_recent(self, path: str | Path) -> None:
+        """Put a model at the top of the list."""
+        added = str(path)
+        self._set_recent([added, *(old for old in self.recent if old != added)][:RECENT_LENGTH])
+
+    def remove_recent(self, path: str | Path) -> None:
+        self._set_recent([old for old in self.recent if old != str(path)])
+
+    def _set_recent(self, paths: list[str]) -> None:
+        if paths != self.recent:
+            self._store.setValue("recent", paths)
+            self.recent_changed.emit()
+
+    # ----------------------------------------------------------------------------------- layout
+
+    def save_layout(self, window: QMainWindow) -> None:
+        """Remember size and place of the window and its docks."""
+        self._store.setValue("geometry", window.saveGeometry())
+        self._store.setValue("layout", window.saveState())
+
+    def restore_layout(self, window: QMainWindow) -> bool:
+        """Whether there was a layout, and the window could take it."""
+        geometry, layout = self._bytes("geometry"), self._bytes("layout")
+        return (not geometry.isEmpty() and window.restoreGeometry(geometry)) and window.restoreState(layout)
+
+    def reset_layout(self) -> None:
+        """Forget the layout; the window starts with its own the next time."""
+        self._store.remove("geometry")
+        self._store.remove("layout")
+
+    # ---------------------------------------------------------------------------------- reading
+
+    def _text(self, key: str) -> str:
+        found = self._store.value(key, "")
+        return found if isinstance(found, str) else ""
+
+    def _bytes(self, key: str) -> QByteArray:
+        found = self._store.value(key, QByteArray())
+        return found if isinstance(found, QByteArray) else QByteArray()

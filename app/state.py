@@ -1,0 +1,200 @@
+"""What is open: the model, its recipe and plan, the selection. The one source of truth; views observe it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from PySide6.QtCore import QObject, Signal
+
+from app.document import RecipeDocument
+from app.planner import BackgroundPlanner
+from engine.api.editing import with_pins
+from engine.api.model import ModelSummary, Role, TensorSummary
+from engine.api.plan import ExportSummary, Plan, Planner, TensorPlan
+from engine.api.presets import preset_recipe
+from engine.api.recipe import Recipe
+
+Phase = Literal["empty", "opening", "headers", "ready", "inspect only"]
+"""`headers`: the table stands, the plan of the output is still being made. `inspect only`: there is none."""
+
+DEFAULT_PRESET = "Q4_K_M"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: a tensor of the output, or a source tensor that has no place in it.
+
+    `key` identifies it (canonical name, or the source's where there is none); `name` is the source's (the
+    canonical one where several sources make one tensor). `index` is its place in the plan, None without one;
+    `bytes` what its sources take now; `dtype` their storage type.
+    """
+
+    key: str
+    name: str
+    role: Role
+    block: int | None
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    sources: tuple[str, ...]
+    index: int | None
+
+
+class State(QObject):
+    """See the module. Everything is read from attributes; what changes them says so by a signal."""
+
+    model_changed = Signal()
+    """`phase`, `path`, `summary`, `export` or `rows` changed."""
+
+    ready = Signal()
+    """A model that can be quantized is open, and its recipe has begun."""
+
+    plan_changed = Signal()
+    """`plan` follows the recipe now (or is None)."""
+
+    selection_changed = Signal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.phase: Phase = "empty"
+        self.path: Path | None = None
+        self.summary: ModelSummary | None = None
+        self.export: ExportSummary | None = None
+        self.refusal = ""
+        self.rows: list[Row] = []
+        self.plan: Plan | None = None
+        self.selection: tuple[str, ...] = ()
+        self.document = RecipeDocument(self)
+        self.planner: Planner | None = None
+        self._background = BackgroundPlanner(self)
+        self._background.planned.connect(self._take_plan)
+        self.document.changed.connect(self._ask_plan)
+
+    # ------------------------------------------------------------------------------- the model
+
+    def opening(self, path: Path) -> None:
+        self._clear()
+        self.phase, self.path = "opening", path
+        self.model_changed.emit()
+
+    def close(self) -> None:
+        self._clear()
+        self.model_changed.emit()
+
+    def take_summary(self, summary: ModelSummary) -> None:
+        """The headers are read: the table can stand."""
+        self.phase, self.summary = "headers", summary
+        self.rows = [_source_row(tensor) for tensor in summary.tensors]
+        self.model_changed.emit()
+
+    def take_export(self, export: ExportSummary) -> None:
+        """The output is known: the recipe begins with the default preset."""
+        assert self.summary is not None, "the summary comes first"
+        assert self.path is not None, "a model is open"
+        self.phase, self.export = "ready", export
+        self.rows = _rows(self.summary, export)
+        self.planner = Planner(export.tensors)
+        self.model_changed.emit()
+        self.document.begin(self.path, DEFAULT_PRESET, preset_recipe(DEFAULT_PRESET, export.facts))
+        self.ready.emit()
+
+    def refuse_export(self, reason: str) -> None:
+        """There is no output for this model; it can be looked at all the same."""
+        self.phase, self.refusal = "inspect only", reason
+        self.model_changed.emit()
+
+    def _clear(self) -> None:
+        self._background.drop()
+        self.phase, self.path, self.summary, self.export, self.refusal = "empty", None, None, None, ""
+        self.rows, self.planner, self.plan = [], None, None
+        self.document.close()
+        self.select(())
+        self.plan_changed.emit()
+
+    # ------------------------------------------------------------------------------ the recipe
+
+    @property
+    def file_bytes(self) -> int | None:
+        """What the file will take, to the byte."""
+        return self.export.file_bytes(self.plan) if self.export and self.plan else None
+
+    def planned(self, row: Row) -> TensorPlan | None:
+        """What the recipe does with a row."""
+        return self.plan.tensors[row.index] if self.plan and row.index is not None else None
+
+    def change_recipe(self, text: str, recipe: Recipe) -> None:
+        """One undoable edit, named `text`."""
+        self.document.change(text, recipe)
+
+    def apply_preset(self, name: str) -> None:
+        """Lay a preset under what is pinned, as one undoable step. Text and importance matrix stay."""
+        old = self.document.recipe
+        assert old is not None, "a model is open"
+        assert self.export is not None, "a model is open"
+        facts = replace(self.export.facts, has_importance=old.imatrix is not None)
+        kept = {"imatrix": old.imatrix, "calibration": old.calibration, "output": old.output}
+        recipe = with_pins(preset_recipe(name, facts).model_copy(update=kept), old)
+        self.document.replace(f"Preset {name}", name, recipe)
+
+    def finish(self) -> None:
+        """Before the program ends."""
+        self.document.close()
+        self._background.finish()
+
+    def _ask_plan(self) -> None:
+        recipe = self.document.recipe
+        if recipe is not None and self.planner is not None:
+            self._background.ask(self.planner, recipe)
+
+    def _take_plan(self, plan: Plan) -> None:
+        self.plan = plan
+        self.plan_changed.emit()
+
+    # --------------------------------------------------------------------------- the selection
+
+    def select(self, keys: tuple[str, ...]) -> None:
+        """The rows that every view shows, by `Row.key`; the last one is the current."""
+        if keys != self.selection:
+            self.selection = keys
+            self.selection_changed.emit()
+
+    def selected_rows(self) -> list[Row]:
+        wanted = set(self.selection)
+        return [row for row in self.rows if row.key in wanted]
+
+
+def _source_row(tensor: TensorSummary) -> Row:
+    return Row(
+        key=tensor.name,
+        name=tensor.name,
+        role=tensor.role,
+        block=tensor.block,
+        shape=tensor.shape,
+        dtype=tensor.dtype,
+        bytes=tensor.bytes,
+        sources=(tensor.name,),
+        index=None,
+    )
+
+
+def _rows(summary: ModelSummary, export: ExportSummary) -> list[Row]:
+    """A row for each tensor of the output, then one for each source tensor that has no place in it."""
+    left = {tensor.name: tensor for tensor in summary.tensors}
+    rows = []
+    for index, tensor in enumerate(export.tensors):
+        sources = [left.pop(name) for name in tensor.sources if name in left]
+        types = {source.dtype for source in sources}
+        rows.append(
+            Row(
+                key=tensor.name,
+                name=tensor.sources[0] if len(tensor.sources) == 1 else tensor.name,
+                role=tensor.role,
+                block=tensor.block,
+                shape=tensor.shape,
+                dtype=" ".join(sorted(types)) or "computed",
+                bytes=sum(source.bytes for source in sources),
+                sources=tensor.sources,
+                index=index,
+            )
+        )
+    return rows + [_source_row(tensor) for tensor in left.values()]

@@ -1,0 +1,73 @@
+"""The toolbar: open, preset, undo, run."""
+
+from PySide6.QtCore import QSize, Qt
+from PySide6.QtGui import QAction
+from PySide6.QtWidgets import QMenu, QSizePolicy, QToolBar, QToolButton, QWidget
+
+from app import theme
+from app.actions import Actions
+from app.state import State
+from engine.api.presets import PRESETS
+
+PRESET_TIP = "Begin the recipe from a preset; pinned tensors stay as they are"
+
+
+class MainToolBar(QToolBar):
+    """Its buttons are the window's actions; the preset's says where the recipe comes from."""
+
+    def __init__(self, actions: Actions, state: State, parent: QWidget) -> None:
+        super().__init__("Main toolbar", parent)
+        self._state = state
+        self.setObjectName("toolbar")
+        self.setAccessibleName("Main toolbar")
+        self.setMovable(False)
+        self.setIconSize(QSize(theme.ICON_SIZE, theme.ICON_SIZE))
+        self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.open_button = _menu_button("Open ▾", "Open a model: a folder or a file", "folder-open")
+        menu = QMenu("Open", self.open_button)
+        menu.addActions([actions["open_folder"], actions["open_file"], actions["open_sample"]])
+        menu.addMenu(actions.recent_menu)
+        self.open_button.setMenu(menu)
+        self.preset_menu = QMenu("&Preset", self)
+        for name in PRESETS:
+            action = QAction(name, self.preset_menu)
+            action.triggered.connect(lambda _=False, name=name: state.apply_preset(name))
+            self.preset_menu.addAction(action)
+        self.preset_button = _menu_button("Preset ▾", PRESET_TIP, "sliders-horizontal")
+        self.preset_button.setMenu(self.preset_menu)
+        self.addWidget(self.open_button)
+        self.addWidget(self.preset_button)
+        self.addSeparator()
+        self.addActions([actions["undo"], actions["redo"]])
+        space = QWidget()
+        space.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        self.addWidget(space)
+        self.addAction(actions["run"])
+        for key, name in (("undo", "Undo"), ("redo", "Redo"), ("run", "primary")):
+            button = self.widgetForAction(actions[key])
+            button.setObjectName(name)
+            button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+
+    def refresh(self, reason: str) -> None:
+        """Show the preset; `reason` says why none can be chosen now, or is empty."""
+        version = self._state.document.version
+        edited = " · edited" if version and version.edited else ""
+        self.preset_button.setText(f"{version.name}{edited} ▾" if version else "Preset ▾")
+        name = f"Preset: {version.name}{edited}" if version else "Preset"
+        self.preset_button.setAccessibleName(name)
+        for part in (self.preset_button, self.preset_menu.menuAction()):
+            part.setEnabled(not reason)
+            part.setToolTip(f"{PRESET_TIP}\n{reason}" if reason else f"{name}\n{PRESET_TIP}")
+
+
+def _menu_button(text: str, tip: str, icon: str) -> QToolButton:
+    button = QToolButton()
+    button.setObjectName("menu")
+    button.setIcon(theme.icon(icon))
+    button.setText(text)
+    button.setToolTip(tip)
+    button.setAccessibleName(text.removesuffix(" ▾"))
+    button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+    button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+    return button

@@ -1,0 +1,241 @@
+"""What one can do to the tensors of the table: a gesture is one undoable change, or a sentence why not."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from PySide6.QtCore import QObject, Signal
+
+from app.models.layer_lines import NOT_WRITTEN, short_name
+from app.state import Row, State
+from engine.api.editing import format_for_bits, formats_for, set_choice, set_pinned
+from engine.api.formats import FORMATS, METHODS
+from engine.api.plan import Plan, Planner, TensorPlan, storage
+from engine.api.recipe import Recipe
+
+UNKNOWN_YET = "What the file will hold is not known yet"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One choice of a menu. `text` names what comes instead where it is not `possible`; `reason` says why."""
+
+    name: str
+    text: str
+    reason: str
+    possible: bool
+    present: bool
+    """All of the tensors have it now."""
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The tensors of a gesture that can be chosen for, those left alone, and the present recipe."""
+
+    recipe: Recipe
+    planner: Planner
+    plan: Plan
+    rows: list[Row]
+    pinned: list[Row]
+    kept: list[TensorPlan]
+
+    def places(self, rows: Sequence[Row]) -> list[int]:
+        return [row.index for row in rows if row.index is not None]
+
+    def tensor(self, row: Row) -> TensorPlan:
+        assert row.index is not None, "a row of a plan"
+        return self.plan.tensors[row.index]
+
+
+class LayerEdits(QObject):
+    """Changes the recipe of `state` for given rows."""
+
+    message = Signal(str)
+    """A short sentence for the status line: what was left as it is, or why nothing happened."""
+
+    def __init__(self, state: State, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._state = state
+
+    # ------------------------------------------------------------------------- what can be chosen
+
+    def formats(self, rows: Sequence[Row]) -> list[Offer]:
+        """All formats by falling bits; one is possible if any of the tensors can hold it."""
+        plans = [plan for row in rows if (plan := self._state.planned(row)) is not None]
+        free = [plan for plan in plans if not plan.kept] or plans
+        kinds = {(plan.role, plan.shape[-1:], plan.kept): plan for plan in free}
+        offered = [dict(formats_for(plan)) for plan in kinds.values()]
+        if not offered:
+            return []
+        asked = {plan.asked for plan in free}
+        offers = []
+        for name in offered[0]:
+            reasons = dict.fromkeys(reasons[name] for reasons in offered if reasons[name])
+            possible = any(not reasons[name] for reasons in offered)
+            text = name if possible else f"{name}  →  {_instead(name, free)}"
+            offers.append(Offer(name, text, "\n".join(reasons), possible, asked == {name}))
+        return offers
+
+    def methods(self, rows: Sequence[Row]) -> list[Offer]:
+        """All methods; none is possible for tensors whose weights are rounded one by one."""
+        plans = [plan for row in rows if (plan := self._state.planned(row)) is not None]
+        free = [plan for plan in plans if not FORMATS[plan.format].exact]
+        if free:
+            present = {plan.method for plan in free}
+            return [Offer(name, name, said, True, present == {name}) for name, said in METHODS.items()]
+        formats = " and ".join(sorted({plan.format for plan in plans}))
+        reason = f"{formats}: each weight is rounded by itself, there is nothing to choose"
+        return [Offer(name, name, reason, False, False) for name in METHODS]
+
+    # --------------------------------------------------------------------------------- gestures
+
+    def set_format(self, rows: Sequence[Row], format: str) -> None:
+        target = self._target(rows)
+        if target is not None:
+            self._choose(target, format, lambda recipe, places: _set(target, recipe, places, format=format))
+
+    def set_method(self, rows: Sequence[Row], method: str) -> None:
+        plans = [(row, self._state.planned(row)) for row in rows]
+        inexact = [row for row, plan in plans if plan is not None and not FORMATS[plan.format].exact]
+        if rows and self._state.plan and not inexact:
+            self.message.emit(self.methods(rows)[0].reason)
+            return
+        target = self._target(inexact)
+        if target is not None:
+            self._choose(target, method, lambda recipe, places: _set(target, recipe, places, method=method))
+
+    def set_bits(self, rows: Sequence[Row], bits: int) -> None:
+        """The best format of so many bits that each tensor can hold."""
+        if format_for_bits(bits, 256) is None:
+            self.message.emit(f"No format has {bits} bits yet")
+            return
+        target = self._target(rows)
+        if target is None:
+            return
+        formats: dict[str, list[int]] = {}
+        for row in target.rows:
+            name = format_for_bits(bits, target.tensor(row).shape[-1])
+            assert name is not None, "these bits have formats"
+            formats.setdefault(name, []).extend(target.places([row]))
+
+        def change(recipe: Recipe, places: Sequence[int]) -> Recipe:
+            for name, chosen in formats.items():
+                recipe = _set(target, recipe, chosen, format=name)
+            return recipe
+
+        self._choose(target, " and ".join(formats), change)
+
+    def toggle_pin(self, rows: Sequence[Row]) -> None:
+        """Pin the tensors; where all of them are pinned already, let go of them."""
+        target = self._target(rows)
+        if target is None:
+            return
+        pin = bool(target.rows)
+        chosen = target.rows or target.pinned
+        if not chosen:
+            self.message.emit(_left(target))
+            return
+        text = f"{'Pin' if pin else 'Unpin'} {_named(chosen)}"
+        places = target.places(chosen)
+        self._state.change_recipe(text, set_pinned(target.recipe, target.planner, target.plan, places, pin))
+
+    def apply_to_role(self, row: Row) -> None:
+        """Give every tensor of a role what one of them has."""
+        source = self._state.planned(row)
+        alike = [other for other in self._state.rows if other.role == row.role and other.index is not None]
+        target = self._target(alike)
+        if target is None:
+            return
+        if source is None or source.kept:
+            self.message.emit(f"{short_name(row)}: {source.note if source else 'not in the file'}")
+            return
+        format, method = source.asked, source.method
+        recipe = _set(target, target.recipe, target.places(target.rows), format=format, method=method)
+        self._finish(target, f"{format} for all {row.role.value}", recipe)
+
+    # ---------------------------------------------------------------------------------- common
+
+    def refusal(self, rows: Sequence[Row]) -> str:
+        """Why nothing can be chosen for `rows`, or ""."""
+        if self._state.plan is None:
+            refused = self._state.refusal
+            return (
+                f"There is nothing to choose: {refused}"
+                if refused
+                else "What the file will hold is not known yet"
+            )
+        if not rows:
+            return "Select tensors first"
+        return "" if any(row.index is not None for row in rows) else NOT_WRITTEN
+
+    def _target(self, rows: Sequence[Row]) -> _Target | None:
+        """What a gesture on `rows` is about; None, and a message, where there is nothing to change."""
+        refusal = self.refusal(rows)
+        if refusal:
+            self.message.emit(refusal)
+            return None
+        recipe, planner, plan = self._state.document.recipe, self._state.planner, self._state.plan
+        assert recipe is not None, "with the plan there is a recipe"
+        assert planner is not None, "with the plan there is a planner"
+        assert plan is not None, "or it was refused"
+        target = _Target(recipe, planner, plan, [], [], [])
+        chosen = planner.deciding(recipe.rules)  # the plan may be that of the recipe before
+        for row in rows:
+            if row.index is None:
+                continue
+            rule = chosen[row.index]
+            if plan.tensors[row.index].kept:
+                target.kept.append(plan.tensors[row.index])
+            elif rule is not None and recipe.rules[rule].pinned:
+                target.pinned.append(row)
+            else:
+                target.rows.append(row)
+        return target
+
+    def _choose(self, target: _Target, what: str, change: Callable[[Recipe, Sequence[int]], Recipe]) -> None:
+        recipe = change(target.recipe, target.places(target.rows))
+        self._finish(target, f"{what} for {_named(target.rows)}", recipe)
+
+    def _finish(self, target: _Target, text: str, recipe: Recipe) -> None:
+        self._state.change_recipe(text, recipe)
+        left = _left(target)
+        if left:
+            self.message.emit(left)
+
+
+def _set(
+    target: _Target,
+    recipe: Recipe,
+    places: Sequence[int],
+    *,
+    format: str | None = None,
+    method: str | None = None,
+) -> Recipe:
+    return set_choice(recipe, target.planner, target.plan, places, format=format, method=method)
+
+
+def _instead(name: str, plans: Sequence[TensorPlan]) -> str:
+    """What tensors get that cannot have the format `name`."""
+    return " or ".join(sorted({storage(plan, name).format for plan in plans}))
+
+
+def _named(rows: Sequence[Row]) -> str:
+    """The tensors, for the name of a step."""
+    if len(rows) != 1:
+        return f"{len(rows):,} tensors"
+    block = "" if rows[0].block is None else f"block {rows[0].block} "
+    return f"{block}{short_name(rows[0])}"
+
+
+def _left(target: _Target) -> str:
+    """Which tensors a gesture left alone, and why; empty if it took all."""
+    said = []
+    if len(target.pinned) == 1:
+        said.append("1 pinned tensor was left as it is")
+    elif target.pinned:
+        said.append(f"{len(target.pinned)} pinned tensors were left as they are")
+    if target.kept and not target.rows:
+        notes = sorted({tensor.note or "" for tensor in target.kept})
+        said.append(
+            f"{len(target.kept)} {'tensor' if len(target.kept) == 1 else 'tensors'} {' and '.join(notes)}"
+        )
+    return "; ".join(said)

@@ -1,0 +1,177 @@
+"""Draws a figure with pyqtgraph. Imported by `app.plotting` alone, when the first figure is to be drawn."""
+
+from math import log10
+
+import numpy as np
+import pyqtgraph as pg
+from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
+from PySide6.QtGui import QColor, QImage, QMouseEvent, QPainter
+from PySide6.QtWidgets import QApplication, QWidget
+
+from app import theme
+from engine.api.figures import Figure, Series
+
+IMAGE_SCALE = 3
+"""A saved picture has this many pixels for each of the screen's."""
+
+MORE_COLORS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7")
+"""Okabe and Ito's, behind grey for the original and the accent for the quantized."""
+
+LINES = (
+    Qt.PenStyle.SolidLine,
+    Qt.PenStyle.DashLine,
+    Qt.PenStyle.DotLine,
+    Qt.PenStyle.DashDotLine,
+    Qt.PenStyle.DashDotDotLine,
+    Qt.PenStyle.SolidLine,
+)
+
+
+def compact(value: float) -> str:
+    """A tick's number, short: 0.02, 500, 20k, 3M."""
+    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.4g}{suffix}"
+    return f"{value:.4g}".replace("-", "−")
+
+
+class CompactAxis(pg.AxisItem):
+    """An axis whose numbers are short; on a logarithmic one only powers of ten are named."""
+
+    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
+        if not self.logMode:
+            return [compact(value * scale) for value in values]
+        return [compact(10.0**value) if float(value).is_integer() else "" for value in values]
+
+
+class Plot(pg.GraphicsView):
+    """One figure. Dragging zooms, a double click shows all of it again.
+
+    Axes around a box, not pyqtgraph's `PlotItem`: that one brings menus of its own which outlive it.
+    """
+
+    pointed = Signal(object)
+    """The place on the x axis under the pointer, None outside."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent, background=None)
+        self._figure: Figure | None = None
+        self._logarithmic = False
+        self.box = pg.ViewBox(enableMenu=False)
+        self.box.setMouseMode(self.box.RectMode)
+        self._axes = {side: CompactAxis(side) for side in ("left", "bottom")}
+        layout = pg.GraphicsLayout()
+        layout.setContentsMargins(0, 8, 8, 0)
+        layout.setSpacing(0)
+        layout.addItem(self._axes["left"], 0, 0)
+        layout.addItem(self.box, 0, 1)
+        layout.addItem(self._axes["bottom"], 1, 1)
+        self.setCentralItem(layout)
+        for axis in self._axes.values():
+            axis.linkToView(self.box)
+            axis.enableAutoSIPrefix(False)
+            axis.setGrid(round(0.15 * 255))
+        self._pointer = pg.InfiniteLine(angle=90, movable=False)
+        self._pointer.hide()
+        self._legend = pg.LegendItem(offset=(-8, 8))
+        self._legend.setParentItem(self.box)
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.NoContextMenu)  # the figure view has the menu
+        theme.notifier().changed.connect(self._draw)
+
+    def show_figure(self, figure: Figure, logarithmic: bool) -> None:
+        """Draw `figure`, its values on a logarithmic axis or not; zeros lie on the ground either way."""
+        self._figure, self._logarithmic = figure, logarithmic
+        self._draw()
+        self.reset()
+
+    def reset(self) -> None:
+        """Show all of the figure."""
+        series = self._figure.series if self._figure else []
+        edges = [(one.x[0], one.x[-1] + one.width) for one in series if one.x]
+        if not edges:
+            return
+        top = max(self._height(one)[-1] for one in series if one.x)
+        self.box.setXRange(min(low for low, _ in edges), max(high for _, high in edges), padding=0.02)
+        self.box.setYRange(self._ground(), top + (top - self._ground()) * 0.04, padding=0)
+
+    def image(self) -> QImage:
+        """The plot on the window's ground, finer than on the screen."""
+        image = QImage(self.size() * IMAGE_SCALE, QImage.Format.Format_ARGB32)
+        image.setDevicePixelRatio(IMAGE_SCALE)
+        image.fill(theme.colors().window)
+        painter = QPainter(image)
+        self.render(painter)
+        painter.end()
+        return image
+
+    def _draw(self) -> None:
+        colors = theme.colors()
+        self.box.clear()
+        self._legend.clear()
+        self._legend.setLabelTextColor(colors.text)
+        for axis in self._axes.values():
+            axis.setPen(colors.muted)
+            axis.setTextPen(colors.muted)
+            axis.setTickFont(theme.figures_font(QApplication.font()))
+        self._axes["left"].setLogMode(x=False, y=self._logarithmic)
+        self._pointer.setPen(pg.mkPen(colors.text, style=Qt.PenStyle.DotLine))
+        self.box.addItem(self._pointer, ignoreBounds=True)
+        if self._figure is None:
+            return
+        self._axes["bottom"].setLabel(self._figure.x.label, color=colors.muted.name())
+        self._axes["left"].setLabel(self._figure.y.label, color=colors.muted.name())
+        for place, series in enumerate(self._figure.series):
+            curve = self._curve(place, series)
+            self.box.addItem(curve)
+            if len(self._figure.series) > 1:
+                self._legend.addItem(curve, series.name)
+
+    def _curve(self, place: int, series: Series) -> pg.PlotCurveItem:
+        colors = theme.colors()
+        line = [colors.source, colors.accent, *map(QColor, MORE_COLORS)][place]
+        fill = QColor(line)
+        fill.setAlpha(90 if len(self._figure.series) == 1 else 40)  # type: ignore[union-attr]
+        edges = np.append(series.x, series.x[-1] + series.width) if series.x else np.zeros(1)
+        return pg.PlotCurveItem(
+            edges,
+            self._height(series)[:-1],
+            stepMode="center",
+            fillLevel=self._ground(),
+            brush=fill,
+            pen=pg.mkPen(line, width=1, style=LINES[place]),
+        )
+
+    def _height(self, series: Series) -> np.ndarray:
+        """The values as they are drawn, float64 [bins + 1]; the last one is the highest of them."""
+        values = np.array([*series.y, max(series.y, default=0.0)])
+        if not self._logarithmic:
+            return values
+        return np.log10(np.maximum(values, 10.0 ** self._ground()))
+
+    def _ground(self) -> float:
+        """Where bars begin: 0, or half of the least that is not 0 on a logarithmic axis."""
+        if not self._logarithmic or self._figure is None:
+            return 0.0
+        least = min((y for series in self._figure.series for y in series.y if y > 0), default=1.0)
+        return log10(least / 2)
+
+    # --------------------------------------------------------------------------------- the pointer
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        super().mouseMoveEvent(event)
+        place = self.box.mapSceneToView(QPointF(self.mapToScene(event.position().toPoint()))).x()
+        self._pointer.setPos(place)
+        self._pointer.show()
+        self.pointed.emit(place)
+
+    def leaveEvent(self, event: QEvent) -> None:
+        super().leaveEvent(event)
+        self._pointer.hide()
+        self.pointed.emit(None)
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
+        super().mouseDoubleClickEvent(event)
+        self.reset()
+
+    def sizeHint(self) -> QSize:
+        return QSize(280, 180)

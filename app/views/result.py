@@ -1,0 +1,216 @@
+"""What came of a job, as a page to read: before and after, what was measured on what, and what to do next."""
+
+from collections.abc import Callable
+from functools import partial
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QFormLayout,
+    QFrame,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.jobs import JobRecord
+from app.models.jobs import ICONS
+from app.models.result import TABLE_HEAD, Line, command_of, csv_of, headline, story, table_of, traces
+from app.views.jobs import open_output_folder
+from engine.api.jobs import QuantizeResult
+
+__all__ = ["ResultPanel", "command_of"]
+
+PAGE_WIDTH = 760
+ROW_HEIGHT = 28
+COLUMN_WIDTH = 150
+
+NOT_MEASURED = (
+    "What was lost is not measured. Check “Measure what was lost” when you run: perplexity, KL divergence "
+    "and how often both models would say the same then stand here."
+)
+
+
+class ResultPanel(QScrollArea):
+    """Shows one job; where it did not end well, why, and what can be done."""
+
+    resume_requested = Signal(object)
+    show_log = Signal(object)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.record: JobRecord | None = None
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setAccessibleName("Result")
+        self.show_record(None)
+
+    def show_record(self, record: JobRecord | None) -> None:
+        """Make the page anew."""
+        self.record = record
+        page = QWidget()
+        page.setMaximumWidth(PAGE_WIDTH)
+        layout = QVBoxLayout(page)
+        layout.setContentsMargins(*[4 * theme.SPACE] * 4)
+        layout.setSpacing(4 * theme.SPACE)
+        if record is None:
+            layout.addWidget(_text("Select a finished job to see what came of it."))
+        else:
+            self._fill(layout, record)
+        layout.addStretch()
+        self.setWidget(page)
+
+    def _fill(self, layout: QVBoxLayout, record: JobRecord) -> None:
+        layout.addLayout(_heading(record))
+        layout.addWidget(_text(story(record)))
+        if record.output:
+            output = _text(record.output)
+            output.setFont(theme.names_font())
+            output.setAccessibleName(f"Output: {record.output}")
+            layout.addWidget(output)
+        result = record.result if record.state == "done" else None
+        if result is not None:
+            layout.addWidget(_table(table_of(result)))
+        layout.addLayout(self._buttons(record, result))
+        for warning in record.warnings:
+            layout.addLayout(_noted("warning", "warning", warning))
+        if result is not None:
+            self._fill_measured(layout, result)
+        command = command_of(record)
+        if command:
+            layout.addWidget(_caption("The command that does this"))
+            shown = _text(command)
+            shown.setFont(theme.names_font())
+            shown.setAccessibleName(f"Command: {command}")
+            layout.addWidget(shown)
+
+    def _fill_measured(self, layout: QVBoxLayout, result: QuantizeResult) -> None:
+        report = result.report
+        if report is None:
+            layout.addLayout(_noted("info", "muted", NOT_MEASURED))
+            return
+        for note in report.notes:
+            layout.addLayout(_noted("info", "muted", note))
+        layout.addWidget(_caption("Measured on"))
+        form = QFormLayout()
+        form.setHorizontalSpacing(4 * theme.SPACE)
+        form.setVerticalSpacing(theme.SPACE)
+        for name, shown, exact in traces(report):
+            label, value = _text(name), _text(shown)
+            label.setForegroundRole(label.palette().ColorRole.PlaceholderText)
+            value.setToolTip(exact)
+            form.addRow(label, value)
+        layout.addLayout(form)
+
+    def _buttons(self, record: JobRecord, result: QuantizeResult | None) -> QHBoxLayout:
+        """Only those that can be used: the others would say nothing here."""
+        row = QHBoxLayout()
+        row.setSpacing(2 * theme.SPACE)
+        if record.resumable:
+            row.addWidget(_button("Resume", "arrow-clockwise", lambda: self.resume_requested.emit(record)))
+        if record.output:
+            row.addWidget(_button("Open folder", "folder-open", partial(open_output_folder, record)))
+        if command_of(record):
+            row.addWidget(_button("Copy command", "terminal", lambda: _copy(command_of(record))))
+        if result is not None:
+            row.addWidget(_button("Copy table", "table", lambda: _copy(csv_of(result))))
+        if record.trace:
+            row.addWidget(_button("Copy report", "copy", lambda: _copy(f"{record.message}\n{record.trace}")))
+        if record.log:
+            row.addWidget(_button("Log", "article", lambda: self.show_log.emit(record)))
+        row.addStretch()
+        return row
+
+
+def _heading(record: JobRecord) -> QHBoxLayout:
+    words = _text(headline(record))
+    font = words.font()
+    font.setPointSizeF(font.pointSizeF() * 1.4)
+    font.setWeight(font.Weight.DemiBold)
+    words.setFont(font)
+    picture = QLabel()
+    picture.setPixmap(theme.icon(*ICONS[record.state]).pixmap(24, 24))
+    picture.setAccessibleName(f"State: {record.state}")
+    row = QHBoxLayout()
+    row.setSpacing(2 * theme.SPACE)
+    row.addWidget(picture, 0, Qt.AlignmentFlag.AlignTop)
+    row.addWidget(words, 1)
+    return row
+
+
+def _table(lines: list[Line]) -> QTableWidget:
+    """All of it, without bars to scroll: there are a few lines."""
+    table = QTableWidget(len(lines), len(TABLE_HEAD))
+    table.setHorizontalHeaderLabels(TABLE_HEAD)
+    table.setAccessibleName("Before and after, measured")
+    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+    table.setFrameShape(QFrame.Shape.NoFrame)
+    table.setShowGrid(False)
+    table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+    table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    table.setStyleSheet("QTableView::item { padding: 0 8px; }")  # as the header has it
+    table.setFont(theme.figures_font(table.font()))
+    table.verticalHeader().hide()
+    table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+    header = table.horizontalHeader()
+    header.setDefaultAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+    header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+    header.setDefaultSectionSize(COLUMN_WIDTH)
+    header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+    for row, line in enumerate(lines):
+        before, after = line.exact
+        tips = ("", "" if before is None else f"{before:,}", f"{after:,}, measured", "")
+        for column, text in enumerate((line.name, line.before, line.after, line.change)):
+            item = QTableWidgetItem(text)
+            item.setToolTip(tips[column])
+            side = Qt.AlignmentFlag.AlignLeft if column == 0 else Qt.AlignmentFlag.AlignRight
+            item.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
+            table.setItem(row, column, item)
+    table.setFixedHeight(header.sizeHint().height() + ROW_HEIGHT * len(lines) + 2)
+    table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    return table
+
+
+def _noted(icon: str, tint: theme.Tint, text: str) -> QHBoxLayout:
+    picture = QLabel()
+    picture.setPixmap(theme.icon(icon, tint).pixmap(theme.ICON_SIZE, theme.ICON_SIZE))
+    picture.setAccessibleName("Warning" if icon == "warning" else "Note")
+    row = QHBoxLayout()
+    row.setSpacing(2 * theme.SPACE)
+    row.addWidget(picture, 0, Qt.AlignmentFlag.AlignTop)
+    row.addWidget(_text(text), 1)
+    return row
+
+
+def _caption(text: str) -> QLabel:
+    label = _text(text)
+    font = label.font()
+    font.setWeight(font.Weight.DemiBold)
+    label.setFont(font)
+    return label
+
+
+def _text(text: str) -> QLabel:
+    label = QLabel(text, wordWrap=True, textFormat=Qt.TextFormat.PlainText)
+    label.setAccessibleName(text)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label
+
+
+def _button(text: str, icon: str, act: Callable[[], None]) -> QPushButton:
+    button = QPushButton(theme.icon(icon), text)
+    button.setAccessibleName(text)
+    button.clicked.connect(lambda: act())
+    return button
+
+
+def _copy(text: str) -> None:
+    QGuiApplication.clipboard().setText(text)

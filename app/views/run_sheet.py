@@ -1,0 +1,344 @@
+"""The sheet between a recipe and a run: what will be written where, what was checked, what is measured."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.dialogs import ask_file, ask_folder
+from app.models.run_request import (
+    QUICK_WINDOWS,
+    file_name,
+    formats_line,
+    proposed_folder,
+    proposed_name,
+    refusal,
+    text_label,
+    text_windows,
+)
+from app.settings import Settings
+from app.state import State
+from app.views.check_list import CheckList
+from engine.api.jobs import Check, Measure, QuantizeRequest
+from engine.api.units import size
+from resources import EVALUATION_TEXT
+
+SETTLE_MS = 300
+"""How long fields must stand still before the checks are made again."""
+
+Control = TypeVar("Control", bound=QWidget)
+
+WIDTH = 620
+MOST_WINDOWS = 100_000
+
+
+class ChecksRuns(Protocol):
+    """What the sheet needs of the inspecting engine (`app.inspection.Inspection`)."""
+
+    def check(
+        self,
+        request: QuantizeRequest,
+        then: Callable[[list[Check]], None],
+        failed: Callable[[str], None],
+    ) -> None: ...
+
+
+class RunSheet(QDialog):
+    """Open it with `open()`; once accepted, `request` is what to run."""
+
+    def __init__(
+        self, state: State, settings: Settings, inspection: ChecksRuns, parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._state, self._settings, self._inspection = state, settings, inspection
+        self._text = EVALUATION_TEXT
+        self._asked = 0
+        self._settle = QTimer(self, singleShot=True, interval=SETTLE_MS)
+        self._settle.timeout.connect(self._ask)
+        self.setWindowTitle("Run")
+        self.setAccessibleName("Run: confirm what will be written")
+        self.setMinimumWidth(WIDTH)
+        self._make_fields()
+        self._make_buttons()
+        self._lay_out()
+        self._take_text(EVALUATION_TEXT)
+        self._connect()
+        self._change()
+
+    @property
+    def request(self) -> QuantizeRequest:
+        """What the fields say."""
+        assert self._state.path is not None, "a model is open"
+        assert self._state.document.recipe is not None, "a model is open"
+        windows = self.windows.value() or None
+        measure = Measure(text=str(self._text), windows=windows) if self.measure.isChecked() else None
+        return QuantizeRequest(
+            model=str(self._state.path),
+            output=str(self._output()),
+            recipe=self._state.document.recipe,
+            overwrite=not self.replace.isHidden() and self.replace.isChecked(),
+            measure=measure,
+        )
+
+    # ------------------------------------------------------------------------------ its making
+
+    def _make_fields(self) -> None:
+        assert self._state.path is not None, "a model is open"
+        folder = proposed_folder(self._state.path, self._settings.output_folder)
+        self.name = _named(QLineEdit(proposed_name(self._state)), "File name")
+        self.folder = _named(QLineEdit(str(folder)), "Folder of the file")
+        self.browse_folder = _button("Browse…", "Choose the folder")
+        self.replace = _named(QCheckBox("Replace the existing file"), "Replace the existing file")
+        self.written = _value("What will be written")
+        self.checks = CheckList()
+        self.measure = _named(QCheckBox("Measure what was lost"), "Measure what was lost")
+        self.measure.setChecked(self._settings.measure)
+        self.measure.setToolTip(
+            "Perplexity, KL divergence and agreement with the original, after the file is written"
+        )
+        self.windows = _named(QSpinBox(), "Windows to measure on")
+        self.windows.setRange(0, MOST_WINDOWS)
+        self.windows.setSpecialValueText("all")
+        self.windows.setToolTip(
+            "Windows of 512 tokens that are measured; more take longer and make the error smaller"
+        )
+        self.text_line = _value("Evaluation text")
+        self.browse_text = _button("Browse…", "Choose a text to measure on")
+
+    def _make_buttons(self) -> None:
+        self.reason = _value("Why Run cannot be used")
+        self.again = _button("Check again", "Make the checks again")
+        self.cancel = _button("Cancel", "Close the sheet; nothing is written")
+        self.run = _button("Run", "")
+        self.run.setAutoDefault(True)
+        self.run.setDefault(True)
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.setHorizontalSpacing(4 * theme.SPACE)
+        form.setVerticalSpacing(3 * theme.SPACE)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        folder = QLabel("&Folder")
+        folder.setBuddy(self.folder)
+        form.addRow("&Name", self.name)
+        form.addRow(folder, _row(self.folder, self.browse_folder))
+        form.addRow("", self.replace)
+        self._replace_row = form.rowCount() - 1
+        form.addRow(_top("Written"), self.written)
+        form.addRow("Importance", self._importance())
+        form.addRow("Calibration", self._calibration())
+        form.addRow(_top("Checks"), self.checks)
+        form.addRow("Measure", self.measure)
+        form.addRow("", _row(self.text_line, self.browse_text))
+        form.addRow("", _row(self.windows, QLabel("windows"), stretch=True))
+        self._form = form
+        buttons = _row(self.reason, self.again, self.cancel, self.run)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(*[4 * theme.SPACE] * 4)
+        layout.setSpacing(4 * theme.SPACE)
+        layout.addLayout(form)
+        layout.addStretch()
+        layout.addLayout(buttons)
+
+    def _importance(self) -> QLabel:
+        recipe = self._state.document.recipe
+        line = _value("Importance matrix")
+        line.setText(Path(recipe.imatrix).name if recipe and recipe.imatrix else "none")
+        line.setToolTip(recipe.imatrix if recipe and recipe.imatrix else "")
+        return line
+
+    def _calibration(self) -> QLabel:
+        recipe = self._state.document.recipe
+        line = _value("Calibration text")
+        unused = "the recipe names one, but none of its methods uses it"
+        line.setText(unused if recipe and recipe.calibration else "none: the chosen methods need none")
+        return line
+
+    def _connect(self) -> None:
+        self._state.plan_changed.connect(self._describe)
+        self.name.textChanged.connect(self._change)
+        self.folder.textChanged.connect(self._change)
+        self.replace.toggled.connect(self._change)
+        self.measure.toggled.connect(self._change)
+        self.windows.valueChanged.connect(self._change)
+        self.browse_folder.clicked.connect(self._choose_folder)
+        self.browse_text.clicked.connect(self._choose_text)
+        self.again.clicked.connect(self._ask)
+        self.cancel.clicked.connect(self.reject)
+        self.run.clicked.connect(self.accept)
+
+    # ------------------------------------------------------------------------------ the fields
+
+    def _output(self) -> Path:
+        return Path(self.folder.text().strip()).expanduser() / file_name(self.name.text())
+
+    def _choose_folder(self) -> None:
+        def take(folder: Path) -> None:
+            self.folder.setText(str(folder))
+
+        ask_folder(self, "Write into", self.folder.text(), take)
+
+    def _choose_text(self) -> None:
+        def take(text: Path) -> None:
+            self._take_text(text)
+            self._change()
+
+        start = Path.home() if self._text == EVALUATION_TEXT else self._text.parent
+        ask_file(self, "Measure on", str(start), ["Texts (*.txt *.raw *.md)", "All files (*)"], take)
+
+    def _take_text(self, text: Path) -> None:
+        """Measure on `text`: on all of it where it is short."""
+        self._text = text
+        self.text_line.setText(text_label(text))
+        self.text_line.setToolTip(str(text))
+        windows = text_windows(text)
+        self.windows.setValue(0 if windows is not None and windows < QUICK_WINDOWS else QUICK_WINDOWS)
+
+    def _change(self) -> None:
+        """A field is another one now: what was checked holds no more."""
+        self._asked += 1
+        name = file_name(self.name.text())
+        wrong = refusal(name, self.folder.text())
+        exists = not wrong and self._output().exists()
+        self._form.setRowVisible(self._replace_row, exists)
+        for control in (self.windows, self.browse_text):
+            control.setEnabled(self.measure.isChecked())
+            tip = control.toolTip().removesuffix(": measuring is off")
+            control.setToolTip(tip if self.measure.isChecked() else f"{tip}: measuring is off")
+        self._describe()
+        self.again.hide()
+        if wrong:
+            self._settle.stop()
+            self.checks.clear()
+            self._refuse(wrong)
+        else:
+            self.checks.show_waiting()
+            self._refuse("The checks are being made.")
+            self._settle.start()
+
+    def _describe(self) -> None:
+        plan, count = self._state.plan, self._state.file_bytes
+        if plan is None or count is None:
+            return
+        name = file_name(self.name.text()) or "a file"
+        figures = f"{size(count)}, {plan.bits_per_weight:.3g} bits per weight"
+        self.written.setText(f"{name}, {figures}\n{formats_line(plan)} tensors")
+        self.written.setToolTip(f"{count:,} bytes, predicted, exact")
+
+    # ------------------------------------------------------------------------------ the checks
+
+    def _ask(self) -> None:
+        self._asked += 1
+        asked = self._asked
+        self.again.hide()
+        self.checks.show_waiting()
+        self._refuse("The checks are being made.")
+
+        def take(checks: list[Check]) -> None:
+            if asked == self._asked:
+                self._take_checks(checks)
+
+        def fail(sentence: str) -> None:
+            if asked == self._asked:
+                self.checks.show_failure(sentence)
+                self._fit()
+                self.again.show()
+                self._refuse("The checks could not be made.")
+
+        self._inspection.check(self.request, take, fail)
+
+    def _take_checks(self, checks: list[Check]) -> None:
+        self.checks.show_checks(checks)
+        self._fit()
+        failed = [check.name for check in checks if check.passed is False]
+        if failed:
+            self._refuse(f"Not passed: {', '.join(failed)}.")
+        else:
+            self._allow()
+
+    def _fit(self) -> None:
+        """As high as the wrapped lines need."""
+        layout = self.layout()
+        assert layout is not None
+        layout.activate()
+        self.resize(self.width(), layout.totalHeightForWidth(self.width()))
+
+    def _refuse(self, reason: str) -> None:
+        self.run.setEnabled(False)
+        self.run.setToolTip(f"Write the file: not now. {reason}")
+        self.reason.setText(reason)
+
+    def _allow(self) -> None:
+        self.run.setEnabled(True)
+        self.run.setToolTip("Write the file (Enter)")
+        self.reason.setText("")
+        if not self.name.isModified() and not self.folder.isModified():
+            self.run.setFocus()
+
+    def accept(self) -> None:
+        """Remember the choices for the next time. Nothing is accepted that is not checked."""
+        if self.run.isEnabled():
+            self._settings.output_folder = str(self._output().parent)
+            self._settings.measure = self.measure.isChecked()
+            super().accept()
+
+    def done(self, result: int) -> None:
+        """What comes later comes too late."""
+        self._asked += 1
+        self._settle.stop()
+        super().done(result)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.name.setFocus()
+        self.name.selectAll()
+
+
+def _named(control: Control, name: str) -> Control:
+    control.setAccessibleName(name)
+    return control
+
+
+def _value(name: str) -> QLabel:
+    """A text that may be long."""
+    label = _named(QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText), name)
+    label.setFont(theme.figures_font(label.font()))
+    return label
+
+
+def _top(text: str) -> QLabel:
+    """The label of something that takes several lines: level with the first."""
+    return QLabel(text, alignment=Qt.AlignmentFlag.AlignTop)
+
+
+def _button(text: str, tip: str) -> QPushButton:
+    button = _named(QPushButton(text), text)
+    button.setToolTip(tip)
+    button.setAutoDefault(False)
+    return button
+
+
+def _row(*widgets: QWidget, stretch: bool = False) -> QHBoxLayout:
+    """Side by side; the first takes the room, unless `stretch` leaves it behind the last."""
+    row = QHBoxLayout()
+    row.setSpacing(2 * theme.SPACE)
+    for place, widget in enumerate(widgets):
+        row.addWidget(widget, 1 if place == 0 and not stretch else 0)
+    if stretch:
+        row.addStretch()
+    return row

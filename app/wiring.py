@@ -1,0 +1,193 @@
+"""What each action does: the table of actions connected to the session and the window's views."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
+
+from PySide6.QtCore import QObject, Qt, QUrl
+from PySide6.QtGui import QDesktopServices, QGuiApplication
+from PySide6.QtWidgets import QApplication, QDockWidget
+
+from app import theme
+from app.dialogs import ask_file, ask_folder, ask_new_file
+from app.jobs import JobRecord
+from app.views.about import AboutPanel
+from app.views.palette import CommandPalette
+from app.views.result import command_of
+from app.views.run_sheet import RunSheet
+
+if TYPE_CHECKING:
+    from app.main_window import MainWindow
+
+MODEL_FILES = ["Models (*.gguf *.safetensors *.bin)", "All files (*)"]
+RECIPE_FILES = ["Recipes (*.json)"]
+IMPORTANCE_FILES = ["Importance matrices (*.gguf)"]
+
+IN_THE_TABLE = ("choose_format", "pin", "apply_to_role", *(f"bits_{bits}" for bits in range(2, 9)))
+"""Actions whose keys count only while the table has the focus."""
+
+
+class Wiring(QObject):
+    """Connects the actions of `window`, and knows why some cannot be used now."""
+
+    def __init__(self, window: "MainWindow") -> None:
+        super().__init__(window)
+        self._window = window
+        self._session, self._state = window.session, window.state
+        self._actions = window.actions_table
+        self._connect()
+
+    def _connect(self) -> None:
+        window, session, actions = self._window, self._session, self._actions
+        stack = self._state.document.undo_stack
+        for key, slot in {
+            "open_folder": self.ask_folder,
+            "open_file": self.ask_file,
+            "open_sample": session.open_sample,
+            "close_model": self._state.close,
+            "open_recipe": self._ask_recipe,
+            "save_recipe": self._save_recipe,
+            "save_recipe_as": self._ask_save_recipe,
+            "importance": self._ask_importance,
+            "quit": window.close,
+            "undo": stack.undo,
+            "redo": stack.redo,
+            "select_all": window.layers.select_all,
+            "filter": window.layers.focus_filter,
+            "choose_format": window.layers.choose_format,
+            "pin": window.layers.toggle_pin,
+            "apply_to_role": window.layers.apply_to_role,
+            "expand_all": window.layers.expand_all,
+            "collapse_all": window.layers.collapse_all,
+            "run": self._open_sheet,
+            "stop_job": lambda: self._with_job(session.board.cancel),
+            "resume_job": lambda: self._with_job(session.resume),
+            "open_output_folder": lambda: self._with_job(_open_folder_of),
+            "copy_command": lambda: self._with_job(_copy_command),
+            "reset_layout": window.reset_layout,
+            "command_palette": lambda: CommandPalette(window).open(actions.all()),
+            "help": lambda: window.show_help("window"),
+            "shortcuts_help": lambda: window.show_help("window", "keys"),
+            "about": self._show_about,
+        }.items():
+            actions.connect(key, slot)
+        for bits in range(2, 9):
+            actions.connect(f"bits_{bits}", partial(window.layers.set_bits, bits))
+        for mode in get_args(theme.Mode):
+            actions.connect(f"theme_{mode}", partial(self._set_theme, mode))
+        actions[f"theme_{window.settings.theme}"].setChecked(True)
+        self._connect_dock("toggle_jobs", window.jobs_dock)
+        self._connect_dock("toggle_log", window.log_dock)
+        actions["toggle_inspector"].toggled.connect(window.want_inspector)
+        for key in IN_THE_TABLE:
+            window.layers.table.addAction(actions[key])
+        stack.undoTextChanged.connect(lambda text: actions["undo"].setText(f"&Undo {text}".strip()))
+        stack.redoTextChanged.connect(lambda text: actions["redo"].setText(f"&Redo {text}".strip()))
+
+    def _connect_dock(self, key: str, dock: QDockWidget) -> None:
+        action = self._actions[key]
+
+        def show() -> None:
+            dock.setVisible(action.isChecked())
+            if action.isChecked():
+                dock.raise_()
+                dock.widget().setFocus()
+
+        self._actions.connect(key, show)
+        dock.visibilityChanged.connect(action.setChecked)
+
+    def unmet_needs(self) -> dict[str, str]:
+        """Why actions cannot be used now, by what they need."""
+        state, stack, record = self._state, self._state.document.undo_stack, self._window.jobs.current
+        needs = {}
+        if state.phase in ("empty", "opening"):
+            needs["model"] = "Open a model first."
+        if state.phase == "inspect only":
+            needs["plan"] = state.refusal
+        elif state.phase == "empty":
+            needs["plan"] = "Open a model first."
+        elif state.plan is None:
+            needs["plan"] = "The plan of the output is still being made."
+        if not state.selection or "plan" in needs:
+            needs["selection"] = needs.get("plan", "Select tensors in the table first.")
+        if not stack.canUndo():
+            needs["undo"] = "Nothing to undo."
+        if not stack.canRedo():
+            needs["redo"] = "Nothing to redo."
+        if record is None:
+            needs["job"] = "Select a job in the list of jobs first."
+        if record is None or record not in self._session.board.active:
+            needs["active job"] = "No running job is selected in the list of jobs."
+        if record is None or not record.resumable:
+            needs["resumable job"] = "No interrupted job is selected in the list of jobs."
+        if record is None or record.result is None:
+            needs["finished job"] = "No finished job is selected in the list of jobs."
+        return needs
+
+    # ----------------------------------------------------------------------------------- asking
+
+    def _start_folder(self) -> str:
+        recent = self._window.settings.recent
+        return str(Path(recent[0]).parent if recent else Path.home())
+
+    def ask_folder(self) -> None:
+        ask_folder(self._window, "Open a model folder", self._start_folder(), self._session.open)
+
+    def ask_file(self) -> None:
+        ask_file(self._window, "Open a model file", self._start_folder(), MODEL_FILES, self._session.open)
+
+    def _ask_recipe(self) -> None:
+        start, then = self._start_folder(), self._session.open_recipe
+        ask_file(self._window, "Open a recipe", start, RECIPE_FILES, then)
+
+    def _save_recipe(self) -> None:
+        path = self._state.document.path
+        if path is None:
+            self._ask_save_recipe()
+        else:
+            self._session.save_recipe(path)
+
+    def _ask_save_recipe(self) -> None:
+        assert self._state.path is not None, "the action needs a model"
+        beside = self._state.path.parent / f"{self._state.path.stem}-recipe.json"
+        proposed = self._state.document.path or beside
+        ask_new_file(self._window, "Save the recipe", proposed, RECIPE_FILES, self._session.save_recipe)
+
+    def _ask_importance(self) -> None:
+        start, then = self._start_folder(), self._session.set_importance
+        ask_file(self._window, "Use an importance matrix", start, IMPORTANCE_FILES, then)
+
+    def _open_sheet(self) -> None:
+        window = self._window
+        sheet = RunSheet(self._state, window.settings, self._session.inspection, window)
+        sheet.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        sheet.accepted.connect(lambda: self._session.run(sheet.request))
+        sheet.open()
+
+    # ------------------------------------------------------------------------------------ doing
+
+    def _show_about(self) -> None:
+        panel = AboutPanel(self._window)
+        panel.setWindowFlag(Qt.WindowType.Dialog)
+        panel.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        if self._session.hello is not None:
+            panel.set_engine(self._session.hello)
+        panel.show()
+
+    def _set_theme(self, mode: theme.Mode) -> None:
+        self._window.settings.theme = mode
+        theme.apply_theme(cast(QApplication, QApplication.instance()), mode)
+
+    def _with_job(self, act: Callable[[JobRecord], None]) -> None:
+        record = self._window.jobs.current
+        if record is not None:
+            act(record)
+
+
+def _open_folder_of(record: JobRecord) -> None:
+    QDesktopServices.openUrl(QUrl.fromLocalFile(str(Path(record.output).parent)))
+
+
+def _copy_command(record: JobRecord) -> None:
+    QGuiApplication.clipboard().setText(command_of(record))

@@ -1,0 +1,141 @@
+"""Answers to what the window asks about models: headers, the output they would give, checks, histograms."""
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from engine.api.messages import (
+    PAGE_NAMES,
+    Checked,
+    CheckRun,
+    Event,
+    ExportPage,
+    ExportPlanned,
+    HistogramRead,
+    JobsListed,
+    ListJobs,
+    ModelOpened,
+    OpenModel,
+    ReadHistogram,
+    TensorsPage,
+)
+from engine.checkpoint import Checkpoint, open_checkpoint
+from engine.checks import check
+from engine.histogram import read_histogram
+from engine.jobs.folder import list_jobs
+from engine.summary import export_summary
+from resources import SAMPLE_MODEL
+
+Item = TypeVar("Item")
+
+
+class Inspector:
+    """Answers with `send`; keeps the last model open.
+
+    `newest_histogram()` gives the id of the last histogram that was asked for: an older one is broken off.
+    """
+
+    def __init__(self, send: Callable[[Event], None], newest_histogram: Callable[[], int | None]) -> None:
+        self._send, self._newest_histogram = send, newest_histogram
+        self._model: tuple[str, Checkpoint] | None = None
+        self._arrays: tempfile.TemporaryDirectory[str] | None = None
+        self._warming: threading.Thread | None = None
+
+    def answer(self, request: OpenModel | CheckRun | ListJobs | ReadHistogram) -> None:
+        """Raises what the engine's functions raise."""
+        match request:
+            case OpenModel():
+                self._open(request)
+            case CheckRun():
+                self._wait_until_warm()
+                self._send(Checked(id=request.id, checks=check(request.quantize)))
+            case ListJobs():
+                self._send(JobsListed(id=request.id, jobs=list_jobs()))
+            case ReadHistogram():
+                self._histogram(request)
+
+    def warm_up(self) -> None:
+        """Load what planning an output needs (transformers) while waiting: the first `open` is quick."""
+        self._warming = threading.Thread(target=_plan_sample, name="warm-up", daemon=True)
+        self._warming.start()
+
+    def close(self) -> None:
+        if self._model:
+            self._model[1].close()
+        if self._arrays:
+            self._arrays.cleanup()
+
+    def _wait_until_warm(self) -> None:
+        """Two threads must not import the same libraries: each could see the other's half-made modules."""
+        if self._warming:
+            self._warming.join()
+
+    def _open(self, request: OpenModel) -> None:
+        checkpoint = self._opened(request.model, anew=True)
+        summary = checkpoint.summary()
+        self._send(ModelOpened(id=request.id, summary=summary.model_copy(update={"tensors": []})))
+        for tensors, last in pages(summary.tensors, lambda tensor: 1):
+            self._send(TensorsPage(id=request.id, tensors=tensors, last=last))
+        self._wait_until_warm()
+        export = export_summary(checkpoint)
+        self._send(ExportPlanned(id=request.id, export=export.model_copy(update={"tensors": []})))
+        for planned, last in pages(export.tensors, lambda tensor: 1 + len(tensor.sources)):
+            self._send(ExportPage(id=request.id, tensors=planned, last=last))
+
+    def _opened(self, path: str, *, anew: bool = False) -> Checkpoint:
+        if self._model and self._model[0] == path and not anew:
+            return self._model[1]
+        if self._model:
+            self._model[1].close()
+            self._model = None
+        checkpoint = open_checkpoint(path)
+        self._model = (path, checkpoint)
+        return checkpoint
+
+    def _histogram(self, request: ReadHistogram) -> None:
+        checkpoint = self._opened(request.model)
+        found = read_histogram(checkpoint, request.tensor, lambda: self._newest_histogram() == request.id)
+        if found is None:
+            return
+        if self._arrays is None:
+            self._arrays = tempfile.TemporaryDirectory(prefix="bitwright-")
+        path = Path(self._arrays.name) / f"histogram-{request.id}.npy"
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.save(file, np.stack([found.edges, found.counts]))
+        partial.replace(path)
+        self._send(
+            HistogramRead(
+                id=request.id,
+                tensor=request.tensor,
+                path=str(path),
+                width=found.width,
+                count=found.count,
+                minimum=found.minimum,
+                maximum=found.maximum,
+                mean=found.mean,
+                deviation=found.deviation,
+            )
+        )
+
+
+def pages(items: list[Item], names: Callable[[Item], int]) -> Iterator[tuple[list[Item], bool]]:
+    """`items` in pages of about `PAGE_NAMES` names, and whether a page is the last. None: an empty page."""
+    page: list[Item] = []
+    count = 0
+    for item in items:
+        if page and count + names(item) > PAGE_NAMES:
+            yield page, False
+            page, count = [], 0
+        page.append(item)
+        count += names(item)
+    yield page, True
+
+
+def _plan_sample() -> None:
+    with open_checkpoint(SAMPLE_MODEL) as checkpoint:
+        export_summary(checkpoint)

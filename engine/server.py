@@ -1,0 +1,272 @@
+"""`python -m engine serve`: requests on stdin, events on stdout, one JSON line each (engine/api/messages.py).
+
+Four threads. The main one works: it answers requests in their order, or runs the one job. A reader takes
+requests, and interrupts the main thread to cancel. A writer sends events, so that an interrupt cannot cut a
+line in two. A fourth says every two seconds that the engine is alive.
+"""
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from engine import __version__
+from engine.api import messages
+from engine.api.errors import UserError
+from engine.api.jobs import QuantizeResult, Stopped
+from engine.jobs.limits import private_memory
+from engine.pace import Pace
+from engine.process import ignore_stopping, keep_libraries_quiet, stop_in_order
+
+if TYPE_CHECKING:
+    from engine.inspecting import Inspector
+
+NICENESS = 10
+"""Below everything interactive: the machine stays usable while the engine works."""
+
+IDLE_SECONDS = 0.5
+"""After so long without a request the engine inspects, and loads what that needs."""
+
+LAST_SECONDS = 5.0
+"""How long the engine lives on, at most, after the window has gone."""
+
+MEMORY_SAMPLES = 8
+"""Of the memory in use, to a heartbeat."""
+
+Job = messages.StartQuantize | messages.ResumeJob
+Inspection = messages.OpenModel | messages.CheckRun | messages.ListJobs | messages.ReadHistogram
+
+
+class Inbox:
+    """Requests that wait. A newer `open` or `histogram` replaces one that has not been begun."""
+
+    def __init__(self) -> None:
+        self.newest_histogram: int | None = None
+        self._waiting: deque[Job | Inspection] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, request: Job | Inspection) -> None:
+        with self._changed:
+            if isinstance(request, messages.OpenModel):
+                self._drop(messages.OpenModel)
+                self._drop(messages.ReadHistogram)
+                self.newest_histogram = None
+            elif isinstance(request, messages.ReadHistogram):
+                self._drop(messages.ReadHistogram)
+                self.newest_histogram = request.id
+            self._waiting.append(request)
+            self._changed.notify()
+
+    def get(self, timeout: float | None) -> Job | Inspection | None:
+        """The next request; None where there will be none. Raises `TimeoutError` after `timeout` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._waiting or self._closed, timeout):
+                raise TimeoutError
+            return self._waiting.popleft() if self._waiting else None
+
+    def close(self) -> None:
+        """There will be no more; nobody waits for a histogram."""
+        with self._changed:
+            self._closed = True
+            self.newest_histogram = None
+            self._changed.notify()
+
+    def _drop(self, kind: type) -> None:
+        self._waiting = deque(request for request in self._waiting if not isinstance(request, kind))
+
+
+class Server:
+    """Serves one window. `requests` and `events` are descriptors."""
+
+    def __init__(self, requests: int, events: int) -> None:
+        self._requests, self._events = requests, events
+        self._inbox = Inbox()
+        self._lines: SimpleQueue[bytes | None] = SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="writer", daemon=True)
+        self._given_job = False  # by the reader, as soon as a job is asked for
+        self._leaving = False
+        self._job = ""
+
+    def run(self) -> int:
+        """Serve until the window or the job ends; the exit code."""
+        self._writer.start()
+        devices = [f"cpu: {len(os.sched_getaffinity(0))} threads"]
+        self._send(
+            messages.Hello(protocol=messages.PROTOCOL, version=__version__, devices=devices, pid=os.getpid())
+        )
+        try:
+            for work in (self._read, self._beat):
+                threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
+            code = self._serve()
+            ignore_stopping()
+        except KeyboardInterrupt:
+            self._send(messages.Stopped(job=self._job))
+            code = 0
+        self._lines.put(None)
+        self._writer.join()
+        return code
+
+    # ---------------------------------------------------------------------------- the main thread
+
+    def _serve(self) -> int:
+        """Answer requests until a job comes, or the end."""
+        inspector: Inspector | None = None
+        try:
+            try:
+                request = self._inbox.get(IDLE_SECONDS)
+            except TimeoutError:  # a job would be here by now
+                inspector = self._make_inspector()
+                inspector.warm_up()
+                request = self._inbox.get(None)
+            while isinstance(request, Inspection):
+                inspector = inspector or self._make_inspector()
+                self._answer(inspector, request)
+                request = self._inbox.get(None)
+        finally:
+            if inspector:
+                inspector.close()
+        return 0 if request is None else self._work(request)
+
+    def _make_inspector(self) -> "Inspector":
+        from engine.inspecting import Inspector
+
+        return Inspector(self._send, lambda: self._inbox.newest_histogram)
+
+    def _answer(self, inspector: "Inspector", request: Inspection) -> None:
+        try:
+            inspector.answer(request)
+        except Exception as error:
+            self._fail(error, request.id)
+
+    def _work(self, request: Job) -> int:
+        """Run the job; the exit code."""
+        pace = Pace(self._send)
+        self._send(messages.StageStarted(stage="prepare"))
+        try:
+            result = self._run_job(request, pace)
+            ignore_stopping()
+        except Stopped as stopped:
+            self._send(messages.Stopped(job=stopped.job))
+            return 0
+        except Exception as error:
+            ignore_stopping()
+            self._fail(error, None)
+            return 2 if isinstance(error, UserError) else 1
+        pace.flush()
+        self._send(messages.Done(result=result))
+        return 0
+
+    def _run_job(self, request: Job, pace: Pace) -> QuantizeResult:
+        from engine.quantize import quantize, resume
+
+        if isinstance(request, messages.ResumeJob):
+            return resume(request.job, pace, self._tell)
+        return quantize(request.quantize, pace, self._tell)
+
+    def _tell(self, event: messages.Event) -> None:
+        if isinstance(event, messages.JobStarted):
+            self._job = event.job
+        self._send(event)
+
+    def _fail(self, error: Exception, request: int | None) -> None:
+        if isinstance(error, UserError):
+            notes = " ".join(getattr(error, "__notes__", []))
+            self._send(messages.Failed(code="user", message=str(error), hint=notes, id=request))
+            return
+        trace = "".join(traceback.format_exception(error))
+        print(trace, file=sys.stderr)
+        said = f"Something in Bitwright failed ({type(error).__name__}: {error})."
+        hint = "Please report it, with the details."
+        self._send(messages.Failed(code="defect", message=said, hint=hint, traceback=trace, id=request))
+
+    # ------------------------------------------------------------------------------- the others
+
+    def _send(self, event: messages.Event) -> None:
+        self._lines.put(messages.write(event))
+
+    def _write(self) -> None:
+        """Write what `_send` was given, until None."""
+        while (line := self._lines.get()) is not None:
+            left = memoryview(line)
+            try:
+                while left:
+                    left = left[os.write(self._events, left) :]
+            except OSError:  # nobody reads any more
+                self._leave()
+                return
+
+    def _beat(self) -> None:
+        peak = 0
+        while True:
+            for _ in range(MEMORY_SAMPLES):
+                time.sleep(messages.HEARTBEAT_SECONDS / MEMORY_SAMPLES)
+                memory = private_memory()
+                peak = max(peak, memory)
+            self._send(messages.Heartbeat(memory=memory, peak=peak))
+
+    def _read(self) -> None:
+        """Take requests until stdin closes."""
+        with os.fdopen(self._requests, "rb") as lines:
+            for line in lines:
+                try:
+                    request = messages.read_request(line)
+                except ValidationError:
+                    said = f"This line is no request: {line[:80].decode(errors='replace').strip()!r}."
+                    self._send(messages.Failed(code="protocol", message=said))
+                    continue
+                self._take(request)
+        self._leave()
+
+    def _take(self, request: messages.Request) -> None:
+        if isinstance(request, messages.Cancel):
+            _interrupt_main()
+        elif self._given_job:
+            said = "This engine works on a job; start another one."
+            waiting = None if isinstance(request, Job) else request.id
+            self._send(messages.Failed(code="busy", message=said, id=waiting))
+        else:
+            self._given_job = isinstance(request, Job)
+            self._inbox.put(request)
+
+    def _leave(self) -> None:
+        """The window has gone: end once the work in hand can be left, in `LAST_SECONDS` at the latest."""
+        if self._leaving:
+            return
+        self._leaving = True
+        self._inbox.close()
+        if self._given_job:
+            _interrupt_main()
+        threading.Timer(LAST_SECONDS, os._exit, [1]).start()
+
+
+def _interrupt_main() -> None:
+    """Raise `KeyboardInterrupt` in the main thread, unless it is being stopped already."""
+    main = threading.main_thread().ident
+    assert main is not None, "it runs"
+    signal.pthread_kill(main, signal.SIGINT)
+
+
+def serve() -> None:
+    """Serve the window on stdin and stdout, then end the process."""
+    requests, events = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # libraries print, also from C
+    sys.stdout = sys.stderr
+    with suppress(OSError):
+        os.nice(NICENESS)
+    faulthandler.enable()
+    keep_libraries_quiet()
+    stop_in_order()
+    code = Server(requests, events).run()
+    sys.stderr.flush()
+    os._exit(code)  # no thread of a library is waited for

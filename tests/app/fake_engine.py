@@ -1,0 +1,301 @@
+"""A stand-in for the engine: does what its first argument names. Standard library only: it starts fast."""
+
+import json
+import os
+import signal
+import struct
+import sys
+import time
+from pathlib import Path
+
+JOB = "20250101-000000-000000"
+
+
+def say(event: str, **fields: object) -> None:
+    raw(json.dumps({"event": event, **fields}).encode() + b"\n")
+
+
+def raw(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def hello(protocol: int = 1, **more: object) -> None:
+    say("hello", protocol=protocol, version="0", devices=["cpu"], pid=os.getpid(), **more)
+
+
+def begin_job(job: str = JOB) -> None:
+    say("job", job=job, folder="/jobs/1", output="/out.gguf", log="/jobs/1/engine.log")
+
+
+def progress(done: int) -> None:
+    item = f"blk.{done}.ffn_down"
+    say("progress", stage="quantize", done=done, total=32, unit="tensors", item=item)
+
+
+def read() -> dict:
+    """The next request; ends the process where there is none."""
+    line = sys.stdin.readline()
+    if not line:
+        sys.exit(0)
+    return json.loads(line)
+
+
+def forever() -> None:
+    while True:
+        time.sleep(1)
+
+
+# ------------------------------------------------------------------------------------ ways to behave
+
+
+def idle() -> None:
+    """Says hello, reads until its stdin closes."""
+    hello()
+    while True:
+        read()
+
+
+def echo() -> None:
+    """Answers each line by a warning of the same text."""
+    hello()
+    while True:
+        say("warning", message=json.dumps(read()))
+
+
+def stubborn() -> None:
+    """Deaf to everything but SIGKILL."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    hello()
+    forever()
+
+
+def mute() -> None:
+    forever()
+
+
+def old() -> None:
+    hello(protocol=0)
+    forever()
+
+
+def new() -> None:
+    """Of a later version: its hello says more."""
+    hello(protocol=99, mood="good")
+    forever()
+
+
+def broken() -> None:
+    sys.exit("ModuleNotFoundError: No module named 'engine'")
+
+
+def closes_stdout() -> None:
+    hello()
+    os.close(1)
+    forever()
+
+
+def closes_stdin() -> None:
+    hello()
+    os.close(0)
+    say("warning", message="closed")
+    forever()
+
+
+def segfault() -> None:
+    import faulthandler
+
+    faulthandler.enable()
+    hello()
+    faulthandler._sigsegv()
+
+
+def chatter() -> None:
+    """More on stderr than is kept."""
+    for number in range(5000):
+        print(f"{number:06} {'x' * 40}", file=sys.stderr)
+    hello()
+
+
+def flood() -> None:
+    hello()
+    fields = {"event": "progress", "stage": "s", "total": 20_000, "unit": "u", "item": ""}
+    raw(b"".join(json.dumps(fields | {"done": i}).encode() + b"\n" for i in range(20_000)))
+
+
+def endless() -> None:
+    hello()
+    while True:
+        raw(b"x" * (1 << 20))
+
+
+def garbage() -> None:
+    hello()
+    raw(b"\x00\xff\xfe binary\n")
+    raw(b"a library prints this\n")
+    raw(b'{"event": "heartb')
+    time.sleep(0.01)
+    raw(b'eat", "memory": 1, "peak": 2}\n')
+    raw(b"{not json}\n\n[1, 2]\n")
+    raw(b'{"event": "heartbeat"}\n{"event": "unheard of"}\n')
+    raw(b"[" * 100_000 + b"\n")
+    progress(3)
+    raw(b"half a li")
+
+
+# -------------------------------------------------------------------------------------------- a job
+
+
+def job(end: str = "done") -> None:
+    """Reads its request, works a little, ends as `end` says."""
+    request = read()
+    hello()
+    if end == "refused":
+        say("error", code="user", message="The disk is full.", hint="Make room.")
+        sys.exit(2)
+    if end == "waits":  # for a cancel, before it has a folder
+        read()
+        say("stopped")
+        sys.exit(0)
+    begin_job(request.get("job", JOB))
+    say("heartbeat", memory=1, peak=21_400_000_000)
+    say("stage", stage="quantize")
+    say("warning", message="careful")
+    for done in range(18):
+        progress(done)
+    if end == "defect":
+        say("error", code="defect", message="ValueError: x", traceback="Traceback: x")
+        sys.exit(1)
+    if end == "stopped":
+        while read()["request"] != "cancel":
+            pass
+        say("stopped", job=JOB)
+        sys.exit(0)
+    if end == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if end == "works":
+        forever()
+    result = {"job": JOB, "output": "/out.gguf", "bytes": 10, "predicted_bytes": 10, "bpw": 4.5}
+    result |= {"seconds": 1.0, "peak_rss_bytes": 5, "warnings": ["careful", "small"]}
+    say("done", result=result | {"source_bytes": 40, "source_bpw": 16.0})
+    if end == "lingers":
+        stubborn()
+
+
+# ------------------------------------------------------------------------------------- an inspection
+
+
+def inspect() -> None:
+    """Answers questions. Models: /good, /unexportable, /missing, /deadly, /late (with the next request)."""
+    hello()
+    late = None
+    while True:
+        asked = read()
+        if asked.get("model") == "/late":
+            late = asked["id"]
+            continue
+        if late is not None:
+            answer_open(late, "/good")
+            late = None
+        ANSWERS[asked["request"]](asked)
+
+
+def answer_open(number: int, model: str) -> None:
+    if model == "/missing":
+        say("error", code="user", message="There is no model.", id=number)
+        return
+    summary = {"path": model, "kind": "huggingface", "architecture": "llama", "parameters": 10, "bytes": 20}
+    summary |= {"blocks": 3, "tied_embeddings": False, "quantization": None, "others": {}, "notes": []}
+    say("model", id=number, summary=summary | {"tensors": []})
+    say("tensors", id=number, tensors=[tensor(0), tensor(1)], last=False)
+    say("tensors", id=number, tensors=[tensor(2)], last=True)
+    if model == "/unexportable":
+        say("error", code="user", message="Nothing can write it.", id=number)
+        return
+    if model == "/deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    export = {"facts": {"architecture": "llama", "blocks": 3}, "header_bytes": 64, "alignment": 32}
+    say("export", id=number, export=export | {"notes": [], "tensors": []})
+    say("export_tensors", id=number, tensors=[exported(0), exported(1)], last=False)
+    say("export_tensors", id=number, tensors=[exported(2)], last=True)
+
+
+def tensor(block: int) -> dict:
+    name = f"model.layers.{block}.mlp.down_proj.weight"
+    return {"name": name, "shape": [32, 256], "dtype": "F16", "role": "down", "block": block, "bytes": 16384}
+
+
+def exported(block: int) -> dict:
+    sources = [tensor(block)["name"]]
+    name = f"blk.{block}.ffn_down.weight"
+    return {"name": name, "shape": [32, 256], "role": "down", "block": block, "sources": sources}
+
+
+def answer_check(asked: dict) -> None:
+    """By the output's name: "/die" dies, "/refuse" refuses, everything else passes."""
+    output = asked["quantize"]["output"]
+    if output == "/die":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if output == "/hang":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if output == "/refuse":
+        say("error", code="user", message="There is no folder.", hint="Make it.", id=asked["id"])
+    else:
+        check = {"name": "disk", "passed": True, "message": output}
+        say("checks", id=asked["id"], checks=[check])
+
+
+def answer_jobs(asked: dict) -> None:
+    one = {"id": JOB, "kind": "quantize", "state": "interrupted", "output": "/out.gguf", "created": "2025"}
+    one |= {"done": 3, "total": 7, "message": "stopped", "folder": "/jobs/1"}
+    say("jobs", id=asked["id"], jobs=[one])
+
+
+def answer_histogram(asked: dict) -> None:
+    """A file in the folder that is named as the model, under the tensor's name; none for "lost"."""
+    path = Path(asked["model"]) / f"{asked['tensor']}.npy"
+    if asked["tensor"] != "lost":
+        path.write_bytes(npy((0.0, 0.5, 3.0, 4.0)))
+    figures = {"width": 0.5, "count": 7, "minimum": 0.0, "maximum": 1.0, "mean": 0.5, "deviation": 0.1}
+    say("histogram", id=asked["id"], tensor=asked["tensor"], path=str(path), **figures)
+
+
+def npy(values: tuple[float, ...]) -> bytes:
+    """A float64 [2, n] array in NumPy's file format."""
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': (2, {len(values) // 2}), }}".ljust(117)
+    return (
+        b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + header.encode() + b"\n" + struct.pack("<4d", *values)
+    )
+
+
+ANSWERS = {
+    "open": lambda asked: answer_open(asked["id"], asked["model"]),
+    "check": answer_check,
+    "jobs": answer_jobs,
+    "histogram": answer_histogram,
+}
+
+WAYS = {
+    way.__name__: way
+    for way in (
+        idle,
+        echo,
+        stubborn,
+        mute,
+        old,
+        new,
+        broken,
+        closes_stdout,
+        closes_stdin,
+        segfault,
+        chatter,
+        flood,
+        endless,
+        garbage,
+        job,
+        inspect,
+    )
+}
+
+if __name__ == "__main__":
+    WAYS[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,36 @@
+"""Models for tests of the window, in files and in memory."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+ROLES = {
+    "attn_q": (32, 256),
+    "attn_k": (32, 256),
+    "attn_v": (32, 256),
+    "attn_output": (32, 256),
+    "ffn_gate": (32, 256),
+    "ffn_up": (32, 256),
+    "ffn_down": (32, 96),
+    "attn_norm": (256,),
+    "ffn_norm": (256,),
+}
+
+
+def write_wide_gguf(path: Path, blocks: int) -> Path:
+    """A GGUF of `blocks` blocks with nine small tensors each: nothing runs it, but it quantizes."""
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_block_count(blocks)
+    random = np.random.default_rng(0)
+    matrices = {name: random.normal(0, 0.02, shape).astype(np.float16) for name, shape in ROLES.items()}
+    writer.add_tensor("token_embd.weight", matrices["attn_q"])
+    for block in range(blocks):
+        for name, values in matrices.items():
+            kept = values.astype(np.float32) if values.ndim == 1 else values
+            writer.add_tensor(f"blk.{block}.{name}.weight", kept)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -1,0 +1,138 @@
+"""A figure in the window: plot, table and files hold the same data."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtGui import QGuiApplication, QImage
+from pytestqt.qtbot import QtBot
+
+from app.plotting import plotting
+from app.views.figure import FigureView, read_out
+from engine.api.figures import Axis, Figure, Series
+
+FIGURE = Figure(
+    title="Weights of blk.0.ffn_down",
+    x=Axis(name="weight"),
+    y=Axis(name="count"),
+    series=[Series(name="original", x=[-0.2, 0.0, 0.2], y=[10.0, 0.0, 12345.0], width=0.2)],
+)
+
+
+@pytest.fixture
+def view(qtbot: QtBot) -> FigureView:
+    view = FigureView("Weights")
+    qtbot.addWidget(view)
+    view.resize(300, 300)
+    view.show()
+    return view
+
+
+def drawn(qtbot: QtBot, view: FigureView) -> None:
+    qtbot.waitUntil(lambda: view._plot is not None and view._plot.isVisible(), timeout=20_000)
+
+
+def test_it_says_why_there_is_none_and_offers_nothing(view: FigureView):
+    view.show_text("Reading the weights…")
+    assert view._text.isVisible()
+    assert not view._controls.isVisible()
+    assert view.contextMenuPolicy() == Qt.ContextMenuPolicy.NoContextMenu
+
+
+def test_the_plot_comes_when_pyqtgraph_is_there(qtbot: QtBot, view: FigureView):
+    view.show_figure(FIGURE)
+    drawn(qtbot, view)
+    assert plotting().loaded
+    low, high = view._plot.box.viewRange()[0]
+    assert low < -0.2
+    assert high > 0.4
+
+
+def test_linear_and_log_counts(qtbot: QtBot, view: FigureView):
+    view.show_figure(FIGURE)
+    drawn(qtbot, view)
+    assert view._plot.box.viewRange()[1][1] < 6  # powers of ten
+    view.logarithmic.setChecked(False)
+    assert view._plot.box.viewRange()[1][1] > 12345
+
+
+def test_a_double_click_shows_all_of_it_again(qtbot: QtBot, view: FigureView):
+    view.show_figure(FIGURE)
+    drawn(qtbot, view)
+    box = view._plot.box
+    whole = box.viewRange()
+    box.setXRange(0.0, 0.1, padding=0)
+    assert box.viewRange() != whole
+    qtbot.mouseDClick(view._plot.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(150, 80))
+    assert box.viewRange() == whole
+
+
+def test_the_pointer_reads_exact_values(qtbot: QtBot, view: FigureView):
+    view.show_figure(FIGURE)
+    drawn(qtbot, view)
+    view._plot.pointed.emit(0.3)
+    assert "12,345" in view._read_out.text()
+    view._plot.pointed.emit(None)
+    assert view._read_out.text() == ""
+
+
+def test_read_out_names_series_where_there_are_two():
+    two = FIGURE.model_copy(
+        update={"series": [*FIGURE.series, Series(name="Q4_K", x=[0.2], y=[7], width=0.2)]}
+    )
+    assert read_out(two, 0.3) == "0.2 to 0.4: 12,345 (original) · 0.2 to 0.4: 7 (Q4_K)"
+    assert read_out(two, 9.0) == ""
+
+
+def test_table_in_place_of_the_plot(view: FigureView):
+    view.show_figure(FIGURE)
+    view.as_table.trigger()
+    assert view.table.isVisible()
+    model = view.table.model()
+    shown = [
+        [model.index(row, column).data() for column in range(model.columnCount())]
+        for row in range(model.rowCount())
+    ]
+    assert shown[2] == ["0.2", "0.4", "12,345"]
+    assert model.headerData(0, Qt.Orientation.Horizontal) == "weight from"
+
+
+def test_copied_and_saved_csv_are_the_data(view: FigureView, tmp_path: Path):
+    view.show_figure(FIGURE)
+    view.copy_csv()
+    view.save_csv(tmp_path / "weights.csv")
+    assert (tmp_path / "weights.csv").read_text() == QGuiApplication.clipboard().text()
+    _, *rows = csv.reader(io.StringIO(QGuiApplication.clipboard().text()))
+    assert [float(row[2]) for row in rows] == FIGURE.series[0].y
+
+
+def test_a_csv_that_cannot_be_written_says_so(view: FigureView, tmp_path: Path):
+    view.show_figure(FIGURE)
+    view.save_csv(tmp_path / "nowhere" / "weights.csv")
+    assert "cannot be written" in view._read_out.text()
+
+
+def test_the_picture_is_finer_than_the_screen(qtbot: QtBot, view: FigureView, tmp_path: Path):
+    view.show_figure(FIGURE)
+    drawn(qtbot, view)
+    view.save_png(tmp_path / "weights.png")
+    image = QImage(str(tmp_path / "weights.png"))
+    assert image.width() == 3 * view._plot.width()
+    colors = {image.pixel(x, y) for x in range(0, image.width(), 7) for y in range(0, image.height(), 7)}
+    assert len(colors) > 3
+
+
+def test_an_empty_figure_draws(qtbot: QtBot, view: FigureView):
+    empty = FIGURE.model_copy(update={"series": [Series(name="none", x=[], y=[], width=1)]})
+    view.show_figure(empty)
+    drawn(qtbot, view)
+    assert view.figure is empty
+
+
+def test_a_new_figure_shows_while_the_table_is_open(view: FigureView):
+    view.show_figure(FIGURE)
+    view.as_table.trigger()
+    view.show_figure(FIGURE.model_copy(update={"series": [Series(name="other", x=[1.0], y=[2], width=1)]}))
+    assert view.table.model().rowCount() == 1

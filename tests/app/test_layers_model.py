@@ -1,0 +1,223 @@
+"""The model of the table of layers: lines, filter, sorting, and what a new plan changes."""
+
+from collections.abc import Iterator
+
+import pytest
+from PySide6.QtCore import QModelIndex, Qt
+from PySide6.QtTest import QAbstractItemModelTester
+
+from app.models.layer_lines import Column, figure
+from app.models.layers import LINE_ROLE, LayersModel
+from app.state import State
+from engine.api.editing import set_choice, set_pinned
+from engine.api.model import Role
+from tests.app.layers import UNUSED, open_model, summaries
+
+FALLING = Qt.SortOrder.DescendingOrder
+
+
+@pytest.fixture
+def state(qtbot) -> Iterator[State]:
+    state = State()
+    yield state
+    state.finish()
+
+
+@pytest.fixture
+def model(state) -> LayersModel:
+    """Watched by Qt's own tester, which ends the test where indices and signals do not fit."""
+    model = LayersModel(state, state)
+    QAbstractItemModelTester(model, QAbstractItemModelTester.FailureReportingMode.Fatal, model)
+    return model
+
+
+@pytest.fixture
+def opened(qtbot, state, model) -> LayersModel:
+    open_model(state, 3)
+    qtbot.waitUntil(lambda: state.plan is not None)
+    return model
+
+
+def texts(model: LayersModel, column: Column) -> dict[str, list[str]]:
+    """What is shown in a column: by group."""
+    found = {}
+    for row in range(model.rowCount()):
+        group = model.index(row, Column.NAME)
+        lines = [model.index(line, column, group).data() for line in range(model.rowCount(group))]
+        found[group.data()] = lines
+    return found
+
+
+def cell(model: LayersModel, key: str, column: Column) -> QModelIndex:
+    index = model.index_of(key, column)
+    assert index.isValid()
+    return index
+
+
+def choose(qtbot, state: State, keys: list[str], **choice: str) -> None:
+    places = [row.index for row in state.rows if row.key in keys]
+    with qtbot.waitSignal(state.plan_changed):
+        recipe = set_choice(state.document.recipe, state.planner, state.plan, places, **choice)
+        state.change_recipe("edit", recipe)
+
+
+def test_tensors_stand_in_groups_by_block(opened):
+    assert list(texts(opened, Column.NAME)) == [
+        "Before the blocks",
+        "Block 0",
+        "Block 1",
+        "Block 2",
+        "After the blocks",
+    ]
+    assert texts(opened, Column.NAME)["After the blocks"] == ["model.norm", "lm_head", "vision.tower"]
+    assert texts(opened, Column.NAME)["Block 1"][:2] == ["input_layernorm", "self_attn.q_proj"]
+    assert opened.total == opened.shown == 25
+
+
+def test_a_line_says_what_becomes_of_a_tensor(opened):
+    key = "blk.1.ffn_down.weight"
+    row = [cell(opened, key, column).data() for column in Column]
+    assert row[:4] == ["mlp.down_proj", "down", "256 × 172", "BF16"]
+    assert row[4:7] == ["—", "F16 for Q4_K", "16.0"]
+    assert row[7:] == ["0.0881", "0.0881"]
+    tip = cell(opened, key, Column.FORMAT).data(Qt.ItemDataRole.ToolTipRole)
+    assert tip == "Q4_K needs rows that 256 divides; 172 columns get F16"
+    assert cell(opened, key, Column.NOW).data(Qt.ItemDataRole.ToolTipRole) == "88,064 bytes"
+    assert opened.headerData(Column.NOW, Qt.Orientation.Horizontal) == "Now (MB)"
+
+
+def test_a_tensor_that_is_not_written_says_so(opened):
+    assert cell(opened, UNUSED, Column.FORMAT).data() == "—"
+    said = cell(opened, UNUSED, Column.FORMAT).data(Qt.ItemDataRole.ToolTipRole)
+    assert said == "This tensor has no place in the file."
+
+
+def test_a_group_adds_up(qtbot, state, opened):
+    group = opened.index(1, 0)
+    shown = [group.siblingAtColumn(column).data() for column in Column]
+    assert shown[:4] == ["Block 0", "", "7 tensors", "BF16"]
+    assert shown[Column.FORMAT] == "mixed"
+    now = sum(row.bytes for row in state.rows if row.block == 0)
+    after = sum(tensor.bytes for tensor in state.plan.tensors if tensor.block == 0)
+    tips = [group.siblingAtColumn(c).data(Qt.ItemDataRole.ToolTipRole) for c in (Column.NOW, Column.AFTER)]
+    assert tips == [f"{now:,} bytes", f"{after:,} bytes, predicted"]
+    choose(qtbot, state, [row.key for row in state.rows if row.block == 0], format="F16")
+    assert group.siblingAtColumn(Column.FORMAT).data() == "F16"
+
+
+def test_before_the_plan_there_are_dots_and_a_refusal_says_why(state, model):
+    summary, _ = summaries(1)
+    state.opening("model")
+    state.take_summary(summary)
+    name = summary.tensors[0].name
+    assert [cell(model, name, c).data() for c in (Column.METHOD, Column.FORMAT, Column.AFTER)] == ["…"] * 3
+    assert cell(model, name, Column.NOW).data() == "0.512"
+    state.refuse_export("Nobody runs this architecture.")
+    assert cell(model, name, Column.FORMAT).data() == "—"
+    tip = cell(model, name, Column.FORMAT).data(Qt.ItemDataRole.ToolTipRole)
+    assert tip == "Nobody runs this architecture."
+
+
+def test_filter_by_names_and_roles(opened):
+    assert opened.set_filter("DOWN_proj", frozenset()) == ""
+    assert texts(opened, Column.NAME) == {f"Block {block}": ["mlp.down_proj"] for block in range(3)}
+    assert opened.set_filter(r"blk\.2.*ffn_(up|down)", frozenset()) == ""
+    assert texts(opened, Column.NAME) == {"Block 2": ["mlp.up_proj", "mlp.down_proj"]}
+    assert opened.set_filter("", frozenset({Role.OUTPUT, Role.EMBEDDING})) == ""
+    assert list(texts(opened, Column.NAME)) == ["Before the blocks", "After the blocks"]
+    assert opened.shown == 2
+    opened.set_filter("nothing is called so", frozenset())
+    assert opened.rowCount() == 0
+
+
+def test_a_filter_that_is_no_regular_expression_keeps_the_last(opened):
+    opened.set_filter("down", frozenset())
+    assert opened.set_filter("down(", frozenset()).startswith("not a regular expression: ")
+    assert opened.shown == 3
+
+
+def test_sorting_within_blocks_and_of_blocks(opened, state):
+    opened.sort(Column.AFTER, FALLING)
+    sizes = [
+        [opened.rows_at(opened.index(line, 0, group))[0] for line in range(opened.rowCount(group))]
+        for group in (opened.index(row, 0) for row in range(opened.rowCount()))
+    ]
+    taken = [[state.planned(row).bytes for row in rows if row.key != UNUSED] for rows in sizes]
+    assert all(group == sorted(group, reverse=True) for group in taken)
+    assert [sum(group) for group in taken] == sorted((sum(group) for group in taken), reverse=True)
+    opened.sort(Column.NAME, FALLING)
+    assert next(iter(texts(opened, Column.NAME))) == "After the blocks"
+    opened.sort(-1)
+    assert list(texts(opened, Column.NAME))[:2] == ["Before the blocks", "Block 0"]
+
+
+@pytest.mark.parametrize("column", Column)
+@pytest.mark.parametrize("order", Qt.SortOrder)
+def test_every_column_sorts(opened, column, order):
+    before = sorted(opened.keys_shown())
+    opened.sort(column, order)
+    assert sorted(opened.keys_shown()) == before
+    for key in before:
+        assert opened.row_at(opened.index_of(key)).key == key
+
+
+def test_a_new_plan_changes_only_lines(qtbot, state, opened):
+    resets, changes = [], []
+    opened.modelReset.connect(lambda: resets.append(1))
+    opened.dataChanged.connect(
+        lambda first, last: changes.append((first.parent().data(), first.row(), last.row()))
+    )
+    choose(qtbot, state, ["blk.1.attn_q.weight", "blk.1.attn_v.weight"], format="Q8_0")
+    assert not resets
+    assert changes == [("Block 1", 1, 3), (None, 2, 2)]
+    assert cell(opened, "blk.1.attn_v.weight", Column.FORMAT).data() == "Q8_0"
+
+
+def test_what_was_changed_and_pinned_is_marked(qtbot, state, opened):
+    key = "blk.1.attn_q.weight"
+    index = cell(opened, key, Column.FORMAT)
+    assert not index.data(LINE_ROLE).changed
+    choose(qtbot, state, [key], format="Q8_0")
+    assert index.data(LINE_ROLE).changed
+    assert index.data(Qt.ItemDataRole.AccessibleTextRole) == "Format: Q8_0, changed"
+    place = [row.index for row in state.rows if row.key == key]
+    with qtbot.waitSignal(state.plan_changed):
+        state.change_recipe("pin", set_pinned(state.document.recipe, state.planner, state.plan, place, True))
+    assert index.data(LINE_ROLE).pinned
+    for _ in range(2):
+        with qtbot.waitSignal(state.plan_changed):
+            state.document.undo_stack.undo()
+    assert not index.data(LINE_ROLE).changed
+    assert not index.data(LINE_ROLE).pinned
+
+
+def test_only_what_can_be_chosen_can_be_edited(opened):
+    def editable(key: str, column: Column) -> bool:
+        return bool(cell(opened, key, column).flags() & Qt.ItemFlag.ItemIsEditable)
+
+    assert editable("blk.0.attn_q.weight", Column.FORMAT)
+    assert editable("blk.0.attn_q.weight", Column.METHOD)
+    assert not editable("blk.0.attn_q.weight", Column.BITS)
+    assert not editable("blk.0.attn_norm.weight", Column.FORMAT)
+    assert not editable(UNUSED, Column.FORMAT)
+
+
+def test_closing_empties_the_table(state, opened):
+    state.close()
+    assert opened.rowCount() == 0
+    assert opened.total == 0
+
+
+def test_a_selection_is_found_by_keys(opened):
+    keys = ["blk.0.attn_q.weight", "blk.0.attn_k.weight", "blk.2.attn_q.weight"]
+    selection = opened.selection_of([*keys, "no such key"])
+    assert selection.size() == 2
+    assert [row.key for row in opened.rows_in(selection)] == keys
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (16, "16.0"), (4.5, "4.50"), (0.001024, "0.00102"), (1350.4, "1350"), (9.996, "10.0")],
+)
+def test_three_significant_digits(value, shown):
+    assert figure(value) == shown

@@ -1,0 +1,318 @@
+"""The layers view driven by keys and clicks: selection, edits, filter, and what survives them."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QApplication, QComboBox, QMenu, QWidget
+
+from app.models.layer_lines import Column
+from app.state import State
+from app.views.layers import LayersView
+from engine.api.model import Role
+from tests.app.layers import UNUSED, open_model, summaries
+
+CONTROL = Qt.KeyboardModifier.ControlModifier
+LEFT = Qt.MouseButton.LeftButton
+
+
+@pytest.fixture
+def state(qtbot) -> Iterator[State]:
+    state = State()
+    yield state
+    state.finish()
+
+
+@pytest.fixture
+def view(qtbot, state) -> LayersView:
+    view = LayersView(state)
+    qtbot.addWidget(view)
+    view.resize(1000, 600)
+    view.show()
+    qtbot.waitExposed(view)
+    return view
+
+
+@pytest.fixture
+def opened(qtbot, state, view) -> LayersView:
+    open_model(state, 4)
+    qtbot.waitUntil(lambda: state.plan is not None)
+    return view
+
+
+def key(part: str, block: int) -> str:
+    return f"blk.{block}.{part}.weight"
+
+
+def click(qtbot, view: LayersView, name: str, column: Column = Column.NAME, *, add: bool = False) -> None:
+    index = view.model.index_of(name, column)
+    view.table.scrollTo(index)
+    where = view.table.visualRect(index).center()
+    modifier = CONTROL if add else Qt.KeyboardModifier.NoModifier
+    qtbot.mouseClick(view.table.viewport(), LEFT, modifier, where)
+
+
+def planned(qtbot, state: State, gesture: Callable[[], None]) -> None:
+    with qtbot.waitSignal(state.plan_changed):
+        gesture()
+
+
+def formats(state: State, *keys: str) -> list[str]:
+    by_name = {tensor.name: tensor.format for tensor in state.plan.tensors}
+    return [by_name[name] for name in keys]
+
+
+def popup(qtbot) -> QWidget:
+    qtbot.waitUntil(lambda: QApplication.activePopupWidget() is not None)
+    return QApplication.activePopupWidget()
+
+
+def test_clicks_select_for_all_views(qtbot, state, opened):
+    click(qtbot, opened, key("attn_q", 1))
+    assert state.selection == (key("attn_q", 1),)
+    click(qtbot, opened, key("attn_k", 1), add=True)
+    assert state.selection == (key("attn_q", 1), key("attn_k", 1))
+
+
+def test_another_view_selects_here(state, opened):
+    opened.collapse_all()
+    state.select((key("ffn_up", 0), key("ffn_down", 3)))
+    assert [row.key for row in opened.table.chosen] == [key("ffn_up", 0), key("ffn_down", 3)]
+    assert opened.table.currentIndex() == opened.model.index_of(key("ffn_down", 3))
+    rect = opened.table.visualRect(opened.table.currentIndex())
+    assert opened.table.viewport().rect().contains(rect.center())
+
+
+def test_bits_for_the_selection_are_one_undo_step(qtbot, state, opened):
+    messages = []
+    opened.message.connect(messages.append)
+    names = [key("attn_q", 0), key("attn_q", 1), key("attn_k", 2)]
+    state.select(tuple(names))
+    before = formats(state, *names)
+    planned(qtbot, state, lambda: opened.set_bits(8))
+    assert formats(state, *names) == ["Q8_0"] * 3
+    assert state.document.undo_stack.undoText() == "Q8_0 for 3 tensors"
+    assert state.document.undo_stack.count() == 1
+    planned(qtbot, state, state.document.undo_stack.undo)
+    assert formats(state, *names) == before
+    opened.set_bits(3)
+    assert messages == ["No format has 3 bits yet"]
+
+
+def test_a_group_stands_for_its_tensors(qtbot, state, opened):
+    group = opened.model.index(2, 0)
+    qtbot.mouseClick(
+        opened.table.viewport(), LEFT, Qt.KeyboardModifier.NoModifier, opened.table.visualRect(group).center()
+    )
+    assert len(state.selection) == 7
+    planned(qtbot, state, lambda: opened.set_bits(6))
+    assert formats(state, key("attn_q", 1), key("ffn_up", 1), key("ffn_up", 2)) == ["Q6_K", "Q6_K", "Q4_K"]
+
+
+def test_a_cell_offers_formats_and_edits_the_selection(qtbot, state, opened):
+    click(qtbot, opened, key("ffn_down", 1))
+    click(qtbot, opened, key("ffn_down", 2), add=True)
+    index = opened.model.index_of(key("ffn_down", 2), Column.FORMAT)
+    opened.table.setCurrentIndex(index)
+    state.select((key("ffn_down", 1), key("ffn_down", 2)))
+    opened.table.edit(index)
+    box = opened.table.findChild(QComboBox)
+    items = {box.itemData(row): box.model().item(row) for row in range(box.count())}
+    assert not items["Q4_K"].isEnabled()
+    assert items["Q4_K"].text() == "Q4_K  →  F16"
+    assert items["Q4_K"].toolTip() == "Q4_K needs rows that 256 divides; 172 columns get F16"
+    assert items["BF16"].isEnabled()
+    list_of = box.view()
+    qtbot.waitUntil(list_of.isVisible)
+    place = list_of.visualRect(items["BF16"].index()).center()
+    planned(qtbot, state, lambda: qtbot.mouseClick(list_of.viewport(), LEFT, pos=place))
+    assert formats(state, key("ffn_down", 1), key("ffn_down", 2)) == ["BF16", "BF16"]
+    assert state.document.undo_stack.count() == 1
+
+
+def test_double_click_edits_the_method(qtbot, state, opened):
+    index = opened.model.index_of(key("attn_q", 0), Column.METHOD)
+    click(qtbot, opened, key("attn_q", 0), Column.METHOD)
+    where = opened.table.visualRect(index).center()
+    qtbot.mouseDClick(opened.table.viewport(), LEFT, Qt.KeyboardModifier.NoModifier, where)
+    box = opened.table.findChild(QComboBox)
+    assert box.currentText() == "search"
+    qtbot.waitUntil(box.view().isVisible)
+    qtbot.keyClick(box.view(), Qt.Key.Key_Home)
+    planned(qtbot, state, lambda: qtbot.keyClick(box.view(), Qt.Key.Key_Return))
+    assert index.data() == "rtn"
+
+
+def test_the_list_of_types(qtbot, state, opened):
+    click(qtbot, opened, key("attn_q", 0))
+    opened.choose_format()
+    menu = popup(qtbot)
+    assert isinstance(menu, QMenu)
+    actions = {action.text(): action for action in menu.actions()}
+    assert actions["Q4_K"].isChecked()
+    planned(qtbot, state, actions["Q5_K"].trigger)
+    menu.close()
+    assert formats(state, key("attn_q", 0)) == ["Q5_K"]
+
+
+def test_pins_withstand_edits_and_say_so(qtbot, state, opened):
+    messages = []
+    opened.message.connect(messages.append)
+    state.select((key("attn_q", 0),))
+    planned(qtbot, state, opened.toggle_pin)
+    planned(qtbot, state, lambda: (opened.select_all(), opened.set_bits(8)))
+    assert formats(state, key("attn_q", 0), key("attn_q", 1)) == ["Q4_K", "Q8_0"]
+    assert messages == ["1 pinned tensor was left as it is"]
+    state.select((key("attn_q", 0),))
+    planned(qtbot, state, opened.toggle_pin)
+    planned(qtbot, state, lambda: opened.set_bits(8))
+    assert formats(state, key("attn_q", 0)) == ["Q8_0"]
+
+
+def test_apply_to_all_of_a_role(qtbot, state, opened):
+    state.select((key("attn_k", 1),))
+    planned(qtbot, state, lambda: opened.set_bits(6))
+    planned(qtbot, state, opened.apply_to_role)
+    assert formats(state, *(key("attn_k", block) for block in range(4))) == ["Q6_K"] * 4
+    assert state.document.undo_stack.undoText() == "Q6_K for all k"
+
+
+def test_what_is_kept_says_why(state, opened):
+    messages = []
+    opened.message.connect(messages.append)
+    state.select((key("attn_norm", 1),))
+    opened.set_bits(8)
+    state.select(())
+    opened.choose_format()
+    state.select((UNUSED,))
+    opened.toggle_pin()
+    assert messages == [
+        "1 tensor kept in F32: one-dimensional",
+        "Select tensors first",
+        "This tensor has no place in the file.",
+    ]
+    assert state.document.undo_stack.count() == 0
+
+
+def test_a_model_without_an_output_says_why(state, view):
+    summary, _ = summaries(1)
+    messages = []
+    view.message.connect(messages.append)
+    state.opening(Path("model"))
+    state.take_summary(summary)
+    state.select((summary.tensors[3].name,))
+    view.choose_format()
+    state.refuse_export("Nobody runs this architecture.")
+    view.set_bits(4)
+    assert messages == [
+        "What the file will hold is not known yet",
+        "There is nothing to choose: Nobody runs this architecture.",
+    ]
+
+
+def test_the_filter_by_keys(qtbot, state, opened):
+    opened.focus_filter()
+    qtbot.keyClicks(opened.filter.field, "down")
+    assert opened.filter.count.text() == "4 of 32 tensors"
+    qtbot.keyClicks(opened.filter.field, "(")
+    assert opened.filter.reason.text().startswith("not a regular expression")
+    assert opened.model.shown == 4
+    opened.filter.field.setText("no tensor has this name")
+    assert opened.pages.currentWidget() is opened.nothing
+    button = next(child for child in opened.nothing.children() if child.inherits("QPushButton"))
+    qtbot.mouseClick(button, LEFT)
+    assert opened.pages.currentWidget() is opened.table
+    assert opened.filter.count.text() == "32 tensors"
+
+
+def test_several_roles_are_checked_while_the_menu_stays(qtbot, opened):
+    menu = opened.filter.menu
+    menu.popup(QPoint(10, 10))
+    qtbot.waitUntil(menu.isVisible)
+    for role in (Role.DOWN, Role.UP):
+        action = next(a for a in menu.actions() if a.text().startswith(f"{role.value}\t"))
+        qtbot.mouseClick(menu, LEFT, pos=menu.actionGeometry(action).center())
+        assert menu.isVisible()
+    assert opened.filter.roles.text() == "up, down"
+    assert opened.model.shown == 8
+    menu.close()
+
+
+def test_plans_and_filters_leave_the_tree_as_it_was(qtbot, state, opened):
+    table = opened.table
+    opened.collapse_all()
+    opened.expand_all()
+    table.collapse(opened.model.index(1, 0))
+    table.verticalScrollBar().setValue(4)
+    state.select((key("attn_q", 2),))
+    scrolled = table.verticalScrollBar().value()
+    planned(qtbot, state, lambda: opened.set_bits(8))
+    assert table.verticalScrollBar().value() == scrolled
+    opened.filter.field.setText("down|attn_q")
+    assert table.isExpanded(opened.model.index(0, 0))
+    assert [row.key for row in table.chosen] == [key("attn_q", 2)]
+    opened.filter.field.clear()
+    assert not table.isExpanded(opened.model.index(1, 0))
+    assert table.isExpanded(opened.model.index(2, 0))
+    assert [row.key for row in table.chosen] == [key("attn_q", 2)]
+    assert state.selection == (key("attn_q", 2),)
+    assert table.verticalScrollBar().value() == scrolled
+
+
+def test_header_clicks_sort_and_clear(qtbot, opened):
+    header = opened.table.header()
+    unsorted = opened.model.keys_shown()
+    place = QPoint(header.sectionViewportPosition(Column.SHAPE) + 20, header.height() // 2)
+    orders = []
+    titles = []
+    for _ in range(3):
+        qtbot.mouseClick(header.viewport(), LEFT, pos=place)
+        orders.append(opened.model.keys_shown())
+        titles.append(opened.model.headerData(Column.SHAPE, Qt.Orientation.Horizontal))
+    assert titles == ["Shape ↑", "Shape ↓", "Shape"]
+    assert orders[0] != unsorted
+    assert orders[1] != orders[0]
+    assert orders[2] == unsorted
+
+
+def test_the_context_menu(qtbot, state, opened):
+    click(qtbot, opened, key("attn_v", 1))
+    where = opened.table.visualRect(opened.model.index_of(key("attn_v", 1))).center()
+    opened.table.customContextMenuRequested.emit(where)
+    menu = popup(qtbot)
+    actions = {action.text().replace("&", ""): action for action in menu.actions()}
+    actions["Select all v"].trigger()
+    assert set(state.selection) == {key("attn_v", block) for block in range(4)}
+    actions["Copy names"].trigger()
+    assert QGuiApplication.clipboard().text() == "model.layers.1.self_attn.v_proj.weight"
+    menu.close()
+
+
+def test_edits_are_written_as_few_rules(qtbot, state, opened):
+    state.select(tuple(key("attn_v", block) for block in range(4)))
+    planned(qtbot, state, lambda: opened.set_bits(8))
+    written = json.loads(state.document.recipe.to_json())
+    assert {"method": "search", "format": "Q8_0", "params": {}, "match": "v"} in written["rules"]
+
+
+def test_tab_goes_from_filter_to_roles_to_table(qtbot, opened):
+    opened.focus_filter()
+    qtbot.waitUntil(opened.filter.field.hasFocus)
+    qtbot.keyClick(opened.filter.field, Qt.Key.Key_Tab)
+    assert opened.filter.roles.hasFocus()
+    qtbot.keyClick(opened.filter.roles, Qt.Key.Key_Tab)
+    assert opened.table.hasFocus()
+
+
+def test_two_thousand_tensors(qtbot, state, view):
+    open_model(state, 290)
+    qtbot.waitUntil(lambda: state.plan is not None)
+    assert view.model.total == 2034
+    assert not view.table.isExpanded(view.model.index(5, 0))
+    view.select_all()
+    planned(qtbot, state, lambda: view.set_bits(8))
+    assert len(state.document.recipe.rules) == 0
+    assert formats(state, key("attn_q", 289)) == ["Q8_0"]

@@ -1,0 +1,242 @@
+"""The result page says what came of a job, and its command does it again."""
+
+import csv
+import io
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QLabel, QPushButton, QTableWidget
+from pytestqt.qtbot import QtBot
+
+from app.jobs import JobRecord
+from app.models.result import command_of, csv_of, headline, story, table_of
+from app.views.result import ResultPanel
+from engine.api.jobs import Measure, QuantizeRequest, QuantizeResult
+from engine.api.messages import ProgressMade
+from engine.api.recipe import Choice, Recipe
+from engine.api.report import Report
+from resources import EVALUATION_TEXT, SAMPLE_MODEL
+
+ROOT = Path(__file__).parents[2]
+
+REPORT = Report(
+    model="/out/tiny.gguf",
+    architecture="llama",
+    model_sha256="a" * 64,
+    reference="/models/tiny",
+    reference_sha256="b" * 64,
+    text="/texts/evaluation.txt",
+    text_sha256="c" * 64,
+    protocol="llama.cpp",
+    window=512,
+    windows=16,
+    tokens=4096,
+    perplexity=20.4,
+    perplexity_error=0.51,
+    reference_perplexity=20.2,
+    reference_perplexity_error=0.5,
+    kl_mean=0.008023,
+    kl_error=0.0002,
+    kl_p99=0.071,
+    top1_agreement=0.926,
+    device="cpu",
+    version="0.1.0",
+    torch="2.13.0",
+    transformers="5.23.0",
+    seconds=12.0,
+    notes=["the text overlaps the calibration text"],
+)
+RESULT = QuantizeResult(
+    job="1",
+    output="/out/tiny.gguf",
+    bytes=9_420_192,
+    predicted_bytes=9_420_192,
+    bpw=5.13,
+    seconds=11.4,
+    peak_rss_bytes=310_000_000,
+    warnings=["2 tensors get Q5_0 instead of Q4_K"],
+    source_bytes=29_400_000,
+    source_bpw=16.0,
+    report=REPORT,
+)
+
+
+def done(**changes: object) -> JobRecord:
+    return JobRecord(
+        1,
+        title="quantize tiny",
+        job="1",
+        output="/out/tiny.gguf",
+        state="done",
+        result=RESULT.model_copy(update=changes),
+    )
+
+
+@pytest.fixture
+def panel(qtbot: QtBot) -> ResultPanel:
+    panel = ResultPanel()
+    qtbot.addWidget(panel)
+    panel.resize(800, 700)
+    panel.show()
+    return panel
+
+
+def texts(panel: ResultPanel) -> str:
+    return "\n".join(label.text() for label in panel.widget().findChildren(QLabel))
+
+
+def press(qtbot: QtBot, panel: ResultPanel, text: str) -> None:
+    button = next(b for b in panel.widget().findChildren(QPushButton) if b.text() == text)
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def test_the_headline_says_it_all():
+    assert headline(done()) == "tiny.gguf: 3.12 × smaller, the same next token in 92.6 %"
+    assert headline(done(report=None)) == "tiny.gguf: 3.12 × smaller"
+    assert headline(done(source_bytes=4_710_096, report=None)) == "tiny.gguf: 2 × larger"
+
+
+def test_the_table_is_that_of_the_figures(panel: ResultPanel):
+    panel.show_record(done())
+    table = panel.widget().findChild(QTableWidget)
+    rows = [[table.item(row, column).text() for column in range(4)] for row in range(table.rowCount())]
+    assert rows == [
+        ["size", "29.4 MB", "9.42 MB", "3.12 × smaller"],
+        ["bits per weight", "16", "5.13", ""],
+        ["perplexity", "20.2 ± 0.5", "20.4 ± 0.5", "+0.99 %"],
+        ["KL divergence, mean (nats)", "0", "0.00802 ± 0.0002", ""],
+        ["KL divergence, 99th percentile (nats)", "0", "0.071", ""],
+        ["same next token", "100 %", "92.6 %", ""],
+    ]
+    assert "9,420,192" in table.item(0, 2).toolTip()
+
+
+def test_what_it_was_measured_on_is_named(panel: ResultPanel):
+    panel.show_record(done())
+    shown = texts(panel)
+    for part in (
+        "evaluation.txt",
+        "cccccccccccc",
+        "llama.cpp, 16 windows of 512 tokens, 4,096",
+        "torch 2.13.0",
+    ):
+        assert part in shown
+    assert "overlaps" in shown
+
+
+def test_warnings_of_the_job_are_shown(panel: ResultPanel):
+    record = done()
+    record.warnings = list(RESULT.warnings)
+    panel.show_record(record)
+    assert RESULT.warnings[0] in texts(panel)
+
+
+def test_nothing_measured_says_how_to(panel: ResultPanel):
+    panel.show_record(done(report=None))
+    assert "Measure what was lost" in texts(panel)
+    assert panel.widget().findChild(QTableWidget).rowCount() == 2
+
+
+def test_the_copied_table_is_not_rounded(qtbot: QtBot, panel: ResultPanel):
+    panel.show_record(done())
+    press(qtbot, panel, "Copy table")
+    head, *rows = csv.reader(io.StringIO(QGuiApplication.clipboard().text()))
+    assert head == ["figure", "before", "after"]
+    assert {name: float(after) for name, _, after in rows} == {
+        line.name: line.exact[1] for line in table_of(RESULT)
+    }
+    assert "0.008023" in csv_of(RESULT)
+
+
+def test_a_failed_job_says_what_happened_and_what_to_do(qtbot: QtBot, panel: ResultPanel):
+    record = JobRecord(
+        1,
+        title="quantize tiny",
+        job="1",
+        output="/out/tiny.gguf",
+        state="interrupted",
+        message="stopped by the system, most likely out of memory",
+        trace="Fatal Python error",
+        log="/tmp/log",
+        progress=ProgressMade(stage="saved", done=17, total=32, unit="parts", item=""),
+    )
+    panel.show_record(record)
+    shown = texts(panel)
+    assert "is not finished" in shown
+    assert "Stopped by the system, most likely out of memory." in shown
+    assert "17 of 32 parts are saved." in shown
+    for button, signal in (("Resume", panel.resume_requested), ("Log", panel.show_log)):
+        with qtbot.waitSignal(signal) as asked:
+            press(qtbot, panel, button)
+        assert asked.args == [record]
+    press(qtbot, panel, "Copy report")
+    assert "Fatal Python error" in QGuiApplication.clipboard().text()
+
+
+def test_a_job_that_had_not_begun_offers_no_resume(panel: ResultPanel):
+    record = JobRecord(1, title="quantize tiny", state="failed", message="There is no room.")
+    panel.show_record(record)
+    assert "Nothing was written" in texts(panel)
+    assert not panel.widget().findChildren(QPushButton)
+
+
+@pytest.mark.parametrize("state", ["starting", "running", "stopping", "replaced", "unreadable"])
+def test_every_other_state_has_words(panel: ResultPanel, state: str):
+    record = JobRecord(1, title="quantize tiny", output="/out/tiny.gguf", state=state)
+    panel.show_record(record)
+    assert headline(record) in texts(panel)
+    assert isinstance(story(record), str)
+
+
+def test_no_command_without_a_recipe_on_disk():
+    assert command_of(done()) == ""
+
+
+def test_the_command_quotes_what_a_shell_would_split():
+    record = done()
+    record.folder = "/state/my jobs/1"
+    record.request = QuantizeRequest(
+        model="/models/it's tiny",
+        output="/out/a b.gguf",
+        recipe=Recipe(default=Choice(format="Q8_0")),
+        threads=2,
+        measure=Measure(text="/texts/$HOME.txt", windows=3),
+    )
+    assert shlex.split(command_of(record)) == [
+        *("bitwright", "quantize", "/models/it's tiny", "--recipe", "/state/my jobs/1/recipe.json"),
+        *("--out", "/out/a b.gguf", "--measure", "/texts/$HOME.txt", "--windows", "3"),
+        *("--threads", "2", "--overwrite"),
+    ]
+
+
+def test_the_command_does_it_again(tmp_path: Path):
+    """Run by a shell, as one pastes it, over what an earlier run has written."""
+    (tmp_path / "it's tiny").symlink_to(SAMPLE_MODEL)
+    folder = tmp_path / "my job"
+    folder.mkdir()
+    recipe = Recipe(default=Choice(format="Q8_0"))
+    (folder / "recipe.json").write_text(recipe.to_json())
+    output = tmp_path / "out put.gguf"
+    output.write_text("an earlier run")
+    request = QuantizeRequest(
+        model=str(tmp_path / "it's tiny"),
+        output=str(output),
+        recipe=recipe,
+        threads=1,
+        measure=Measure(text=str(EVALUATION_TEXT), windows=1),
+    )
+    record = JobRecord(1, state="done", folder=str(folder), output=str(output), request=request)
+    command = command_of(record).replace("bitwright", f"{shlex.quote(sys.executable)} -m engine.cli", 1)
+    ran = subprocess.run(
+        f"{command} --json", shell=True, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    result = QuantizeResult.model_validate_json(ran.stdout.splitlines()[-1])
+    assert output.stat().st_size == result.bytes
+    assert result.report is not None
+    assert result.report.windows == 1

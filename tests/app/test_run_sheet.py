@@ -1,0 +1,261 @@
+"""The run sheet: what it proposes, what it refuses, and that only what passed its checks runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QSettings, Qt
+from PySide6.QtWidgets import QLabel
+from pytestqt.qtbot import QtBot
+
+from app.models.run_request import (
+    file_name,
+    proposed_folder,
+    proposed_name,
+    refusal,
+    text_label,
+    text_windows,
+)
+from app.settings import Settings
+from app.state import State
+from app.views.run_sheet import RunSheet
+from engine.api.jobs import Check, QuantizeRequest
+from engine.api.recipe import CalibrationText
+from resources import EVALUATION_TEXT, SAMPLE_MODEL
+from tests.app.small_state import make_state
+
+PASSED = [
+    Check(name="disk", passed=True, message="1 MB of 53 GB free"),
+    Check(name="weights", passed=None, message="NaN is looked for"),
+]
+FAILED = [Check(name="disk", passed=False, message="No room: 1 MB is needed, 12 kB are free.")]
+
+
+class FakeInspection:
+    """Keeps what was asked; the test answers."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[QuantizeRequest, Callable, Callable]] = []
+
+    def check(self, request: QuantizeRequest, then: Callable, failed: Callable) -> None:
+        self.asked.append((request, then, failed))
+
+    def answer(self, checks: list[Check]) -> None:
+        self.asked[-1][1](checks)
+
+
+class Sheet:
+    """A shown sheet and what stands around it."""
+
+    def __init__(self, qtbot: QtBot, folder: Path, change: Callable[[State], None] = lambda state: None):
+        self.qtbot, self.state, self.inspection = qtbot, make_state(), FakeInspection()
+        qtbot.waitUntil(lambda: self.state.plan is not None)
+        change(self.state)
+        self.settings = Settings(QSettings(str(folder / "settings.ini"), QSettings.Format.IniFormat))
+        self.settings.output_folder = str(folder)
+        self.sheet = RunSheet(self.state, self.settings, self.inspection)
+        qtbot.addWidget(self.sheet)
+        self.sheet.open()
+        self.wait_asked(1)
+
+    def wait_asked(self, count: int) -> None:
+        self.qtbot.waitUntil(lambda: len(self.inspection.asked) == count)
+
+    def lines(self) -> list[str]:
+        labels = self.sheet.checks.findChildren(QLabel)
+        return [label.text() for label in labels if label.text() and label.isVisible()]
+
+
+@pytest.fixture
+def shown(qtbot: QtBot, tmp_path: Path):
+    made = Sheet(qtbot, tmp_path)
+    yield made
+    made.state.finish()
+
+
+def test_it_is_modal_and_waits_for_the_checks(shown: Sheet):
+    assert shown.sheet.isModal()
+    assert shown.lines() == ["Checking…"]
+    assert not shown.sheet.run.isEnabled()
+    assert "being made" in shown.sheet.run.toolTip()
+
+
+def test_enter_runs_once_all_passed(shown: Sheet):
+    shown.inspection.answer(PASSED)
+    assert shown.lines() == [
+        "disk passed: 1 MB of 53 GB free",
+        "weights looked at during the run: NaN is looked for",
+    ]
+    assert shown.sheet.focusWidget() is shown.sheet.run
+    with shown.qtbot.waitSignal(shown.sheet.accepted):
+        shown.qtbot.keyClick(shown.sheet, Qt.Key.Key_Return)
+    assert shown.settings.output_folder == shown.sheet.folder.text()
+
+
+def test_escape_writes_nothing(shown: Sheet):
+    shown.inspection.answer(PASSED)
+    with shown.qtbot.waitSignal(shown.sheet.rejected):
+        shown.qtbot.keyClick(shown.sheet, Qt.Key.Key_Escape)
+
+
+def test_a_failed_check_says_what_to_do_and_holds_the_run(shown: Sheet):
+    shown.inspection.answer(FAILED)
+    assert "No room" in shown.lines()[0]
+    assert not shown.sheet.run.isEnabled()
+    assert "disk" in shown.sheet.run.toolTip()
+    assert "disk" in shown.sheet.reason.text()
+    shown.qtbot.keyClick(shown.sheet, Qt.Key.Key_Return)
+    assert shown.sheet.isVisible()
+
+
+def test_long_lines_are_shown_whole(shown: Sheet):
+    long = Check(name="output", passed=False, message="a sentence that goes on and on " * 12)
+    shown.inspection.answer([long, *PASSED])
+    for label in shown.sheet.checks.findChildren(QLabel):
+        if label.text() and label.isVisible():
+            assert label.height() >= label.heightForWidth(label.width())
+
+
+def test_a_late_answer_to_an_older_question_is_dropped(shown: Sheet):
+    shown.sheet.name.setText("other")
+    shown.inspection.answer(PASSED)
+    assert not shown.sheet.run.isEnabled()
+    shown.wait_asked(2)
+    shown.inspection.asked[0][1](PASSED)
+    shown.inspection.asked[0][2]("too late")
+    assert shown.lines() == ["Checking…"]
+    shown.inspection.answer(PASSED)
+    assert shown.sheet.run.isEnabled()
+    assert shown.sheet.request.output.endswith("/other.gguf")
+
+
+def test_an_answer_behind_the_closing_does_nothing(shown: Sheet):
+    shown.sheet.reject()
+    shown.inspection.answer(PASSED)
+    assert not shown.sheet.run.isEnabled()
+
+
+def test_checks_that_cannot_be_made_can_be_made_again(shown: Sheet):
+    shown.inspection.asked[0][2]("The engine ended.")
+    assert shown.lines() == ["The engine ended."]
+    shown.qtbot.mouseClick(shown.sheet.again, Qt.MouseButton.LeftButton)
+    assert len(shown.inspection.asked) == 2
+    shown.inspection.answer(PASSED)
+    assert shown.sheet.run.isEnabled()
+    assert not shown.sheet.again.isVisible()
+
+
+def test_quick_typing_asks_once(shown: Sheet):
+    shown.qtbot.keyClicks(shown.sheet.name, "abc")  # the whole name is selected
+    shown.wait_asked(2)
+    assert Path(shown.inspection.asked[1][0].output).name == "abc.gguf"
+
+
+def test_an_illegal_name_is_refused_without_a_question(shown: Sheet):
+    shown.sheet.name.setText("a/b")
+    assert "“/”" in shown.sheet.reason.text()
+    assert shown.lines() == []
+    assert not shown.sheet._settle.isActive()
+
+
+def test_replacing_is_offered_only_where_the_file_is(shown: Sheet, tmp_path: Path):
+    assert not shown.sheet.replace.isVisible()
+    (tmp_path / "there.gguf").touch()
+    shown.sheet.name.setText("there")
+    assert shown.sheet.replace.isVisible()
+    assert not shown.sheet.request.overwrite
+    shown.sheet.replace.setChecked(True)
+    assert shown.sheet.request.overwrite
+    shown.sheet.name.setText("elsewhere")
+    assert not shown.sheet.request.overwrite
+
+
+def test_what_is_written_is_said_to_the_byte(shown: Sheet):
+    assert f"{shown.state.file_bytes:,} bytes" in shown.sheet.written.toolTip()
+    assert "tiny-Q4_K_M.gguf" in shown.sheet.written.text()
+    assert "1 F32" in shown.sheet.written.text()
+
+
+def test_measuring_is_asked_for_and_remembered(shown: Sheet, tmp_path: Path):
+    assert shown.sheet.request.measure.text == str(EVALUATION_TEXT)
+    assert shown.sheet.request.measure.windows == 16
+    short = tmp_path / "short.txt"
+    short.write_text("a few words")
+    shown.sheet._take_text(short)
+    assert shown.sheet.windows.text() == "all"
+    assert shown.sheet.request.measure.windows is None
+    shown.sheet.measure.setChecked(False)
+    assert shown.sheet.request.measure is None
+    assert "measuring is off" in shown.sheet.windows.toolTip()
+    shown.wait_asked(2)
+    shown.inspection.answer(PASSED)
+    shown.sheet.accept()
+    assert shown.settings.measure is False
+
+
+def test_calibration_says_that_it_is_not_used(qtbot: QtBot, tmp_path: Path):
+    def calibrate(state: State) -> None:
+        recipe = state.document.recipe
+        update = {"calibration": CalibrationText(), "imatrix": "/data/some.imatrix.gguf"}
+        state.change_recipe("calibrate", recipe.model_copy(update=update))
+
+    made = Sheet(qtbot, tmp_path, calibrate)
+    texts = [label.text() for label in made.sheet.findChildren(QLabel)]
+    assert any("none of its methods uses it" in text for text in texts)
+    assert "some.imatrix.gguf" in texts
+    made.state.finish()
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [("a", "a.gguf"), (" a.gguf ", "a.gguf"), ("a.GGUF", "a.GGUF"), ("", ""), ("v1.2", "v1.2.gguf")],
+)
+def test_the_suffix_is_added_where_it_lacks(typed: str, name: str):
+    assert file_name(typed) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("", "name"), (".gguf", "name"), ("a/b.gguf", "“/”"), ("a\x00.gguf", "control"), ("a" * 250, "long")],
+)
+def test_names_that_no_file_can_have(tmp_path: Path, name: str, word: str):
+    assert word in refusal(name, str(tmp_path))
+
+
+def test_folders_that_are_none(tmp_path: Path):
+    assert refusal("a.gguf", str(tmp_path)) == ""
+    assert refusal("a.gguf", " ") == "Choose a folder."
+    assert "There is no folder" in refusal("a.gguf", str(tmp_path / "none"))
+
+
+def test_the_folder_is_the_last_one_or_beside_the_model_or_home(tmp_path: Path):
+    model, last = tmp_path / "models" / "tiny", tmp_path / "last"
+    model.mkdir(parents=True)
+    last.mkdir()
+    assert proposed_folder(model, str(last)) == last
+    assert proposed_folder(model, str(tmp_path / "gone")) == model.parent
+    assert proposed_folder(tmp_path / "gone" / "tiny", "") == Path.home()
+    assert proposed_folder(SAMPLE_MODEL, "") == Path.home()
+
+
+def test_the_name_says_model_and_recipe(qtbot: QtBot, tmp_path: Path):
+    state = make_state()
+    qtbot.waitUntil(lambda: state.plan is not None)
+    state.path = tmp_path
+    assert proposed_name(state) == f"{tmp_path.name}-Q4_K_M.gguf"
+    recipe = state.document.recipe
+    state.change_recipe("edit", recipe.model_copy(update={"rules": []}))
+    state.path = tmp_path / "llama-f16.gguf"
+    assert proposed_name(state) == "llama-f16-custom.gguf"
+    state.path = tmp_path / "model.safetensors"
+    state.path.touch()
+    assert proposed_name(state) == f"{tmp_path.name}-custom.gguf"
+    state.finish()
+
+
+def test_the_length_of_a_text(tmp_path: Path):
+    text = tmp_path / "long.txt"
+    text.write_bytes(b"x" * 4 * 512 * 3)
+    assert text_label(text) == "long.txt, about 3 windows of 512 tokens"
+    assert text_windows(tmp_path / "none") is None
+    assert "built-in" in text_label(EVALUATION_TEXT)
