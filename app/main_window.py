@@ -35,7 +35,7 @@ from app.wiring import Wiring
 MESSAGE_MS = 5000
 """How long a passing sentence covers the strip."""
 
-INSPECTOR_WIDTH, JOBS_HEIGHT = 300, 140
+INSPECTOR_WIDTH, JOBS_HEIGHT = 300, 160
 RIGHT, BOTTOM = Qt.DockWidgetArea.RightDockWidgetArea, Qt.DockWidgetArea.BottomDockWidgetArea
 
 
@@ -120,6 +120,7 @@ class MainWindow(QMainWindow):
             dock.setFloating(False)
             self.addDockWidget(area, dock)
             dock.setVisible(shown)
+        self.tabifyDockWidget(self.inspector_dock, self.help_dock)
         self.tabifyDockWidget(self.jobs_dock, self.log_dock)
         self.resizeDocks([self.inspector_dock], [INSPECTOR_WIDTH], Qt.Orientation.Horizontal)
         self.resizeDocks([self.jobs_dock], [JOBS_HEIGHT], Qt.Orientation.Vertical)
@@ -249,6 +250,8 @@ class MainWindow(QMainWindow):
             if job.progress and job.progress.total
         ]
         self.taskbar.set(sum(shares) / len(shares) if shares else None)
+        self.result.follow(record)
+        self.log.follow(record)
         self._refresh()
 
     # ------------------------------------------------------------------------- coming and going

@@ -180,6 +180,7 @@ def palette(of: Colors) -> QPalette:
 def style_sheet(of: Colors) -> str:
     """Lines between areas, room around things, and what Fusion draws with its selection color."""
     line = f"1px solid {of.border.name()}"
+    check = (FOLDER / "icons" / f"check-{'dark' if of.dark else 'light'}.svg").as_posix()
     return f"""
     QToolBar {{ border: 0; border-bottom: {line}; padding: 4px 8px; spacing: 4px; }}
     QToolBar QToolButton {{ padding: 4px 8px; }}
@@ -204,6 +205,11 @@ def style_sheet(of: Colors) -> str:
     QPushButton:default:focus {{ border-color: {of.text.name()}; }}
     QPushButton:default:disabled {{ background: {of.window.name()}; color: {of.disabled.name()};
         border-color: {of.border.name()}; }}
+    QCheckBox::indicator {{ width: 14px; height: 14px; border: 1px solid {of.source.name()};
+        border-radius: 3px; background: {of.base.name()}; }}
+    QCheckBox::indicator:focus, QCheckBox::indicator:hover {{ border-color: {of.accent.name()}; }}
+    QCheckBox::indicator:checked {{ background: {of.accent.name()}; border-color: {of.accent.name()};
+        image: url("{check}"); }}
     QProgressBar {{ border: {line}; border-radius: 2px; background: {of.base.name()}; text-align: center; }}
     QProgressBar::chunk {{ background: {of.accent.name()}; }}
     """

@@ -43,6 +43,8 @@ class MainToolBar(QToolBar):
         space.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         self.addWidget(space)
         self.addAction(actions["run"])
+        actions["undo"].setIconText("Undo")  # the menu names the step as well; here it would be too long
+        actions["redo"].setIconText("Redo")
         for key, name in (("undo", "Undo"), ("redo", "Redo"), ("run", "primary")):
             button = self.widgetForAction(actions[key])
             button.setObjectName(name)

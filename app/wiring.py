@@ -5,14 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
-from PySide6.QtCore import QObject, Qt, QUrl
-from PySide6.QtGui import QDesktopServices, QGuiApplication
+from PySide6.QtCore import QObject, Qt
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication, QDockWidget
 
 from app import theme
 from app.dialogs import ask_file, ask_folder, ask_new_file
 from app.jobs import JobRecord
 from app.views.about import AboutPanel
+from app.views.jobs import open_output_folder
 from app.views.palette import CommandPalette
 from app.views.result import command_of
 from app.views.run_sheet import RunSheet
@@ -63,7 +64,7 @@ class Wiring(QObject):
             "run": self._open_sheet,
             "stop_job": lambda: self._with_job(session.board.cancel),
             "resume_job": lambda: self._with_job(session.resume),
-            "open_output_folder": lambda: self._with_job(_open_folder_of),
+            "open_output_folder": lambda: self._with_job(open_output_folder),
             "copy_command": lambda: self._with_job(_copy_command),
             "reset_layout": window.reset_layout,
             "command_palette": lambda: CommandPalette(window).open(actions.all()),
@@ -183,10 +184,6 @@ class Wiring(QObject):
         record = self._window.jobs.current
         if record is not None:
             act(record)
-
-
-def _open_folder_of(record: JobRecord) -> None:
-    QDesktopServices.openUrl(QUrl.fromLocalFile(str(Path(record.output).parent)))
 
 
 def _copy_command(record: JobRecord) -> None:

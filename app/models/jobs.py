@@ -22,7 +22,7 @@ class Column(IntEnum):
     LEFT = 5
 
 
-HEADERS = ("job", "state", "progress", "in hand", "rate", "left")
+HEADERS = ("Job", "State", "Progress", "In hand", "Rate", "Left")
 RIGHT = (Column.RATE, Column.LEFT)
 
 ICONS: dict[str, tuple[str, theme.Tint]] = {

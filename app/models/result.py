@@ -15,7 +15,7 @@ from engine.api.units import duration, size
 RECIPE_NAME = "recipe.json"
 """The recipe's file in the folder of a job."""
 
-TABLE_HEAD = ("", "before", "after, measured", "change")
+TABLE_HEAD = ("", "Before", "After, measured", "Change")
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def table_of(result: QuantizeResult) -> list[Line]:
     """Before and after, measured; figures of the loss only where it was measured."""
     sizes, bits = (result.source_bytes, result.bytes), (result.source_bpw, result.bpw)
     lines = [
-        Line("size", size(sizes[0]), size(sizes[1]), _shrunk(result), sizes),
-        Line("bits per weight", f"{bits[0]:.3g}", f"{bits[1]:.3g}", "", bits),
+        Line("Size", size(sizes[0]), size(sizes[1]), _shrunk(result), sizes),
+        Line("Bits per weight", f"{bits[0]:.3g}", f"{bits[1]:.3g}", "", bits),
     ]
     return lines + (_loss(result.report) if result.report else [])
 
@@ -71,7 +71,7 @@ def _loss(report: Report) -> list[Line]:
     change = "" if before is None else f"{100 * (report.perplexity / before - 1):+.2g} %".replace("-", "−")
     lines = [
         Line(
-            "perplexity",
+            "Perplexity",
             _with_error(before, report.reference_perplexity_error),
             _with_error(report.perplexity, report.perplexity_error),
             change,
@@ -87,7 +87,7 @@ def _loss(report: Report) -> list[Line]:
             lines.append(Line(name, "0", _with_error(value, error), "", (0.0, value)))
     if report.top1_agreement is not None:
         share = f"{100 * report.top1_agreement:.3g} %"
-        lines.append(Line("same next token", "100 %", share, "", (1.0, report.top1_agreement)))
+        lines.append(Line("Same next token", "100 %", share, "", (1.0, report.top1_agreement)))
     return lines
 
 

@@ -4,14 +4,15 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from app import theme
+from app.views.icon_label import IconLabel
 from engine.api.jobs import Check
 
 MARKS: dict[bool | None, tuple[str, theme.Tint, str]] = {
-    True: ("check", "accent", "passed"),
-    False: ("x", "error", "failed"),
-    None: ("clock", "muted", "looked at during the run"),
+    True: ("check", "accent", ""),
+    False: ("x", "error", " failed"),
+    None: ("clock", "muted", ""),
 }
-"""What a check says -> icon, its color, the words."""
+"""What a check says -> icon, its color, the word."""
 
 
 class CheckList(QWidget):
@@ -39,8 +40,9 @@ class CheckList(QWidget):
         self.clear()
         self.setMinimumHeight(0)
         for check in checks:
-            icon, tint, words = MARKS[check.passed]
-            self._add(icon, tint, f"{check.name} {words}: {check.message}")
+            icon, tint, word = MARKS[check.passed]
+            name = check.name[0].upper() + check.name[1:]
+            self._add(icon, tint, f"{name}{word}: {check.message}")
 
     def clear(self) -> None:
         while (item := self._lines.takeAt(0)) is not None:
@@ -51,9 +53,7 @@ class CheckList(QWidget):
 
     def _add(self, icon: str, tint: theme.Tint, text: str) -> None:
         line = QWidget(self)
-        picture = QLabel()
-        picture.setPixmap(theme.icon(icon, tint).pixmap(theme.ICON_SIZE, theme.ICON_SIZE))
-        picture.setAccessibleName(text)
+        picture = IconLabel(icon, tint, text)
         words = QLabel(text, wordWrap=True, textFormat=Qt.TextFormat.PlainText)
         words.setAccessibleName(text)
         row = QHBoxLayout(line)

@@ -11,14 +11,14 @@ from app.views.layer_delegates import BitsDelegate, ChoiceDelegate, FormatDelega
 from app.views.layers_edits import LayerEdits
 
 WIDTHS = {
-    Column.ROLE: 84,
-    Column.SHAPE: 116,
-    Column.TYPE: 64,
-    Column.METHOD: 80,
-    Column.FORMAT: 126,
-    Column.BITS: 116,
-    Column.NOW: 96,
-    Column.AFTER: 100,
+    Column.ROLE: 80,
+    Column.SHAPE: 108,
+    Column.TYPE: 56,
+    Column.METHOD: 72,
+    Column.FORMAT: 116,
+    Column.BITS: 108,
+    Column.NOW: 88,
+    Column.AFTER: 92,
 }
 """In pixels, besides the name, which takes what is left."""
 

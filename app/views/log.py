@@ -61,6 +61,11 @@ class LogPanel(QWidget):
             self._title.setText(record.title if record else "Select a job to read its log.")
         self._follow()
 
+    def follow(self, record: JobRecord) -> None:
+        """Go on reading where this job is shown and runs (again)."""
+        if record is self._record and record.state in ACTIVE and not self._tick.isActive():
+            self._follow()
+
     def _make_widgets(self) -> None:
         self._title = QLabel()
         self._title.setAccessibleName("The job whose log this is")

@@ -54,7 +54,7 @@ class Plot(pg.GraphicsView):
     """The place on the x axis under the pointer, None outside."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent, background=None)
+        super().__init__(parent)
         self._figure: Figure | None = None
         self._logarithmic = False
         self.box = pg.ViewBox(enableMenu=False)
@@ -106,6 +106,7 @@ class Plot(pg.GraphicsView):
 
     def _draw(self) -> None:
         colors = theme.colors()
+        self.setBackground(colors.window)
         self.box.clear()
         self._legend.clear()
         self._legend.setLabelTextColor(colors.text)

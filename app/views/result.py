@@ -24,11 +24,13 @@ from app import theme
 from app.jobs import JobRecord
 from app.models.jobs import ICONS
 from app.models.result import TABLE_HEAD, Line, command_of, csv_of, headline, story, table_of, traces
+from app.views.icon_label import IconLabel
 from app.views.jobs import open_output_folder
 from engine.api.jobs import QuantizeResult
 
 __all__ = ["ResultPanel", "command_of"]
 
+HEADING_ICON = 24
 PAGE_WIDTH = 760
 ROW_HEIGHT = 28
 COLUMN_WIDTH = 150
@@ -56,6 +58,7 @@ class ResultPanel(QScrollArea):
     def show_record(self, record: JobRecord | None) -> None:
         """Make the page anew."""
         self.record = record
+        self._state = record.state if record else None
         page = QWidget()
         page.setMaximumWidth(PAGE_WIDTH)
         layout = QVBoxLayout(page)
@@ -67,6 +70,11 @@ class ResultPanel(QScrollArea):
             self._fill(layout, record)
         layout.addStretch()
         self.setWidget(page)
+
+    def follow(self, record: JobRecord) -> None:
+        """Make the page anew where it shows this job and the job stands otherwise now."""
+        if record is self.record and record.state != self._state:
+            self.show_record(record)
 
     def _fill(self, layout: QVBoxLayout, record: JobRecord) -> None:
         layout.addLayout(_heading(record))
@@ -136,9 +144,7 @@ def _heading(record: JobRecord) -> QHBoxLayout:
     font.setPointSizeF(font.pointSizeF() * 1.4)
     font.setWeight(font.Weight.DemiBold)
     words.setFont(font)
-    picture = QLabel()
-    picture.setPixmap(theme.icon(*ICONS[record.state]).pixmap(24, 24))
-    picture.setAccessibleName(f"State: {record.state}")
+    picture = IconLabel(*ICONS[record.state], f"State: {record.state}", HEADING_ICON)
     row = QHBoxLayout()
     row.setSpacing(2 * theme.SPACE)
     row.addWidget(picture, 0, Qt.AlignmentFlag.AlignTop)
@@ -180,9 +186,7 @@ def _table(lines: list[Line]) -> QTableWidget:
 
 
 def _noted(icon: str, tint: theme.Tint, text: str) -> QHBoxLayout:
-    picture = QLabel()
-    picture.setPixmap(theme.icon(icon, tint).pixmap(theme.ICON_SIZE, theme.ICON_SIZE))
-    picture.setAccessibleName("Warning" if icon == "warning" else "Note")
+    picture = IconLabel(icon, tint, "Warning" if icon == "warning" else "Note")
     row = QHBoxLayout()
     row.setSpacing(2 * theme.SPACE)
     row.addWidget(picture, 0, Qt.AlignmentFlag.AlignTop)

@@ -13,6 +13,8 @@ source's tensor name and in the canonical (GGUF) name. The last rule that matche
 import difflib
 import json
 import re
+from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,11 +185,17 @@ def block_ranges(blocks: list[int]) -> str:
 
 
 def _contains(blocks: str, block: int) -> bool:
+    return any(first <= block <= last for first, last in _spans(blocks))
+
+
+@lru_cache(maxsize=1024)
+def _spans(blocks: str) -> tuple[tuple[int, float], ...]:
+    """The first and last block of each range: "0-3,28-" -> (0, 3), (28, inf)."""
+    spans = []
     for part in blocks.split(","):
         first, dash, last = part.partition("-")
-        if int(first) <= block <= (int(last) if last else block if dash else int(first)):
-            return True
-    return False
+        spans.append((int(first), int(last) if last else inf if dash else int(first)))
+    return tuple(spans)
 
 
 def _known(kind: str, name: str, known: dict[str, Any]) -> str:

@@ -106,7 +106,7 @@ def test_every_cell_says_what_it_is(panel: JobsPanel, board: FakeBoard):
     running(board)
     model = panel.view.model()
     spoken = [model.index(0, column).data(Qt.ItemDataRole.AccessibleTextRole) for column in Column]
-    assert spoken[2:4] == ["progress: 55 %", "in hand: quantize · blk.9.ffn_down.weight"]
+    assert spoken[2:4] == ["Progress: 55 %", "In hand: quantize · blk.9.ffn_down.weight"]
 
 
 def test_progress_before_anything_is_known(panel: JobsPanel, board: FakeBoard):

@@ -106,12 +106,12 @@ def test_the_table_is_that_of_the_figures(panel: ResultPanel):
     table = panel.widget().findChild(QTableWidget)
     rows = [[table.item(row, column).text() for column in range(4)] for row in range(table.rowCount())]
     assert rows == [
-        ["size", "29.4 MB", "9.42 MB", "3.12 × smaller"],
-        ["bits per weight", "16", "5.13", ""],
-        ["perplexity", "20.2 ± 0.5", "20.4 ± 0.5", "+0.99 %"],
+        ["Size", "29.4 MB", "9.42 MB", "3.12 × smaller"],
+        ["Bits per weight", "16", "5.13", ""],
+        ["Perplexity", "20.2 ± 0.5", "20.4 ± 0.5", "+0.99 %"],
         ["KL divergence, mean (nats)", "0", "0.00802 ± 0.0002", ""],
         ["KL divergence, 99th percentile (nats)", "0", "0.071", ""],
-        ["same next token", "100 %", "92.6 %", ""],
+        ["Same next token", "100 %", "92.6 %", ""],
     ]
     assert "9,420,192" in table.item(0, 2).toolTip()
 

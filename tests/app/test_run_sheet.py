@@ -83,8 +83,8 @@ def test_it_is_modal_and_waits_for_the_checks(shown: Sheet):
 def test_enter_runs_once_all_passed(shown: Sheet):
     shown.inspection.answer(PASSED)
     assert shown.lines() == [
-        "disk passed: 1 MB of 53 GB free",
-        "weights looked at during the run: NaN is looked for",
+        "Disk: 1 MB of 53 GB free",
+        "Weights: NaN is looked for",
     ]
     assert shown.sheet.focusWidget() is shown.sheet.run
     with shown.qtbot.waitSignal(shown.sheet.accepted):

@@ -1,0 +1,137 @@
+"""Pictures of every view and state of the window: `python -m tests.app.screenshots FOLDER [WIDTHxHEIGHT]`.
+
+Drives the real window over the sample model, light and dark. Without a display Qt draws offscreen. State and
+settings of the run lie under FOLDER, too; nothing of the user's is touched.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+from PySide6.QtCore import QSettings, Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication, QWidget
+
+from app import theme
+from app.main_window import MainWindow
+from app.session import Session
+from app.settings import Settings
+from app.views.palette import CommandPalette
+from app.views.run_sheet import RunSheet
+from resources import SAMPLE_MODEL
+
+PATIENCE = 300.0
+"""Seconds that a state may take to come."""
+
+SETTLE_MS = 400
+
+
+class Photographer:
+    """One window and the folder for its pictures."""
+
+    def __init__(self, folder: Path, width: int, height: int) -> None:
+        self.folder = folder
+        store = QSettings(str(folder / "settings.ini"), QSettings.Format.IniFormat)
+        self.window = MainWindow(Session(Settings(store)))
+        self.window.resize(width, height)
+        self.window.show()
+        self.window.session.start()
+
+    def wait(self, ready: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not ready():
+            assert time.monotonic() < deadline, "the state did not come"
+            QTest.qWait(20)
+        QTest.qWait(SETTLE_MS)
+
+    def take(self, name: str, widget: QWidget | None = None) -> None:
+        """The whole window, with `widget` laid over its middle where that is a window of its own."""
+        picture = self.window.grab()
+        if widget is not None:
+            from PySide6.QtGui import QPainter
+
+            painter = QPainter(picture)
+            over = widget.grab()
+            painter.drawPixmap(
+                (picture.width() - over.width()) // 2, (picture.height() - over.height()) // 2, over
+            )
+            painter.end()
+        picture.save(str(self.folder / f"{name}.png"))
+
+    def both(self, name: str, widget: QWidget | None = None) -> None:
+        """Light and dark."""
+        for mode in ("dark", "light"):
+            self.window.actions_table[f"theme_{mode}"].trigger()
+            QTest.qWait(SETTLE_MS)
+            self.take(f"{name}-{mode}", widget)
+
+
+def photograph(folder: Path, width: int, height: int) -> None:
+    model = folder / "sample-model"
+    if not model.exists():
+        shutil.copytree(SAMPLE_MODEL, model)
+    camera = Photographer(folder, width, height)
+    window, state = camera.window, camera.window.state
+    camera.wait(lambda: window.session.hello)
+    camera.both("start")
+    window.session.open(folder / "not-there")
+    camera.wait(lambda: window.banner.banners)
+    camera.both("error")
+    window.banner.dismiss_all()
+    window.session.open(model)
+    camera.wait(lambda: state.plan is not None)
+    state.select(("blk.1.ffn_down.weight",))
+    window.layers.table.setFocus()
+    window.layers.set_bits(6)
+    camera.wait(lambda: window.inspector.findChild(QWidget, "plot") or window.inspector.isVisible())
+    QTest.qWait(3000)
+    camera.both("layers")
+    palette = CommandPalette(window)
+    palette.open(window.actions_table.all())
+    QTest.qWait(SETTLE_MS)
+    camera.both("palette")
+    QTest.keyClick(QApplication.focusWidget(), Qt.Key.Key_Escape)
+    window.show_help("window")
+    camera.both("help")
+    window.help_dock.hide()
+    window.actions_table["run"].trigger()
+    sheet = QApplication.activeModalWidget()
+    assert isinstance(sheet, RunSheet)
+    sheet.name.setText(f"sample-{time.time_ns()}.gguf")
+    sheet.folder.setText(str(folder))
+    camera.wait(lambda: sheet.run.isEnabled())
+    camera.both("sheet", sheet)
+    sheet.run.click()
+    camera.wait(lambda: window.session.board.active)
+    record = window.session.board.active[0]
+    camera.wait(lambda: record.progress is not None and record.progress.stage in ("quantize", "evaluate"))
+    camera.take("running-light")
+    camera.wait(lambda: record.state not in ("starting", "running"))
+    camera.both("result")
+    window.show_log(record)
+    QTest.qWait(SETTLE_MS)
+    camera.both("log")
+    window.session.ended.connect(QApplication.quit)
+    window.close()
+    QApplication.exec()
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]).absolute()
+    width, height = map(int, (sys.argv[2] if len(sys.argv) > 2 else "1280x800").split("x"))
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["XDG_STATE_HOME"] = str(folder / "state")
+    app = QApplication([])
+    app.setQuitOnLastWindowClosed(False)
+    theme.apply_theme(app, "light")
+    photograph(folder, width, height)
+
+
+if __name__ == "__main__":
+    main()

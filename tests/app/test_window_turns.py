@@ -1,0 +1,97 @@
+"""The window never waits: while a job runs and the table is scrolled and edited, no turn takes long."""
+
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QPoint, QPointF, Qt
+from PySide6.QtGui import QWheelEvent
+from PySide6.QtWidgets import QApplication
+
+from tests.app.models import write_wide_gguf
+from tests.app.test_window import LOAD, WORK, click, open_sheet, wait_for_plan
+from tests.app.turns import Turns
+
+LIMIT = 0.05
+"""Seconds of the window's CPU time in one turn of its event loop."""
+
+
+def wheel(table, notches: int) -> None:
+    """Turn the mouse wheel over the table."""
+    middle = QPointF(table.viewport().rect().center())
+    event = QWheelEvent(
+        middle,
+        QPointF(table.viewport().mapToGlobal(middle.toPoint())),
+        QPoint(),
+        QPoint(0, -120 * notches),
+        Qt.MouseButton.NoButton,
+        Qt.KeyboardModifier.NoModifier,
+        Qt.ScrollPhase.NoScrollPhase,
+        False,
+    )
+    QApplication.sendEvent(table.viewport(), event)
+
+
+def test_no_turn_is_long_while_a_job_runs_and_the_table_is_worked_on(qtbot, window, tmp_path: Path):
+    model = write_wide_gguf(tmp_path / "wide.gguf", blocks=222)  # 1,999 tensors
+    window.session.open(model)
+    wait_for_plan(qtbot, window)
+    window.layers.expand_all()
+    sheet = open_sheet(qtbot, window, tmp_path, measure=False)
+    click(qtbot, sheet.run)
+    qtbot.waitUntil(lambda: bool(window.session.board.active))
+    record = window.session.board.active[0]
+    qtbot.waitUntil(lambda: record.progress is not None and record.progress.stage == "quantize", timeout=WORK)
+    table = window.layers.table
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow)
+    table.setFocus()
+    first = window.layers.model.index_of("blk.0.attn_q.weight")
+    qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=table.visualRect(first).center())
+    edits = window.state.document.undo_stack.count()
+    with Turns() as turns:
+        for step in range(40):
+            wheel(table, 5)
+            qtbot.wait(5)
+            qtbot.keyClick(table, Qt.Key.Key_Down)
+            qtbot.keyClick(table, Qt.Key.Key_Down, Qt.KeyboardModifier.ShiftModifier)
+            qtbot.wait(5)
+            qtbot.keyClick(table, (Qt.Key.Key_8, Qt.Key.Key_4)[step % 2])
+            qtbot.wait(5)
+        assert record.state == "running", "the job ended before the table was worked on"
+    assert window.state.document.undo_stack.count() >= edits + 20
+    assert len(turns.cpu) >= 100
+    assert max(turns.cpu) < LIMIT, sorted(turns.cpu)[-5:]
+    qtbot.waitUntil(lambda: record.state == "done", timeout=WORK)
+
+
+@pytest.mark.parametrize("gesture", ["preset", "all", "filter", "sort", "undo"])
+def test_no_gesture_on_all_of_a_large_model_is_long(qtbot, window, tmp_path: Path, gesture):
+    model = write_wide_gguf(tmp_path / "wide.gguf", blocks=222)
+    window.session.open(model)
+    wait_for_plan(qtbot, window)
+    table = window.layers.table
+    qtbot.wait(400)
+    with Turns() as turns:
+        if gesture == "preset":
+            with qtbot.waitSignal(window.state.plan_changed, timeout=LOAD):
+                window.state.apply_preset("Q6_K")
+        elif gesture in ("all", "undo"):
+            window.layers.expand_all()
+            qtbot.wait(20)
+            table.setFocus()
+            qtbot.keyClick(table, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
+            qtbot.wait(20)
+            with qtbot.waitSignal(window.state.plan_changed, timeout=LOAD):
+                qtbot.keyClick(table, Qt.Key.Key_8)
+            if gesture == "undo":
+                qtbot.wait(20)
+                with qtbot.waitSignal(window.state.plan_changed, timeout=LOAD):
+                    window.state.document.undo_stack.undo()
+        elif gesture == "filter":
+            qtbot.keyClicks(window.layers.filter.field, "ffn_")
+        else:
+            header = table.header()
+            where = QPoint(header.sectionViewportPosition(6) + 20, header.height() // 2)
+            qtbot.mouseClick(header.viewport(), Qt.MouseButton.LeftButton, pos=where)
+        qtbot.wait(100)
+    assert max(turns.cpu) < LIMIT, sorted(turns.cpu)[-5:]
