@@ -133,9 +133,13 @@ class Inspection(QObject):
     ) -> None:
         """All jobs on disk. Who gives no `failed` hears of a dead engine by the signal alone."""
 
+        found: list[JobSummary] = []
+
         def take(event: Event) -> None:
             assert isinstance(event, JobsListed)
-            then(event.jobs)
+            found.extend(event.jobs)
+            if event.last:
+                then(found)
 
         self._ask(ListJobs(id=self._next()), _Question(take, failed))
 
@@ -209,7 +213,9 @@ class Inspection(QObject):
             if self._opening is not None and event.id == self._opening.id:
                 self._go_on(self._opening, event)
         elif isinstance(event, Checked | JobsListed | HistogramRead):
-            question = self._questions.pop(event.id, None)
+            question = self._questions.get(event.id)
+            if not isinstance(event, JobsListed) or event.last:
+                self._questions.pop(event.id, None)
             if question is not None:
                 question.take(event)
             elif isinstance(event, HistogramRead):

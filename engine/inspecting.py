@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from engine.api.jobs import JobSummary
 from engine.api.messages import (
     PAGE_NAMES,
     Checked,
@@ -54,7 +55,8 @@ class Inspector:
                 self._wait_until_warm()
                 self._send(Checked(id=request.id, checks=check(request.quantize)))
             case ListJobs():
-                self._send(JobsListed(id=request.id, jobs=list_jobs()))
+                for jobs, last in pages(list_jobs(), _weight):
+                    self._send(JobsListed(id=request.id, jobs=jobs, last=last))
             case ReadHistogram():
                 self._histogram(request)
 
@@ -121,6 +123,11 @@ class Inspector:
                 deviation=found.deviation,
             )
         )
+
+
+def _weight(job: JobSummary) -> int:
+    """In tensor names, what a job costs to read: its texts and figures, and the rules of its recipe."""
+    return 20 + (len(job.request.recipe.rules) if job.request else 0)
 
 
 def pages(items: list[Item], names: Callable[[Item], int]) -> Iterator[tuple[list[Item], bool]]:

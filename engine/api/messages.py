@@ -49,7 +49,7 @@ class CheckRun(_Message):
 
 
 class ListJobs(_Message):
-    """All jobs on disk. Answer: `jobs`."""
+    """All jobs on disk. Answer: pages of `jobs`."""
 
     request: Literal["jobs"] = "jobs"
     id: int
@@ -143,6 +143,7 @@ class JobsListed(_Message):
     event: Literal["jobs"] = "jobs"
     id: int
     jobs: list[JobSummary]
+    last: bool
 
 
 class HistogramRead(_Message):

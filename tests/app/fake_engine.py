@@ -248,7 +248,8 @@ def answer_check(asked: dict) -> None:
 def answer_jobs(asked: dict) -> None:
     one = {"id": JOB, "kind": "quantize", "state": "interrupted", "output": "/out.gguf", "created": "2025"}
     one |= {"done": 3, "total": 7, "message": "stopped", "folder": "/jobs/1"}
-    say("jobs", id=asked["id"], jobs=[one])
+    say("jobs", id=asked["id"], jobs=[one], last=False)
+    say("jobs", id=asked["id"], jobs=[one | {"id": f"{JOB}-2"}], last=True)
 
 
 def answer_histogram(asked: dict) -> None:

@@ -126,7 +126,7 @@ def test_checks_and_jobs(qtbot, make_desk):
     qtbot.waitUntil(lambda: len(desk.answers) == 3)
     first, second, jobs = desk.answers
     assert [first[0].message, second[0].message] == ["/a", "/b"]
-    assert [job.id for job in jobs] == ["20250101-000000-000000"]
+    assert [job.id for job in jobs] == ["20250101-000000-000000", "20250101-000000-000000-2"]
     assert desk.sentences == ["There is no folder. Make it."]
 
 
