@@ -19,8 +19,10 @@ from app.jobs import JobRecord
 from app.main_window import MainWindow
 from app.session import Session
 from app.views.run_sheet import RunSheet
+from resources import EVALUATION_TEXT
 from tests.app.conftest import close
 from tests.app.models import write_wide_gguf
+from tests.peers import llama
 from tests.tiny import write_llama
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +149,8 @@ def test_from_nothing_to_a_verified_file(qtbot, window, tmp_path):
     assert f"{report.kl_mean:.3g} ±" in shown
     assert f"{100 * report.top1_agreement:.1f} %" in shown
     assert "%" not in window.windowTitle()
+    measured = llama.perplexity(output, EVALUATION_TEXT.read_text(), report.windows)
+    assert measured == pytest.approx(report.perplexity, rel=0.02)  # llama.cpp rounds activations as well
 
     modifiers = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
     press(qtbot, window, Qt.Key.Key_C, modifiers)
