@@ -1,7 +1,8 @@
 """The tree of layers: what is expanded, selected and in sight survives filters, sorting and new plans."""
 
 from PySide6.QtCore import QItemSelectionModel, QModelIndex, Qt, Signal
-from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTreeView, QWidget
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QAbstractItemView, QTreeView, QWidget
 
 from app import theme
 from app.models.layer_lines import Column
@@ -21,6 +22,9 @@ WIDTHS = {
     Column.AFTER: 92,
 }
 """In pixels, besides the name, which takes what is left."""
+
+NAME_WIDTHS = (160, 480)
+"""The least and the most: on a wide screen figures must not be far from their names."""
 
 # The arrow of a sorted column stands in its title: drawn by the style it lies on the text.
 LOOKS = f"""
@@ -80,7 +84,6 @@ class LayersTree(QTreeView):
         header.setSectionsMovable(False)
         header.setHighlightSections(False)
         header.setMinimumSectionSize(48)
-        header.setSectionResizeMode(Column.NAME, QHeaderView.ResizeMode.Stretch)
         for column, width in WIDTHS.items():
             header.resizeSection(column, width)
         self.setSortingEnabled(True)
@@ -105,6 +108,12 @@ class LayersTree(QTreeView):
         self.setItemDelegateForColumn(Column.FORMAT, format)
         self.setItemDelegateForColumn(Column.BITS, bits)
         return [plain, method, format, bits]
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        least, most = NAME_WIDTHS
+        others = sum(self.header().sectionSize(column) for column in WIDTHS)
+        self.header().resizeSection(Column.NAME, min(max(self.viewport().width() - others, least), most))
 
     # ------------------------------------------------------------------------------ selection
 
