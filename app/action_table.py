@@ -6,7 +6,17 @@ from typing import Literal
 from PySide6.QtGui import QKeySequence
 
 Need = Literal[
-    "", "model", "plan", "selection", "undo", "redo", "job", "active job", "resumable job", "finished job"
+    "",
+    "model",
+    "plan",
+    "selection",
+    "importance",
+    "undo",
+    "redo",
+    "job",
+    "active job",
+    "resumable job",
+    "finished job",
 ]
 """What must be there for an action to make sense: an open model, its plan, selected tensors, …"""
 
@@ -211,6 +221,13 @@ ACTIONS: tuple[ActionSpec, ...] = (
         rule=True,
     ),
     ActionSpec(
+        "no_importance",
+        "&No importance matrix",
+        "Take the importance matrix out of the recipe",
+        "Recipe",
+        needs="importance",
+    ),
+    ActionSpec(
         "expand_all",
         "&Expand all",
         "Show the tensors of every block",
@@ -298,8 +315,8 @@ ACTIONS: tuple[ActionSpec, ...] = (
     ),
     ActionSpec(
         "copy_command",
-        "&Copy command",
-        "Copy the command line that does the same",
+        "&Copy the job's command",
+        "Copy the command line that does the same as the selected job",
         "Run",
         ("Ctrl+Shift+C",),
         "copy",

@@ -82,6 +82,9 @@ def _action(spec: ActionSpec, window: QObject) -> QAction:
     action.setShortcuts([key for shortcut in spec.shortcuts for key in _sequences(shortcut)])
     if spec.icon:
         action.setIcon(icon(spec.icon))
+    menu = MENUS[spec.menu]
+    if menu.inside:
+        action.setProperty("submenu", menu.text.replace("&", ""))
     action.setCheckable(spec.checkable or bool(spec.group))
     if spec.focused:
         action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)

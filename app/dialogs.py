@@ -13,6 +13,7 @@ def ask_folder(parent: QWidget, title: str, start: str, then: Then) -> QFileDial
     """An existing folder."""
     dialog = _dialog(parent, title, start)
     dialog.setFileMode(QFileDialog.FileMode.Directory)
+    dialog.setLabelText(QFileDialog.DialogLabel.Accept, "Open")
     dialog.setOption(QFileDialog.Option.ShowDirsOnly)
     return _open(dialog, then)
 

@@ -78,6 +78,9 @@ class RecipeDocument(QObject):
         """Take the recipe of a file, as an undoable step. Raises `RecipeError`."""
         self.replace(f"Open {path.name}", path.name, load_recipe(path))
         self.path = path
+        self.undo_stack.setClean()
+        self.discard_autosaved()
+        self.saved.emit()
 
     def save(self, path: Path) -> None:
         """Write the recipe to `path`, whole or not at all. Raises `OutputError`."""

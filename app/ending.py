@@ -25,6 +25,10 @@ TAIL_LINES = 40
 """Of an engine's last words, how much goes into a report that has no trace."""
 
 
+PLAUSIBLE_SHARE = 0.25
+"""Of the machine's memory: an engine that has used less was hardly ended for lack of it."""
+
+
 @dataclass(frozen=True)
 class Ending:
     """`code`: the exit code, or the signal's number. `sentence`: what happened and what it means.
@@ -119,12 +123,13 @@ def _struck(seen: Evidence) -> Ending:
     if name in CRASHES:
         sentence = f"The engine crashed ({CRASHES[name]}){_place(seen, ' at ')}.{_saved(seen)}"
         return Ending("crashed", seen.code, sentence, _trace(seen.errors))
-    if name == "SIGKILL":
+    if name == "SIGKILL" and (not seen.peak or seen.peak >= seen.memory * PLAUSIBLE_SHARE):
         circumstances = ", ".join(part for part in (_peak(seen), _place(seen, "at ")) if part)
         behind = f" ({circumstances})" if circumstances else ""
         sentence = f"The engine was stopped by the system, most likely out of memory{behind}.{_saved(seen)}"
     else:
-        sentence = f"The engine was ended from outside ({name}){_place(seen, ' at ')}.{_saved(seen)}"
+        circumstances = ", ".join(part for part in (name, _peak(seen), _place(seen, "at ")) if part)
+        sentence = f"The engine was ended by the system or another program ({circumstances}).{_saved(seen)}"
     return Ending("killed", seen.code, sentence, _trace(seen.errors))
 
 

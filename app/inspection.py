@@ -44,11 +44,12 @@ WITHIN_SECONDS = 60.0
 
 @dataclass
 class _Opening:
-    """A model being opened: what its pages brought so far."""
+    """A model being opened: what its pages brought so far. `shown`: the state is about it already."""
 
     id: int
     path: Path
     state: State
+    shown: bool
     summary: ModelSummary | None = None
     tensors: list[TensorSummary] = field(default_factory=list)
     export: ExportSummary | None = None
@@ -56,8 +57,9 @@ class _Opening:
 
     @property
     def wanted(self) -> bool:
-        """Whether the window still waits for it."""
-        return self.state.path == self.path and self.state.phase in ("opening", "headers")
+        """Whether the window still waits for it: what was shown of it may have been closed."""
+        there = self.state.path == self.path and self.state.phase in ("opening", "headers")
+        return there or not self.shown
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,9 @@ class Inspection(QObject):
         """Read the model into `state`, as it comes; an older one that is still being read is dropped."""
         self._refusal = ""
         self._questions.pop(self._histogram, None)  # it was about the older model
-        state.opening(path)
-        self._opening = _Opening(self._next(), path, state)
+        if state.phase in ("empty", "opening"):  # a model that is open stays until this one can be shown
+            state.opening(path)
+        self._opening = _Opening(self._next(), path, state, shown=state.phase == "opening")
         self._send(OpenModel(id=self._opening.id, model=str(path)))
 
     def check(
@@ -234,6 +237,9 @@ class Inspection(QObject):
         elif isinstance(event, TensorsPage):
             opening.tensors += event.tensors
             if event.last and opening.summary is not None:
+                if not opening.shown:
+                    opening.state.opening(opening.path)
+                    opening.shown = True
                 opening.state.take_summary(opening.summary.model_copy(update={"tensors": opening.tensors}))
         elif isinstance(event, ExportPlanned):
             opening.export = event.export
@@ -255,7 +261,9 @@ class Inspection(QObject):
         self._opening = None
         if not opening.wanted:
             return
-        if opening.state.phase == "headers":
+        if not opening.shown:
+            self.open_failed.emit(opening.path, sentence)
+        elif opening.state.phase == "headers":
             opening.state.refuse_export(sentence)
         else:
             opening.state.close()

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QGuiApplication
 from PySide6.QtWidgets import (
     QDockWidget,
+    QFrame,
+    QLabel,
     QMainWindow,
+    QScrollArea,
     QStackedWidget,
     QTabBar,
     QTabWidget,
@@ -33,7 +36,7 @@ from app.views.strip import Strip
 from app.wiring import Wiring
 
 MESSAGE_MS = 5000
-"""How long a passing sentence covers the strip."""
+"""How long a passing sentence stays beside the strip."""
 
 INSPECTOR_WIDTH, JOBS_HEIGHT = 300, 160
 RIGHT, BOTTOM = Qt.DockWidgetArea.RightDockWidgetArea, Qt.DockWidgetArea.BottomDockWidgetArea
@@ -45,6 +48,7 @@ class MainWindow(QMainWindow):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session, self.state, self.settings = session, session.state, session.settings
+        self._leaving = False
         self.setObjectName("main")
         self.setWindowIcon(theme.app_icon())
         self.setAcceptDrops(True)
@@ -61,7 +65,12 @@ class MainWindow(QMainWindow):
         recipe_menu.insertMenu(self.actions_table["open_recipe"], self.toolbar.preset_menu)
         self.strip = Strip(self.state, self.settings)
         self.statusBar().addWidget(self.strip, 1)
+        self.passing = QLabel(textFormat=Qt.TextFormat.PlainText)
+        self.passing.setAccessibleName("Message")
+        self.statusBar().addPermanentWidget(self.passing)
         self.statusBar().setSizeGripEnabled(False)
+        self._passed = QTimer(self, singleShot=True, interval=MESSAGE_MS)
+        self._passed.timeout.connect(self.passing.clear)
         self.wiring = Wiring(self)
         self._connect()
         self.settings.restore_layout(self)
@@ -82,7 +91,12 @@ class MainWindow(QMainWindow):
         self.tabs.setAccessibleName("Views")
         self.tabs.addTab(self.layers, "Layers")
         self.pages = QStackedWidget()
-        self.pages.addWidget(self.start_page)
+        start = QScrollArea()  # a small screen with banners scrolls; the window does not grow
+        start.setAccessibleName("Start")
+        start.setWidgetResizable(True)
+        start.setFrameShape(QFrame.Shape.NoFrame)
+        start.setWidget(self.start_page)
+        self.pages.addWidget(start)
         self.pages.addWidget(self.tabs)
         center = QWidget()
         column = QVBoxLayout(center)
@@ -134,7 +148,10 @@ class MainWindow(QMainWindow):
 
     def _connect(self) -> None:
         session, board = self.session, self.session.board
+        session.opened.connect(self.banner.dismiss_all)
+        session.opened.connect(self.layers.table.setFocus)
         session.notice.connect(self.show_notice)
+        session.said.connect(self.say)
         session.show_result.connect(self.show_result)
         session.show_log.connect(self.show_log)
         session.ended.connect(QGuiApplication.quit)
@@ -155,6 +172,7 @@ class MainWindow(QMainWindow):
         ):
             signal.connect(self._refresh)
         self.layers.message.connect(self.say)
+        self.result.message.connect(self.say)
         for panel in (self.jobs, self.result):
             panel.resume_requested.connect(session.resume)
             panel.show_log.connect(self.show_log)
@@ -170,8 +188,9 @@ class MainWindow(QMainWindow):
         self.banner.show_message(notice.kind, notice.text, notice.detail, list(notice.actions))
 
     def say(self, text: str) -> None:
-        """A passing sentence, where the strip is."""
-        self.statusBar().showMessage(text, MESSAGE_MS)
+        """A passing sentence, at the right of the strip."""
+        self.passing.setText(text)
+        self._passed.start()
 
     def show_result(self, record: JobRecord) -> None:
         self.result.show_record(record)
@@ -223,9 +242,11 @@ class MainWindow(QMainWindow):
 
     def _refresh(self) -> None:
         """Everything that follows from the state: page, presets, what can be done."""
+        if not self.session.board.active:
+            self._leaving = False
         results = self.tabs.count() > 1 and self.tabs.currentWidget() is self.result
         nothing = self.state.phase == "empty" and not results
-        self.pages.setCurrentWidget(self.start_page if nothing else self.tabs)
+        self.pages.setCurrentIndex(0 if nothing else 1)
         self.setWindowModified(self.state.document.dirty)
         needs = self.wiring.unmet_needs()
         self.actions_table.enable(needs)
@@ -256,9 +277,16 @@ class MainWindow(QMainWindow):
 
     # ------------------------------------------------------------------------- coming and going
 
+    def event(self, event: QEvent) -> bool:
+        """Reasons stand in tool tips; as status tips they would push the strip away at each move."""
+        return event.type() == QEvent.Type.StatusTip or super().event(event)
+
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if any(url.isLocalFile() for url in event.mimeData().urls()):
             event.acceptProposedAction()
+
+    def _stay(self) -> None:
+        self._leaving = False
 
     def dropEvent(self, event: QDropEvent) -> None:
         paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
@@ -268,7 +296,16 @@ class MainWindow(QMainWindow):
             self.say(f"{paths[0].name} is opened; one model at a time.")
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        """The window goes at once; the program ends when its jobs have noted where they stand."""
+        """The program ends when its jobs have noted where they stand; asked once, if there are any."""
+        jobs = len(self.session.board.active)
+        if jobs and not self._leaving:
+            event.ignore()
+            self._leaving = True
+            what = "1 job is running." if jobs == 1 else f"{jobs} jobs are running."
+            text = f"{what} Closing stops what runs; the list of jobs resumes it at the next start."
+            leave = (("Stop and close", self.close), ("Go on", self._stay))
+            self.show_notice(Notice("warning", text, actions=leave))
+            return
         self.inspector_dock.setVisible(self._inspector_wanted)
         self.settings.save_layout(self)
         self.session.close()

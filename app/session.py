@@ -1,7 +1,6 @@
 """What the program does when asked, without a widget: open, run, resume, restore. It speaks in notices."""
 
 import gc
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ class Notice:
     kind: Literal["error", "warning", "info"]
     text: str
     detail: str = ""
-    actions: tuple[tuple[str, Callable[[], None]], ...] = ()
+    actions: tuple[tuple[str, Callable[[], object]], ...] = ()
 
 
 class Session(QObject):
@@ -41,6 +40,12 @@ class Session(QObject):
     show_result = Signal(object)
     show_log = Signal(object)
     """A `JobRecord` each."""
+
+    opened = Signal()
+    """Another model's table stands; what was said about the one before is past."""
+
+    said = Signal(str)
+    """A passing sentence."""
 
     ended = Signal()
     """Behind `close`."""
@@ -54,6 +59,7 @@ class Session(QObject):
         self.inspection = Inspection(self, command=command)
         self.board = JobBoard(self, command=command)
         self.hello: Hello | None = None
+        self._unsaved = ""
         self.inspection.ready.connect(self._greet)
         self.inspection.failed.connect(self._report_inspection)
         self.inspection.open_failed.connect(self._report_opening)
@@ -80,10 +86,8 @@ class Session(QObject):
         if path.suffix == RECIPE_SUFFIX:
             self.open_recipe(path)
             return
-        if self.state.document.dirty:
-            self._say(
-                f"The unsaved recipe of {self._model_name()} is kept, and offered when you open it again."
-            )
+        self.said.emit(f"Opening {path.name} …")
+        self._unsaved = self._model_name() if self.state.document.dirty else ""
         self.inspection.open(path, self.state)
 
     def open_sample(self) -> None:
@@ -112,8 +116,15 @@ class Session(QObject):
 
     def _after_opening(self) -> None:
         phase, path = self.state.phase, self.state.path
-        if phase == "headers" and path is not None and path != SAMPLE_MODEL:
-            self.settings.add_recent(str(path))
+        if phase == "headers" and path is not None:
+            self.opened.emit()
+            if path != SAMPLE_MODEL:
+                self.settings.add_recent(str(path))
+            if self._unsaved:
+                self._say(
+                    f"The unsaved recipe of {self._unsaved} is kept; it is offered when you open it again."
+                )
+                self._unsaved = ""
         if phase == "inspect only":
             self.notice.emit(Notice("warning", self.state.refusal))
 
@@ -139,20 +150,25 @@ class Session(QObject):
 
     # ------------------------------------------------------------------------------------ jobs
 
-    def run(self, request: QuantizeRequest) -> JobRecord:
-        return self.board.run(request)
+    def run(self, request: QuantizeRequest) -> None:
+        """Start a job, unless one that runs here writes the same file: the checks see it only on disk."""
+        rival = next((job for job in self.board.active if job.output == request.output), None)
+        if rival is None:
+            self.board.run(request)
+        else:
+            text = f"{request.output} is being written already, by {rival.title}. Choose another name."
+            self.notice.emit(Notice("error", text))
 
     def resume(self, record: JobRecord) -> None:
         self.board.resume(record)
 
     def _take_jobs(self, summaries: list[JobSummary]) -> None:
         self.board.take(summaries)
-        left = [
-            job for job in summaries if job.state == "interrupted" and job.done and _partial(job).exists()
-        ]
-        if not left:
+        left = [job for job in summaries if job.state == "interrupted" and job.done]
+        if not left or left[-1].id == self.settings.offered_job:
             return
         job = left[-1]
+        self.settings.offered_job = job.id  # once: from now on the list of jobs shows it
         record = next(record for record in self.board.records if record.job == job.id)
         text = f"An earlier run was interrupted: {record.title}. {job.done} of {job.total} parts are saved."
         if len(left) > 1:
@@ -197,11 +213,8 @@ class Session(QObject):
         self.hello = hello
 
     def _report_inspection(self, ending: Ending) -> None:
-        actions: tuple[tuple[str, Callable[[], None]], ...] = ()
-        path = self.state.path
-        if path is not None:
-            actions = (("Open again", lambda: self.open(path)),)
-        self.notice.emit(Notice("error", ending.sentence, ending.trace, actions))
+        text = f"{ending.sentence} What is open stays; the engine is started again when it is needed."
+        self.notice.emit(Notice("warning", text, ending.trace))
 
     def _say(self, text: str) -> None:
         self.notice.emit(Notice("info", text))
@@ -218,7 +231,3 @@ class Session(QObject):
         self.inspection.closed.connect(self.board.close)
         self.board.all_ended.connect(self.ended)
         self.inspection.close()
-
-
-def _partial(job: JobSummary) -> Path:
-    return Path(os.fspath(job.output) + ".partial")

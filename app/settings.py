@@ -51,6 +51,15 @@ class Settings(QObject):
         self._store.setValue("measure", "true" if wanted else "false")
 
     @property
+    def offered_job(self) -> str:
+        """The interrupted job that was offered for resuming last."""
+        return self._text("offered_job")
+
+    @offered_job.setter
+    def offered_job(self, job: str) -> None:
+        self._store.setValue("offered_job", job)
+
+    @property
     def rate(self) -> float:
         """Weights per second of the last quantize run on this machine; 0: not known."""
         try:

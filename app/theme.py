@@ -180,7 +180,10 @@ def palette(of: Colors) -> QPalette:
 def style_sheet(of: Colors) -> str:
     """Lines between areas, room around things, and what Fusion draws with its selection color."""
     line = f"1px solid {of.border.name()}"
-    check = (FOLDER / "icons" / f"check-{'dark' if of.dark else 'light'}.svg").as_posix()
+    icons = {
+        name: (FOLDER / "icons" / f"{name}-{'dark' if of.dark else 'light'}.svg").as_posix()
+        for name in ("check", "close", "float")
+    }
     return f"""
     QToolBar {{ border: 0; border-bottom: {line}; padding: 4px 8px; spacing: 4px; }}
     QToolBar QToolButton {{ padding: 4px 8px; }}
@@ -193,6 +196,8 @@ def style_sheet(of: Colors) -> str:
     QStatusBar::item {{ border: 0; }}
     QMainWindow::separator {{ background: {of.border.name()}; width: 1px; height: 1px; }}
     CommandPalette {{ border: {line}; background: {of.window.name()}; }}
+    QDockWidget {{ titlebar-close-icon: url("{icons["close"]}");
+        titlebar-normal-icon: url("{icons["float"]}"); }}
     QDockWidget::title {{ padding: 6px 8px; border-bottom: {line}; text-align: left; }}
     QHeaderView::section {{ background: {of.window.name()}; color: {of.muted.name()};
         border: 0; border-bottom: {line}; padding: 4px 8px; }}
@@ -209,7 +214,7 @@ def style_sheet(of: Colors) -> str:
         border-radius: 3px; background: {of.base.name()}; }}
     QCheckBox::indicator:focus, QCheckBox::indicator:hover {{ border-color: {of.accent.name()}; }}
     QCheckBox::indicator:checked {{ background: {of.accent.name()}; border-color: {of.accent.name()};
-        image: url("{check}"); }}
+        image: url("{icons["check"]}"); }}
     QProgressBar {{ border: {line}; border-radius: 2px; background: {of.base.name()}; text-align: center; }}
     QProgressBar::chunk {{ background: {of.accent.name()}; }}
     """

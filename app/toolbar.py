@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QMenu, QSizePolicy, QToolBar, QToolButton, QWidget
 from app import theme
 from app.actions import Actions
 from app.state import State
-from engine.api.presets import PRESETS
+from engine.api.presets import PRESETS, SUMMARIES
 
 PRESET_TIP = "Begin the recipe from a preset; pinned tensors stay as they are"
 
@@ -30,7 +30,7 @@ class MainToolBar(QToolBar):
         self.open_button.setMenu(menu)
         self.preset_menu = QMenu("&Preset", self)
         for name in PRESETS:
-            action = QAction(name, self.preset_menu)
+            action = QAction(f"{name}\t{SUMMARIES[name]}", self.preset_menu)
             action.triggered.connect(lambda _=False, name=name: state.apply_preset(name))
             self.preset_menu.addAction(action)
         self.preset_button = _menu_button("Preset ▾", PRESET_TIP, "sliders-horizontal")
@@ -42,10 +42,11 @@ class MainToolBar(QToolBar):
         space = QWidget()
         space.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         self.addWidget(space)
-        self.addAction(actions["run"])
+        self.run_button = _run_button(actions["run"])
+        self.addWidget(self.run_button)
         actions["undo"].setIconText("Undo")  # the menu names the step as well; here it would be too long
         actions["redo"].setIconText("Redo")
-        for key, name in (("undo", "Undo"), ("redo", "Redo"), ("run", "primary")):
+        for key, name in (("undo", "Undo"), ("redo", "Redo")):
             button = self.widgetForAction(actions[key])
             button.setObjectName(name)
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
@@ -54,12 +55,34 @@ class MainToolBar(QToolBar):
         """Show the preset; `reason` says why none can be chosen now, or is empty."""
         version = self._state.document.version
         edited = " · edited" if version and version.edited else ""
+        if version and version.recipe.imatrix:
+            edited += " · imatrix"
         self.preset_button.setText(f"{version.name}{edited} ▾" if version else "Preset ▾")
         name = f"Preset: {version.name}{edited}" if version else "Preset"
         self.preset_button.setAccessibleName(name)
         for part in (self.preset_button, self.preset_menu.menuAction()):
             part.setEnabled(not reason)
             part.setToolTip(f"{PRESET_TIP}\n{reason}" if reason else f"{name}\n{PRESET_TIP}")
+
+
+def _run_button(action: QAction) -> QToolButton:
+    """The one button in the accent color; its icon is lighter than that of the menu's entry."""
+    button = QToolButton()
+    button.setObjectName("primary")
+    button.setText("Run")
+    button.setAccessibleName("Run")
+    button.setIcon(theme.icon("play", "on_accent"))
+    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+    button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+    button.clicked.connect(lambda: action.trigger())
+
+    def follow() -> None:
+        button.setEnabled(action.isEnabled())
+        button.setToolTip(action.toolTip())
+
+    action.changed.connect(follow)
+    follow()
+    return button
 
 
 def _menu_button(text: str, tip: str, icon: str) -> QToolButton:

@@ -51,6 +51,7 @@ class Wiring(QObject):
             "save_recipe": self._save_recipe,
             "save_recipe_as": self._ask_save_recipe,
             "importance": self._ask_importance,
+            "no_importance": lambda: session.set_importance(None),
             "quit": window.close,
             "undo": stack.undo,
             "redo": stack.redo,
@@ -65,7 +66,7 @@ class Wiring(QObject):
             "stop_job": lambda: self._with_job(session.board.cancel),
             "resume_job": lambda: self._with_job(session.resume),
             "open_output_folder": lambda: self._with_job(open_output_folder),
-            "copy_command": lambda: self._with_job(_copy_command),
+            "copy_command": lambda: self._with_job(self._copy_command),
             "reset_layout": window.reset_layout,
             "command_palette": lambda: CommandPalette(window).open(actions.all()),
             "help": lambda: window.show_help("window"),
@@ -81,6 +82,7 @@ class Wiring(QObject):
         self._connect_dock("toggle_jobs", window.jobs_dock)
         self._connect_dock("toggle_log", window.log_dock)
         actions["toggle_inspector"].toggled.connect(window.want_inspector)
+        actions["toggle_log"].triggered.connect(lambda _: self._with_job(window.log.show_record))
         for key in IN_THE_TABLE:
             window.layers.table.addAction(actions[key])
         stack.undoTextChanged.connect(lambda text: actions["undo"].setText(f"&Undo {text}".strip()))
@@ -90,8 +92,9 @@ class Wiring(QObject):
         action = self._actions[key]
 
         def show() -> None:
-            dock.setVisible(action.isChecked())
-            if action.isChecked():
+            wanted = action.isChecked()  # showing changes it: a tab behind another one counts as hidden
+            dock.setVisible(wanted)
+            if wanted:
                 dock.raise_()
                 dock.widget().setFocus()
 
@@ -112,6 +115,9 @@ class Wiring(QObject):
             needs["plan"] = "The plan of the output is still being made."
         if not state.selection or "plan" in needs:
             needs["selection"] = needs.get("plan", "Select tensors in the table first.")
+        recipe = state.document.recipe
+        if recipe is None or recipe.imatrix is None:
+            needs["importance"] = "The recipe uses no importance matrix."
         if not stack.canUndo():
             needs["undo"] = "Nothing to undo."
         if not stack.canRedo():
@@ -180,11 +186,11 @@ class Wiring(QObject):
         self._window.settings.theme = mode
         theme.apply_theme(cast(QApplication, QApplication.instance()), mode)
 
+    def _copy_command(self, record: JobRecord) -> None:
+        QGuiApplication.clipboard().setText(command_of(record))
+        self._window.say(f"Copied: the command of {record.title}.")
+
     def _with_job(self, act: Callable[[JobRecord], None]) -> None:
         record = self._window.jobs.current
         if record is not None:
             act(record)
-
-
-def _copy_command(record: JobRecord) -> None:
-    QGuiApplication.clipboard().setText(command_of(record))

@@ -60,7 +60,10 @@ def _check_opened(request: QuantizeRequest, checkpoint: Checkpoint) -> list[Chec
 def _check_recipe(prepared: Prepared) -> list[Check]:
     """One check, or one for each warning: a recipe that does not do all it says still runs."""
     if prepared.plan.warnings:
-        return [_passed("recipe", warning) for warning in prepared.plan.warnings]
+        return [
+            Check(name="recipe", passed=True, message=warning, warning=True)
+            for warning in prepared.plan.warnings
+        ]
     formats = Counter(tensor.format for tensor in prepared.plan.tensors)
     counts = ", ".join(f"{count} {name}" for name, count in formats.most_common())
     return [_passed("recipe", f"fits all {len(prepared.plan.tensors)} tensors: {counts}")]

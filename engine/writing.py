@@ -45,12 +45,12 @@ def load_kernels(prepared: Prepared, threads: int, listener: Listener) -> None:
     """Load the encoders (compiled on the first use on a machine) and give them their threads."""
     import numba
 
-    listener(Progress("load kernels", 0, 1, "steps"))
+    listener(Progress("compile or load encoders", 0, 1, "steps"))
     from engine.methods import warm_up
 
     warm_up({tensor.format for tensor in prepared.plan.tensors})
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    listener(Progress("load kernels", 1, 1, "steps"))
+    listener(Progress("compile or load encoders", 1, 1, "steps"))
 
 
 def write(job: Job, prepared: Prepared, output: Path, listener: Listener) -> None:

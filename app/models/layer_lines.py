@@ -6,7 +6,10 @@ from enum import IntEnum
 from math import prod
 from typing import Any, NamedTuple
 
+from PySide6.QtGui import Qt
+
 from app.state import Row
+from engine.api.editing import outcome
 from engine.api.formats import FORMATS, METHODS
 from engine.api.plan import TensorPlan
 
@@ -44,7 +47,8 @@ class Unit(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A tensor of the table: its row, its plan if there is one, and whether it is pinned or was changed."""
+    """A tensor of the table: its row, its plan if there is one, whether it is pinned, and whether it was
+    changed: its plan differs from that of the recipe one began with."""
 
     row: Row
     plan: TensorPlan | None = None
@@ -88,13 +92,27 @@ def figure(value: float) -> str:
     return f"{value:.{max(0, 2 - exponent)}f}" if value else "0"
 
 
-def short_name(row: Row) -> str:
-    """The name without the prefix that all of its block share and without `.weight`."""
-    name = row.name.removesuffix(".weight")
-    if row.block is None:
+def printable(name: str) -> str:
+    """A name as a line can show it: files may have anything in names, control characters too."""
+    if name.isprintable():
         return name
-    _, found, rest = name.partition(f".{row.block}.")
-    return rest if found and rest else name
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in name
+    )
+
+
+def as_tip(text: str) -> str:
+    """`text` so that a tool tip shows it letter by letter, even where it looks like markup."""
+    return Qt.convertFromPlainText(text) if Qt.mightBeRichText(text) else text
+
+
+def short_name(row: Row) -> str:
+    """The name without the prefix that all of its block share and without `.weight`, to be shown."""
+    name = row.name.removesuffix(".weight")
+    if row.block is not None:
+        _, found, rest = name.partition(f".{row.block}.")
+        name = rest if found and rest else name
+    return printable(name)
 
 
 def tensor_line(entry: Entry, unit: Unit, waiting: Waiting) -> Line:
@@ -116,7 +134,7 @@ def tensor_line(entry: Entry, unit: Unit, waiting: Waiting) -> Line:
     texts += [figure(row.bytes / unit.bytes), after]
     tips += [f"{row.bytes:,} bytes", after_tip]
     quiet = plan is not None and plan.kept
-    return Line(row.name, tuple(texts), tuple(tips), bits, quiet, entry.pinned, entry.changed)
+    return Line(printable(row.name), tuple(texts), tuple(tips), bits, quiet, entry.pinned, entry.changed)
 
 
 def group_line(label: str, entries: Sequence[Entry], unit: Unit, waiting: Waiting) -> Line:
@@ -200,7 +218,7 @@ def _bits(plan: TensorPlan) -> float:
 
 def _method(plan: TensorPlan) -> str:
     """The method, or nothing where weights are rounded one by one."""
-    return "" if FORMATS[plan.format].exact else plan.method
+    return outcome(plan.format, plan.method)[1]
 
 
 def _method_tip(plan: TensorPlan) -> str:
@@ -217,7 +235,7 @@ def _format_tip(entry: Entry) -> str:
     assert entry.plan is not None
     parts = [entry.plan.note or f"{entry.plan.format}: {FORMATS[entry.plan.format].bits:g} bits per weight"]
     parts += ["pinned: edits leave it as it is"] * entry.pinned
-    parts += ["changed since the model was opened"] * entry.changed
+    parts += ["differs from what the recipe began with"] * entry.changed
     return "\n".join(parts)
 
 
@@ -226,7 +244,7 @@ def _name_tip(row: Row) -> str:
     names = [row.name] + ([f"in the file: {row.key}"] if row.key != row.name else [])
     if len(row.sources) > 1:
         names.append(f"made of {len(row.sources)} tensors: {row.sources[0]} …")
-    return "\n".join(names)
+    return "\n".join(map(printable, names))
 
 
 def _common(values: Collection[str]) -> str:

@@ -1,7 +1,8 @@
 """Which tensors the table of layers shows and in which order: groups, filter, sorting, on plain lists."""
 
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,19 @@ from app.state import Row
 from engine.api.model import Role
 
 FIRST_ROLES = frozenset({Role.EMBEDDING, Role.POSITION})
+
+LINEAR = re.compile(r"[^*+?{|()]*")
+"""Patterns without repetition or choice: a search for them cannot take long."""
+
+PATIENCE = 0.03
+PATIENCE_PER_NAME = 5e-6
+"""Seconds that a filter may take; a watched search of one name alone takes a few microseconds."""
+
+TOO_SLOW = "This pattern takes too long; make it simpler."
+
+
+class PatternError(Exception):
+    """Why a pattern cannot filter, for the user."""
 
 
 @dataclass(eq=False)
@@ -49,15 +63,30 @@ def grouped(rows: Sequence[Row]) -> list[Group]:
 class Order:
     """`pattern` is searched in names, `roles` (none: all) select; `column` None is the order of the file."""
 
-    pattern: re.Pattern[str] | None = None
+    pattern: str = ""
     roles: frozenset[Role] = frozenset()
     column: Column | None = None
     falling: bool = False
+    _found: list[bool] | None = None
+    """By row, whether the pattern is found in its names; None: all pass."""
+
+    @property
+    def filters(self) -> bool:
+        return self._found is not None or bool(self.roles)
+
+    def look_for(self, pattern: str, rows: Sequence[Row]) -> None:
+        """Filter `rows` by `pattern` from now on. Raises `PatternError`; then all stays as it is."""
+        self._found = _search(pattern, rows) if pattern else None
+        self.pattern = pattern
 
     def arrange(self, groups: Sequence[Group], entries: Sequence[Entry]) -> list[Group]:
         """The groups that have anything to show, sorted, and what they show, sorted too."""
         for group in groups:
-            group.shown = [row for row in group.rows if self._passes(entries[row].row)]
+            group.shown = list(group.rows)
+            if self._found is not None:
+                group.shown = [row for row in group.shown if self._found[row]]
+            if self.roles:
+                group.shown = [row for row in group.shown if entries[row].row.role in self.roles]
         visible = [group for group in groups if group.shown]
         if self.column is None:
             return visible
@@ -72,11 +101,41 @@ class Order:
             visible.reverse()
         return visible
 
-    def _passes(self, row: Row) -> bool:
-        if self.roles and row.role not in self.roles:
-            return False
-        pattern = self.pattern
-        return pattern is None or any(pattern.search(name) for name in (row.name, row.key, *row.sources))
+
+def _search(pattern: str, rows: Sequence[Row]) -> list[bool]:
+    """By row, whether `pattern` is found in one of its names."""
+    # Python's own `re` cannot be stopped. Imported here: that takes 20 ms.
+    import regex  # type: ignore[import-untyped]
+
+    try:
+        compiled = regex.compile(pattern, regex.IGNORECASE)
+    except (regex.error, OverflowError, RecursionError) as error:
+        raise PatternError(f"not a regular expression: {error}") from None
+    names = [_names(row) for row in rows]
+    if LINEAR.fullmatch(pattern):
+        return [any(compiled.search(name) for name in of_row) for of_row in names]
+    waits = _countdown(PATIENCE + PATIENCE_PER_NAME * sum(map(len, names)))
+    try:
+        return [
+            any(compiled.search(name, timeout=left) for name, left in zip(of_row, waits, strict=False))
+            for of_row in names
+        ]
+    except TimeoutError:
+        raise PatternError(TOO_SLOW) from None
+
+
+def _names(row: Row) -> tuple[str, ...]:
+    """All names of a row, each once: a filter may find any of them."""
+    alike = row.key == row.name and row.sources == (row.name,)
+    return row.sources if alike else tuple(dict.fromkeys((row.name, row.key, *row.sources)))
+
+
+def _countdown(seconds: float) -> Iterator[float]:
+    """The seconds of this thread's work that are left, again and again; `TimeoutError` when none are."""
+    end = time.thread_time() + seconds
+    while (left := end - time.thread_time()) > 0:
+        yield left
+    raise TimeoutError
 
 
 def _key(value: Any, falling: bool) -> tuple:

@@ -7,7 +7,7 @@ The tree's structure is that of a QStandardItemModel with items for the groups a
 hundreds of times for each cell they paint (once for every selected range), and that must not call Python.
 """
 
-import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,15 +28,17 @@ from app.models.layer_lines import (
     Line,
     Unit,
     Waiting,
+    as_tip,
     group_line,
     tensor_line,
     unit_for,
 )
-from app.models.layer_order import Group, Order, grouped
+from app.models.layer_order import Group, Order, PatternError, grouped
 from app.state import Row, State
-from engine.api.editing import is_pinned
+from engine.api.editing import is_pinned, outcome, outcomes
 from engine.api.model import Role
-from engine.api.plan import TensorPlan
+from engine.api.plan import Planner
+from engine.api.presets import PRESETS
 from engine.api.recipe import Recipe
 
 Index = QModelIndex | QPersistentModelIndex
@@ -59,20 +61,18 @@ class LayersModel(QStandardItemModel):
         self._entries: list[Entry] = []
         self._groups: list[Group] = []
         self._visible: list[Group] = []
-        self._places: dict[str, tuple[int, int]] = {}
+        self._roles: dict[Role, int] = {}
+        self._found_places: dict[str, tuple[int, int]] | None = None
         self._lines: dict[tuple[int, int | None], Line] = {}
         self._unit = Unit("MB", 10**6)
         self._order = Order()
-        self._base: Recipe | None = None
-        self._base_choices: list[tuple[str, str]] | None = None
+        self._base: tuple[Planner, Recipe, list[tuple[str, str]]] | None = None
         self._names_font = theme.names_font()
         self._figures_font = theme.figures_font(QApplication.font())
         self._group_font = QFont(QApplication.font())
         self._group_font.setWeight(QFont.Weight.DemiBold)
         state.model_changed.connect(self._take_model)
         state.plan_changed.connect(self._take_plan)
-        state.document.changed.connect(self._note_base)
-        self._note_base()
         self._take_model()
 
     # ------------------------------------------------------------------------- what others ask
@@ -88,15 +88,12 @@ class LayersModel(QStandardItemModel):
 
     @property
     def filtered(self) -> bool:
-        return self._order.pattern is not None or bool(self._order.roles)
+        return self._order.filters
 
     @property
     def roles(self) -> dict[Role, int]:
         """The roles of this model and how many tensors have each, in the order of the table."""
-        counts: dict[Role, int] = {}
-        for entry in self._entries:
-            counts[entry.row.role] = counts.get(entry.row.role, 0) + 1
-        return counts
+        return self._roles
 
     def rows_in(self, selection: QItemSelection) -> list[Row]:
         """The tensors of a selection, each once, in the table's order; a group stands for all it shows."""
@@ -133,7 +130,9 @@ class LayersModel(QStandardItemModel):
 
     def selection_of(self, keys: Iterable[str]) -> QItemSelection:
         """The lines of these tensors, neighbors in one range."""
-        selection = QItemSelection()
+        selection, keys = QItemSelection(), tuple(keys)
+        if not keys:
+            return selection
         places = sorted(self._places[key] for key in keys if key in self._places)
         first = 0
         for end in range(1, len(places) + 1):
@@ -172,15 +171,17 @@ class LayersModel(QStandardItemModel):
     def set_filter(self, pattern: str, roles: frozenset[Role]) -> str:
         """Show tensors whose names `pattern` is found in, of these roles (none: all).
 
-        The answer is why `pattern` is no regular expression, or "". Then the last valid one stays.
+        The answer is why `pattern` cannot filter, or "". Then the last one that could stays.
         """
-        reason, compiled = "", self._order.pattern
-        try:
-            compiled = re.compile(pattern, re.IGNORECASE) if pattern else None
-        except (re.error, OverflowError, RecursionError) as error:
-            reason = f"not a regular expression: {error}"
-        if (compiled, roles) != (self._order.pattern, self._order.roles):
-            self._order.pattern, self._order.roles = compiled, roles
+        order, reason = self._order, ""
+        before = (order.pattern, order.roles)
+        if pattern != order.pattern:
+            try:
+                order.look_for(pattern, self._state.rows)
+            except PatternError as error:
+                reason = str(error)
+        order.roles = roles
+        if (order.pattern, roles) != before:
             self._rearrange()
         return reason
 
@@ -199,11 +200,7 @@ class LayersModel(QStandardItemModel):
 
     def _arrange(self) -> None:
         self._visible = self._order.arrange(self._groups, self._entries)
-        self._places = {
-            self._entries[row].row.key: (position, place)
-            for position, group in enumerate(self._visible)
-            for place, row in enumerate(group.shown)
-        }
+        self._found_places = None
         self.blockSignals(True)  # all of this is one reset
         self.setRowCount(0)
         self.setColumnCount(len(Column))
@@ -212,20 +209,30 @@ class LayersModel(QStandardItemModel):
         self.blockSignals(False)
         self._lines.clear()
 
-    # --------------------------------------------------------------------- what the state says
+    @property
+    def _places(self) -> dict[str, tuple[int, int]]:
+        """Where each shown tensor stands, by key: place of its group, place in it. Made when asked for."""
+        if self._found_places is None:
+            self._found_places = {
+                self._entries[row].row.key: (position, place)
+                for position, group in enumerate(self._visible)
+                for place, row in enumerate(group.shown)
+            }
+        return self._found_places
 
-    def _note_base(self) -> None:
-        """The recipe that a model's work began with: what differs from it is marked as changed."""
-        recipe = self._state.document.recipe
-        if recipe is None or self._base is None:
-            self._base, self._base_choices = recipe, None
+    # --------------------------------------------------------------------- what the state says
 
     def _take_model(self) -> None:
         self.beginResetModel()
         rows = self._state.rows
         self._unit = unit_for(rows)
         self._entries = self._planned_entries()
+        self._roles = dict(Counter(row.role for row in rows))
         self._groups = grouped(rows)
+        try:
+            self._order.look_for(self._order.pattern, rows)
+        except PatternError:  # too slow for these names
+            self._order.look_for("", rows)
         self._arrange()
         self.endResetModel()
         self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, len(Column) - 1)
@@ -255,24 +262,29 @@ class LayersModel(QStandardItemModel):
     def _planned_entries(self) -> list[Entry]:
         recipe, plan, planner = self._state.document.recipe, self._state.plan, self._state.planner
         if recipe is None or plan is None or planner is None:
-            return [Entry(row) for row in self._state.rows]
-        if self._base_choices is None and self._base is not None:
-            chosen = planner.deciding(self._base.rules)
-            base = [self._base.default if index is None else self._base.rules[index] for index in chosen]
-            self._base_choices = [(choice.method, choice.format) for choice in base]
+            return list(map(Entry, self._state.rows))
+        begun = self._begun(planner)
         entries = []
         for row in self._state.rows:
             tensor = plan.tensors[row.index] if row.index is not None else None
-            if tensor is None or tensor.kept:
+            if row.index is None or tensor is None or tensor.kept:
                 entries.append(Entry(row, tensor))
             else:
-                entries.append(Entry(row, tensor, is_pinned(recipe, tensor), self._changed(row, tensor)))
+                changed = begun[row.index] != outcome(tensor.format, tensor.method)
+                entries.append(Entry(row, tensor, is_pinned(recipe, tensor), changed))
         return entries
 
-    def _changed(self, row: Row, tensor: TensorPlan) -> bool:
-        if self._base_choices is None or row.index is None:
-            return False
-        return self._base_choices[row.index] != (tensor.method, tensor.asked)
+    def _begun(self, planner: Planner) -> list[tuple[str, str]]:
+        """The outcomes of the preset or file that the recipe began with. Pins on a preset are not its own."""
+        version = self._state.document.version
+        assert version is not None, "there is a plan"
+        if self._base is None or self._base[0] is not planner or self._base[1] is not version.base:
+            base = version.base
+            if version.name in PRESETS:
+                rules = [rule for rule in base.rules if not rule.pinned]
+                base = base.model_copy(update={"rules": rules})
+            self._base = planner, version.base, outcomes(base, planner)
+        return self._base[2]
 
     def _waiting(self) -> Waiting:
         if self._state.phase == "inspect only":
@@ -307,7 +319,7 @@ class LayersModel(QStandardItemModel):
         if role == LINE_ROLE:
             return self._line_at(index)
         if role == ItemRole.ToolTipRole:
-            return self._line_at(index).tips[column] or None
+            return as_tip(self._line_at(index).tips[column]) or None
         if role == ItemRole.AccessibleTextRole:
             return self._spoken(index, column)
         return None

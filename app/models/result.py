@@ -3,7 +3,10 @@
 import csv
 import io
 import shlex
+import shutil
+import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from app.jobs import JobRecord
@@ -38,7 +41,7 @@ def command_of(record: JobRecord) -> str:
     if request is None or not record.folder:
         return ""
     recipe = str(Path(record.folder) / RECIPE_NAME)
-    words = ["bitwright", "quantize", request.model, "--recipe", recipe, "--out", request.output]
+    words = [program(), "quantize", request.model, "--recipe", recipe, "--out", request.output]
     if request.measure:
         words += ["--measure", request.measure.text]
         if request.measure.windows:
@@ -48,6 +51,15 @@ def command_of(record: JobRecord) -> str:
     if request.overwrite or record.state == "done":
         words.append("--overwrite")
     return shlex.join(words)
+
+
+@cache
+def program() -> str:
+    """What a shell finds: `bitwright`, or the whole path of ours where that is none or another one."""
+    ours = Path(sys.executable).with_name("bitwright")
+    if not ours.exists() or Path(shutil.which("bitwright") or "") == ours:
+        return "bitwright"
+    return str(ours)
 
 
 def table_of(result: QuantizeResult) -> list[Line]:

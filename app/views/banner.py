@@ -11,7 +11,7 @@ from app import theme
 from app.theme import ICON_SIZE, SPACE
 
 Kind = Literal["error", "warning", "info"]
-Action = tuple[str, Callable[[], None]]
+Action = tuple[str, Callable[[], object]]
 """The text of a button, and what it does; the message goes with it."""
 
 ICONS: dict[Kind, tuple[str, theme.Tint]] = {
@@ -85,7 +85,7 @@ class Banner(QFrame):
         self.hide()
         self.dismissed.emit()
 
-    def _button(self, label: str, run: Callable[[], None]) -> QPushButton:
+    def _button(self, label: str, run: Callable[[], object]) -> QPushButton:
         button = QPushButton(label)
         button.setAccessibleName(label)
 

@@ -14,6 +14,8 @@ MARKS: dict[bool | None, tuple[str, theme.Tint, str]] = {
 }
 """What a check says -> icon, its color, the word."""
 
+WARNING: tuple[str, theme.Tint, str] = ("warning", "warning", "")
+
 
 class CheckList(QWidget):
     """Shows the newest checks; there are about ten."""
@@ -24,6 +26,7 @@ class CheckList(QWidget):
         self._lines = QVBoxLayout(self)
         self._lines.setContentsMargins(0, 0, 0, 0)
         self._lines.setSpacing(theme.SPACE)
+        self._lines.setAlignment(Qt.AlignmentFlag.AlignTop)
 
     def show_waiting(self) -> None:
         """Old lines would say what holds no more; the height stays, so that nothing jumps."""
@@ -40,7 +43,7 @@ class CheckList(QWidget):
         self.clear()
         self.setMinimumHeight(0)
         for check in checks:
-            icon, tint, word = MARKS[check.passed]
+            icon, tint, word = WARNING if check.warning else MARKS[check.passed]
             name = check.name[0].upper() + check.name[1:]
             self._add(icon, tint, f"{name}{word}: {check.message}")
 

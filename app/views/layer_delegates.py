@@ -8,6 +8,7 @@ from PySide6.QtGui import QPainter, QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QComboBox, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from app import theme
+from app.models.layer_lines import as_tip
 from app.models.layers import LINE_ROLE, Index
 from app.views.layers_edits import Offer
 
@@ -47,7 +48,7 @@ class ChoiceDelegate(RowDelegate):
         for offer in self._offers(index):
             item = QStandardItem(offer.text)
             item.setData(offer.name, Qt.ItemDataRole.UserRole)
-            item.setToolTip(offer.reason)
+            item.setToolTip(as_tip(offer.reason))
             item.setEnabled(offer.possible)
             items.appendRow(item)
         box.setModel(items)

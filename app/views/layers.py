@@ -8,7 +8,7 @@ from app.models.layers import LayersModel
 from app.state import Row, State
 from app.views.layers_edits import LayerEdits
 from app.views.layers_filter import FilterRow
-from app.views.layers_menu import context_menu, type_menu
+from app.views.layers_menu import context_menu, format_menu
 from app.views.layers_tree import LayersTree
 
 
@@ -86,7 +86,7 @@ class LayersView(QWidget):
         cell = self.table.visualRect(self.table.currentIndex())
         inside = cell.isValid() and self.table.viewport().rect().contains(cell.center())
         corner = cell.bottomLeft() if inside else QPoint(0, 0)
-        type_menu(self, self.edits, rows).popup(self.table.viewport().mapToGlobal(corner))
+        format_menu(self, self.edits, rows).popup(self.table.viewport().mapToGlobal(corner))
 
     def toggle_pin(self) -> None:
         """Pin the selection, or let go of it where all of it is pinned."""
@@ -139,6 +139,8 @@ class LayersView(QWidget):
         if self._state.path != self._path or list(self.model.roles) != self.filter.offered:
             self._path = self._state.path
             self.filter.fill()
+        else:
+            self.filter.apply()  # it may be too slow for the names that came
 
     def _turn_page(self) -> None:
         nothing = self.model.filtered and not self.model.shown

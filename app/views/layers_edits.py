@@ -1,16 +1,19 @@
 """What one can do to the tensors of the table: a gesture is one undoable change, or a sentence why not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PySide6.QtCore import QObject, Signal
 
 from app.models.layer_lines import NOT_WRITTEN, short_name
 from app.state import Row, State
-from engine.api.editing import format_for_bits, formats_for, set_choice, set_pinned
+from engine.api.editing import format_for_bits, formats_for, is_pinned, set_choice, set_pinned
 from engine.api.formats import FORMATS, METHODS
 from engine.api.plan import Plan, Planner, TensorPlan, storage
 from engine.api.recipe import Recipe
+
+ANY_FITS = 256
+"""So many columns fit every format."""
 
 UNKNOWN_YET = "What the file will hold is not known yet"
 
@@ -37,9 +40,6 @@ class _Target:
     rows: list[Row]
     pinned: list[Row]
     kept: list[TensorPlan]
-
-    def places(self, rows: Sequence[Row]) -> list[int]:
-        return [row.index for row in rows if row.index is not None]
 
     def tensor(self, row: Row) -> TensorPlan:
         assert row.index is not None, "a row of a plan"
@@ -86,12 +86,22 @@ class LayerEdits(QObject):
         reason = f"{formats}: each weight is rounded by itself, there is nothing to choose"
         return [Offer(name, name, reason, False, False) for name in METHODS]
 
+    def all_pinned(self, rows: Sequence[Row]) -> bool:
+        """Whether `toggle_pin` would let go of `rows`: all that can be pinned are."""
+        recipe = self._state.document.recipe
+        plans = [plan for row in rows if (plan := self._state.planned(row)) is not None and not plan.kept]
+        return recipe is not None and bool(plans) and all(is_pinned(recipe, plan) for plan in plans)
+
     # --------------------------------------------------------------------------------- gestures
 
     def set_format(self, rows: Sequence[Row], format: str) -> None:
         target = self._target(rows)
         if target is not None:
-            self._choose(target, format, lambda recipe, places: _set(target, recipe, places, format=format))
+            recipe = _set(target, target.recipe, target.rows, format=format)
+            given = {format: target.rows}
+            self._finish(
+                target, f"{format} for {_named(target.rows)}", recipe, _misfits(target, format, given)
+            )
 
     def set_method(self, rows: Sequence[Row], method: str) -> None:
         plans = [(row, self._state.planned(row)) for row in rows]
@@ -101,28 +111,28 @@ class LayerEdits(QObject):
             return
         target = self._target(inexact)
         if target is not None:
-            self._choose(target, method, lambda recipe, places: _set(target, recipe, places, method=method))
+            recipe = _set(target, target.recipe, target.rows, method=method)
+            self._finish(target, f"{method} for {_named(target.rows)}", recipe)
 
     def set_bits(self, rows: Sequence[Row], bits: int) -> None:
         """The best format of so many bits that each tensor can hold."""
-        if format_for_bits(bits, 256) is None:
+        best = format_for_bits(bits, ANY_FITS)
+        if best is None:
             self.message.emit(f"No format has {bits} bits yet")
             return
         target = self._target(rows)
         if target is None:
             return
-        formats: dict[str, list[int]] = {}
+        given: dict[str, list[Row]] = {}
         for row in target.rows:
             name = format_for_bits(bits, target.tensor(row).shape[-1])
             assert name is not None, "these bits have formats"
-            formats.setdefault(name, []).extend(target.places([row]))
-
-        def change(recipe: Recipe, places: Sequence[int]) -> Recipe:
-            for name, chosen in formats.items():
-                recipe = _set(target, recipe, chosen, format=name)
-            return recipe
-
-        self._choose(target, " and ".join(formats), change)
+            given.setdefault(name, []).append(row)
+        recipe = target.recipe
+        for name, chosen in given.items():
+            recipe = _set(target, recipe, chosen, format=name)
+        text = f"{' and '.join(given)} for {_named(target.rows)}"
+        self._finish(target, text, recipe, _misfits(target, best, given))
 
     def toggle_pin(self, rows: Sequence[Row]) -> None:
         """Pin the tensors; where all of them are pinned already, let go of them."""
@@ -135,8 +145,8 @@ class LayerEdits(QObject):
             self.message.emit(_left(target))
             return
         text = f"{'Pin' if pin else 'Unpin'} {_named(chosen)}"
-        places = target.places(chosen)
-        self._state.change_recipe(text, set_pinned(target.recipe, target.planner, target.plan, places, pin))
+        recipe = set_pinned(target.recipe, target.planner, target.plan, _places(chosen), pin)
+        self._state.change_recipe(text, recipe)
 
     def apply_to_role(self, row: Row) -> None:
         """Give every tensor of a role what one of them has."""
@@ -149,8 +159,9 @@ class LayerEdits(QObject):
             self.message.emit(f"{short_name(row)}: {source.note if source else 'not in the file'}")
             return
         format, method = source.asked, source.method
-        recipe = _set(target, target.recipe, target.places(target.rows), format=format, method=method)
-        self._finish(target, f"{format} for all {row.role.value}", recipe)
+        recipe = _set(target, target.recipe, target.rows, format=format, method=method)
+        misfits = _misfits(target, format, {format: target.rows})
+        self._finish(target, f"{format} for all of role {row.role.value}", recipe, misfits)
 
     # ---------------------------------------------------------------------------------- common
 
@@ -158,11 +169,7 @@ class LayerEdits(QObject):
         """Why nothing can be chosen for `rows`, or ""."""
         if self._state.plan is None:
             refused = self._state.refusal
-            return (
-                f"There is nothing to choose: {refused}"
-                if refused
-                else "What the file will hold is not known yet"
-            )
+            return f"There is nothing to choose: {refused}" if refused else UNKNOWN_YET
         if not rows:
             return "Select tensors first"
         return "" if any(row.index is not None for row in rows) else NOT_WRITTEN
@@ -191,26 +198,43 @@ class LayerEdits(QObject):
                 target.rows.append(row)
         return target
 
-    def _choose(self, target: _Target, what: str, change: Callable[[Recipe, Sequence[int]], Recipe]) -> None:
-        recipe = change(target.recipe, target.places(target.rows))
-        self._finish(target, f"{what} for {_named(target.rows)}", recipe)
-
-    def _finish(self, target: _Target, text: str, recipe: Recipe) -> None:
+    def _finish(self, target: _Target, text: str, recipe: Recipe, misfits: str = "") -> None:
         self._state.change_recipe(text, recipe)
-        left = _left(target)
-        if left:
-            self.message.emit(left)
+        said = "; ".join(filter(None, (misfits, _left(target))))
+        if said:
+            self.message.emit(said)
 
 
 def _set(
     target: _Target,
     recipe: Recipe,
-    places: Sequence[int],
+    rows: Sequence[Row],
     *,
     format: str | None = None,
     method: str | None = None,
 ) -> Recipe:
-    return set_choice(recipe, target.planner, target.plan, places, format=format, method=method)
+    return set_choice(recipe, target.planner, target.plan, _places(rows), format=format, method=method)
+
+
+def _places(rows: Sequence[Row]) -> list[int]:
+    return [row.index for row in rows if row.index is not None]
+
+
+def _misfits(target: _Target, wanted: str, given: Mapping[str, Sequence[Row]]) -> str:
+    """Which tensors do not get the format `wanted` and what they get; empty if all do.
+
+    `given` says what each was given, which may not fit its rows either.
+    """
+    got = [storage(target.tensor(row), name).format for name, rows in given.items() for row in rows]
+    others = [name for name in got if name != wanted]
+    if not others:
+        return ""
+    instead = " or ".join(sorted(set(others)))
+    gets = f"it gets {instead}" if len(others) == 1 else f"they get {instead}"
+    if len(got) == 1:
+        return f"{wanted} does not fit this tensor: {gets}"
+    count = f"{len(others):,} of {len(got):,}" if len(others) < len(got) else f"these {len(got):,}"
+    return f"{wanted} does not fit {count} tensors: {gets}"
 
 
 def _instead(name: str, plans: Sequence[TensorPlan]) -> str:
@@ -229,10 +253,13 @@ def _named(rows: Sequence[Row]) -> str:
 def _left(target: _Target) -> str:
     """Which tensors a gesture left alone, and why; empty if it took all."""
     said = []
-    if len(target.pinned) == 1:
-        said.append("1 pinned tensor was left as it is")
-    elif target.pinned:
-        said.append(f"{len(target.pinned)} pinned tensors were left as they are")
+    if target.pinned:
+        one = len(target.pinned) == 1
+        many = f"{len(target.pinned):,} pinned tensors were left as they are"
+        them = "it" if one else "them"
+        key = f"P on {them} alone" if target.rows else "P"  # P on others as well would pin those
+        left = "1 pinned tensor was left as it is" if one else many
+        said.append(f"{left}; {key} lets go of {them}")
     if target.kept and not target.rows:
         notes = sorted({tensor.note or "" for tensor in target.kept})
         said.append(

@@ -1,10 +1,11 @@
 """The row over the table of layers: a regular expression on names, the roles to show, how many are left."""
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QAction, QKeyEvent, QMouseEvent
+from PySide6.QtGui import QAction, QKeyEvent, QMouseEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QMenu, QPushButton, QSizePolicy, QWidget
 
 from app import theme
+from app.models.layer_lines import as_tip
 from app.models.layers import LayersModel
 from engine.api.model import Role
 
@@ -21,7 +22,7 @@ class FilterRow(QWidget):
     def __init__(self, model: LayersModel, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._model = model
-        self.field = QLineEdit()
+        self.field = _Field()
         self.field.setPlaceholderText("filter names, e.g. ffn_down")
         self.field.setAccessibleName("Filter names by a regular expression")
         self.field.setToolTip("A regular expression, searched in the source's names and those in the file")
@@ -29,15 +30,15 @@ class FilterRow(QWidget):
         self.field.addAction(theme.icon("funnel", "muted"), QLineEdit.ActionPosition.LeadingPosition)
         fault = theme.icon("warning-circle", "error")
         self._fault = self.field.addAction(fault, QLineEdit.ActionPosition.TrailingPosition)
-        self.field.textChanged.connect(self._apply)
+        self.field.textChanged.connect(self.apply)
         self.field.returnPressed.connect(self.leave)
+        self.field.escaped.connect(self._escape)
         self.roles = QPushButton()
         self.roles.setAccessibleName("Roles to show")
         self.roles.setToolTip("Show the tensors of these roles alone")
         self.menu = _CheckMenu(self.roles)
         self.roles.setMenu(self.menu)
-        self.reason = QLabel()
-        self.reason.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.reason = _Elided()
         self.reason.setAccessibleName("Why the filter is not applied")
         self.count = QLabel()
         self.count.setAccessibleName("Tensors shown")
@@ -69,7 +70,7 @@ class FilterRow(QWidget):
         for role, count in self._model.roles.items():
             action = QAction(f"{role.value}\t{count:,}", self.menu)
             action.setCheckable(True)
-            action.toggled.connect(self._apply)
+            action.toggled.connect(self.apply)
             self.menu.addAction(action)
             self._actions[role] = action
         self.clear()
@@ -84,15 +85,16 @@ class FilterRow(QWidget):
             action.blockSignals(True)
             action.setChecked(False)
             action.blockSignals(False)
-        self._apply()
+        self.apply()
 
-    def _apply(self) -> None:
+    def apply(self) -> None:
+        """Filter the model by what is chosen here, and say so if it cannot be."""
         roles = [role for role, action in self._actions.items() if action.isChecked()]
         reason = self._model.set_filter(self.field.text(), frozenset(roles))
         self.reason.setText(reason)
-        self.reason.setToolTip(reason)
+        self.reason.setToolTip(as_tip(reason))
         self._fault.setVisible(bool(reason))
-        self._fault.setToolTip(reason)
+        self._fault.setToolTip(as_tip(reason))
         if not roles:
             self.roles.setText("All roles")
         elif len(roles) <= MOST_NAMED:
@@ -100,6 +102,13 @@ class FilterRow(QWidget):
         else:
             self.roles.setText(f"{len(roles)} roles")
         self._count()
+
+    def _escape(self) -> None:
+        """First out of the text, then out of the field."""
+        if self.field.text():
+            self.field.clear()
+        else:
+            self.leave.emit()
 
     def _count(self) -> None:
         shown, total = self._model.shown, self._model.total
@@ -111,6 +120,38 @@ class FilterRow(QWidget):
         self.reason.setStyleSheet(f"color: {colors.error.name()}")
         self.count.setStyleSheet(f"color: {colors.muted.name()}")
         self.count.setFont(theme.figures_font(self.font()))
+
+
+class _Field(QLineEdit):
+    """Says when Escape is pressed in it."""
+
+    escaped = Signal()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.key() == Qt.Key.Key_Escape:
+            self.escaped.emit()
+        else:
+            super().keyPressEvent(event)
+
+
+class _Elided(QLabel):
+    """One line of plain text, cut with an ellipsis where there is no room for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+
+    @property
+    def shown(self) -> str:
+        return self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, self.width())
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        flags = Qt.AlignmentFlag.AlignVCenter | Qt.TextFlag.TextSingleLine
+        self.style().drawItemText(
+            painter, self.rect(), flags, self.palette(), True, self.shown, self.foregroundRole()
+        )
 
 
 class _CheckMenu(QMenu):

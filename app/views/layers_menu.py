@@ -1,4 +1,4 @@
-"""The menus of the table of layers: types for Q, and everything for a right click."""
+"""The menus of the table of layers: formats for Q, and everything for a right click."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,13 +6,14 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QMenu, QWidget
 
+from app.models.layer_lines import as_tip
 from app.state import Row
 from app.views.layers_edits import LayerEdits, Offer
 
 
-def type_menu(parent: QWidget, edits: LayerEdits, rows: Sequence[Row]) -> QMenu:
+def format_menu(parent: QWidget, edits: LayerEdits, rows: Sequence[Row]) -> QMenu:
     """The formats that `rows` can have; the others greyed, with what would come instead."""
-    menu = _menu(parent, "Type")
+    menu = _menu(parent, "Format")
     _fill(menu, edits.formats(rows), lambda name: edits.set_format(rows, name))
     return menu
 
@@ -22,20 +23,20 @@ def context_menu(
 ) -> QMenu:
     """All that can be done to `rows`, of which `current` is the one that was clicked."""
     menu = _menu(parent, "Layers")
-    types = _submenu(menu, "Set &type")
-    _fill(types, edits.formats(rows), lambda name: edits.set_format(rows, name))
-    methods = _submenu(menu, "Set &method")
+    formats = _submenu(menu, "&Format")
+    _fill(formats, edits.formats(rows), lambda name: edits.set_format(rows, name))
+    methods = _submenu(menu, "&Method")
     _fill(methods, edits.methods(rows), lambda name: edits.set_method(rows, name))
-    for submenu in (types, methods):
+    for submenu in (formats, methods):
         if submenu.isEmpty():
             submenu.menuAction().setEnabled(False)
-            submenu.menuAction().setToolTip(edits.refusal(rows))
-    menu.addAction("&Pin or unpin", lambda: edits.toggle_pin(rows))
+            submenu.menuAction().setToolTip(as_tip(edits.refusal(rows)))
+    menu.addAction("Un&pin" if edits.all_pinned(rows) else "&Pin", lambda: edits.toggle_pin(rows))
     menu.addSeparator()
     role = current.role.value
-    apply = menu.addAction(f"&Apply to all {role}", lambda: edits.apply_to_role(current))
-    apply.setToolTip(f"Give every {role} tensor the format and method of this one")
-    menu.addAction(f"&Select all {role}", lambda: select_role(current))
+    apply = menu.addAction(f"&Apply to all of role {role}", lambda: edits.apply_to_role(current))
+    apply.setToolTip(f"Give every tensor of role {role} the format and method of this one")
+    menu.addAction(f"&Select all of role {role}", lambda: select_role(current))
     menu.addSeparator()
     menu.addAction("&Copy names", lambda: copy_names(rows))
     return menu
@@ -72,5 +73,4 @@ def _add(menu: QMenu, offer: Offer, choose: Callable[[str], None]) -> None:
         action.setCheckable(True)
         action.setChecked(True)
     action.setEnabled(offer.possible)
-    action.setToolTip(offer.reason)
-    action.setStatusTip(offer.reason)
+    action.setToolTip(as_tip(offer.reason))

@@ -100,8 +100,10 @@ class CommandPalette(QFrame):
 
 
 def words(action: QAction) -> str:
-    """The text of an action without mnemonic and dots."""
-    return action.text().replace("&&", "\0").replace("&", "").replace("\0", "&").rstrip("…")
+    """The text of an action without mnemonic and dots, behind that of its submenu: "Theme: Dark"."""
+    text = action.text().replace("&&", "\0").replace("&", "").replace("\0", "&").rstrip("…")
+    submenu = action.property("submenu")
+    return f"{submenu}: {text}" if submenu else text
 
 
 def _matching(actions: list[QAction], typed: str) -> list[QAction]:

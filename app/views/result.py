@@ -46,6 +46,8 @@ class ResultPanel(QScrollArea):
 
     resume_requested = Signal(object)
     show_log = Signal(object)
+    message = Signal(str)
+    """A passing sentence."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -127,15 +129,25 @@ class ResultPanel(QScrollArea):
         if record.output:
             row.addWidget(_button("Open folder", "folder-open", partial(open_output_folder, record)))
         if command_of(record):
-            row.addWidget(_button("Copy command", "terminal", lambda: _copy(command_of(record))))
+            row.addWidget(
+                _button("Copy command", "terminal", lambda: self._copy("command", command_of(record)))
+            )
         if result is not None:
-            row.addWidget(_button("Copy table", "table", lambda: _copy(csv_of(result))))
+            row.addWidget(_button("Copy table", "table", lambda: self._copy("table", csv_of(result))))
         if record.trace:
-            row.addWidget(_button("Copy report", "copy", lambda: _copy(f"{record.message}\n{record.trace}")))
+            row.addWidget(
+                _button(
+                    "Copy report", "copy", partial(self._copy, "report", f"{record.message}\n{record.trace}")
+                )
+            )
         if record.log:
             row.addWidget(_button("Log", "article", lambda: self.show_log.emit(record)))
         row.addStretch()
         return row
+
+    def _copy(self, what: str, text: str) -> None:
+        QGuiApplication.clipboard().setText(text)
+        self.message.emit(f"The {what} is copied.")
 
 
 def _heading(record: JobRecord) -> QHBoxLayout:
@@ -214,7 +226,3 @@ def _button(text: str, icon: str, act: Callable[[], None]) -> QPushButton:
     button.setAccessibleName(text)
     button.clicked.connect(lambda: act())
     return button
-
-
-def _copy(text: str) -> None:
-    QGuiApplication.clipboard().setText(text)

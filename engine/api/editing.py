@@ -84,6 +84,21 @@ def is_pinned(recipe: Recipe, tensor: TensorPlan) -> bool:
     )
 
 
+def outcome(format: str, method: str) -> tuple[str, str]:
+    """A format that a tensor gets and its method, "" where weights are rounded one by one: as one sees it."""
+    return format, "" if FORMATS[format].exact else method
+
+
+def outcomes(recipe: Recipe, planner: Planner) -> list[tuple[str, str]]:
+    """The `outcome` of `recipe` for each tensor; quicker than a plan, and the planner's last one stays."""
+    chosen = planner.deciding(recipe.rules)
+    choices = [recipe.default if index is None else recipe.rules[index] for index in chosen]
+    return [
+        outcome(storage(tensor, choice.format).format, choice.method)
+        for tensor, choice in zip(planner.tensors, choices, strict=True)
+    ]
+
+
 def formats_for(tensor: Shaped) -> list[tuple[str, str]]:
     """All formats by falling bits, with why `tensor` cannot have each and what it would get ("": it can)."""
     ordered = sorted(FORMATS.values(), key=lambda info: -info.bits)

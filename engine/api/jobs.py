@@ -59,11 +59,15 @@ class QuantizeResult(BaseModel):
 
 
 class Check(BaseModel):
-    """One thing looked at before a run. `passed` None: it can only be seen during the run."""
+    """One thing looked at before a run. `passed` None: it can only be seen during the run.
+
+    `warning`: it passed, but the message should be read.
+    """
 
     name: str
     passed: bool | None
     message: str
+    warning: bool = False
 
 
 class JobSummary(BaseModel):

@@ -87,3 +87,13 @@ PRESETS = {
     "Q6_K": lambda model: _mixture("Q6_K", model, []),
 }
 """Name -> function of `ModelFacts`; the order is that of tables and menus."""
+
+SUMMARIES = {
+    "F16": "16 bits, half precision",
+    "BF16": "16 bits, the range of F32",
+    "Q8_0": "8.5 bits, hardly any loss",
+    "Q4_0": "4.5 bits, the plainest",
+    "Q4_K_M": "about 5 bits, mixed: the usual choice",
+    "Q6_K": "6.6 bits, little loss",
+}
+"""Name -> what to expect, for menus."""

@@ -109,5 +109,7 @@ def close(qtbot: QtBot, window: MainWindow) -> None:
     """Close a window as its user does, and wait until its engines are gone."""
     with qtbot.waitSignal(window.session.ended, timeout=30_000):
         window.close()
+        if window.isVisible():  # jobs are running: it asks once
+            window.close()
     window.deleteLater()
     window.session.deleteLater()

@@ -158,7 +158,7 @@ def job(end: str = "done") -> None:
         say("stopped")
         sys.exit(0)
     begin_job(request.get("job", JOB))
-    say("heartbeat", memory=1, peak=21_400_000_000)
+    say("heartbeat", memory=1, peak=900_000_000_000)
     say("stage", stage="quantize")
     say("warning", message="careful")
     for done in range(18):

@@ -62,6 +62,27 @@ def summaries(blocks: int) -> tuple[ModelSummary, ExportSummary]:
     return summary, ExportSummary(facts=facts, header_bytes=1000, alignment=32, notes=[], tensors=outputs)
 
 
+HOSTILE = "model.layers.0.<b>x</b>&amp;&\n\u202ey"
+"""A tensor's name with markup, control characters, and what turns the direction of writing."""
+
+
+def hostile_model(state: State) -> None:
+    """One block, its query with a hostile name."""
+    summary, export = summaries(1)
+    sources = [tensor.model_copy(update=_hostile(tensor.name)) for tensor in summary.tensors]
+    outputs = [
+        tensor.model_copy(update={"sources": tuple(_hostile(name)["name"] for name in tensor.sources)})
+        for tensor in export.tensors
+    ]
+    state.opening(Path("model"))
+    state.take_summary(summary.model_copy(update={"tensors": sources}))
+    state.take_export(export.model_copy(update={"tensors": outputs}))
+
+
+def _hostile(name: str) -> dict[str, str]:
+    return {"name": HOSTILE if name.endswith("q_proj.weight") else name}
+
+
 def open_model(state: State, blocks: int) -> None:
     """Everything but the first plan, which comes by `plan_changed`."""
     summary, export = summaries(blocks)

@@ -77,12 +77,18 @@ CASES = {
             signalled=True,
             progress=at(2_100_000, 9_420_000, "bytes"),
             job=True,
-            peak=812_000_000,
+            peak=8_120_000_000,
             memory=23 * GB,
         ),
         "killed",
         "The engine was stopped by the system, most likely out of memory "
-        "(peak 812 MB of 23 GB, at blk.2100000.ffn_down). About 2.1 of 9.42 MB are saved.",
+        "(peak 8.12 of 23 GB, at blk.2100000.ffn_down). About 2.1 of 9.42 MB are saved.",
+    ),
+    "killed, though it took little memory": (
+        Evidence(code=SIGKILL, signalled=True, progress=TENSORS, job=True, peak=GB // 2, memory=23 * GB),
+        "killed",
+        "The engine was ended by the system or another program (SIGKILL, peak 500 MB of 23 GB, "
+        "at blk.17.ffn_down). 17 of 32 tensors are saved.",
     ),
     "out of memory, machine unknown": (
         Evidence(code=SIGKILL, signalled=True, peak=2 * GB),
@@ -98,7 +104,7 @@ CASES = {
     "terminated by another": (
         Evidence(code=SIGTERM, signalled=True),
         "killed",
-        "The engine was ended from outside (SIGTERM).",
+        "The engine was ended by the system or another program (SIGTERM).",
     ),
     "segfault": (
         Evidence(code=SIGSEGV, signalled=True, progress=TENSORS, job=True),

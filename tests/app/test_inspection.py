@@ -189,8 +189,8 @@ def test_an_engine_that_dies_while_opening(qtbot, make_desk):
     desk.check("/die")
     desk.open("/good")
     qtbot.waitUntil(lambda: len(desk.endings) == 2)
-    assert desk.state.phase == "empty"
     assert [path for path, _ in desk.refused] == [Path("/good")]
+    assert (desk.state.phase, desk.state.path) == ("inspect only", Path("/deadly"))  # what was open stays
 
 
 def test_an_engine_that_dies_again_and_again_stays_down_until_asked(qtbot, make_desk):

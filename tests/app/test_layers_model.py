@@ -1,17 +1,23 @@
 """The model of the table of layers: lines, filter, sorting, and what a new plan changes."""
 
+import json
+import time
 from collections.abc import Iterator
 
 import pytest
-from PySide6.QtCore import QModelIndex, Qt
+from PySide6.QtCore import QModelIndex
+from PySide6.QtGui import Qt
 from PySide6.QtTest import QAbstractItemModelTester
 
-from app.models.layer_lines import Column, figure
+from app.models.layer_lines import Column, as_tip, figure, printable
+from app.models.layer_order import TOO_SLOW
 from app.models.layers import LINE_ROLE, LayersModel
 from app.state import State
 from engine.api.editing import set_choice, set_pinned
 from engine.api.model import Role
-from tests.app.layers import UNUSED, open_model, summaries
+from tests.app.layers import HOSTILE, UNUSED, hostile_model, open_model, summaries
+
+CATASTROPHE = r"^(\w|\w\w|\.)*[!?]$"
 
 FALLING = Qt.SortOrder.DescendingOrder
 
@@ -136,6 +142,35 @@ def test_a_filter_that_is_no_regular_expression_keeps_the_last(opened):
     assert opened.shown == 3
 
 
+def test_a_filter_that_takes_too_long_keeps_the_last(opened):
+    opened.set_filter("down", frozenset())
+    start = time.perf_counter()
+    assert opened.set_filter(CATASTROPHE, frozenset()) == TOO_SLOW
+    assert time.perf_counter() - start < 5, "this would take Python's own engine hours"
+    assert opened.shown == 3
+    assert opened.set_filter(CATASTROPHE, frozenset({Role.DOWN, Role.UP})) == TOO_SLOW
+    assert opened.shown == 3
+    assert opened.set_filter("", frozenset()) == ""
+    assert opened.shown == 25
+
+
+def test_all_names_share_the_patience(opened, monkeypatch):
+    monkeypatch.setattr("app.models.layer_order.PATIENCE", 0)
+    monkeypatch.setattr("app.models.layer_order.PATIENCE_PER_NAME", 0)
+    assert opened.set_filter("(down|up)", frozenset()) == TOO_SLOW
+    assert opened.set_filter("^model.*" + "[.]", frozenset()) == TOO_SLOW
+    assert opened.set_filter("down.proj", frozenset()) == "", "a search without repetition is not watched"
+
+
+def test_a_filter_that_is_too_slow_for_another_model_is_dropped(opened, state, monkeypatch):
+    assert opened.set_filter("down|up", frozenset()) == ""
+    monkeypatch.setattr("app.models.layer_order.PATIENCE", 0)
+    monkeypatch.setattr("app.models.layer_order.PATIENCE_PER_NAME", 0)
+    state.model_changed.emit()
+    assert opened.shown == 25
+    assert not opened.filtered
+
+
 def test_sorting_within_blocks_and_of_blocks(opened, state):
     opened.sort(Column.AFTER, FALLING)
     sizes = [
@@ -189,6 +224,106 @@ def test_what_was_changed_and_pinned_is_marked(qtbot, state, opened):
             state.document.undo_stack.undo()
     assert not index.data(LINE_ROLE).changed
     assert not index.data(LINE_ROLE).pinned
+
+
+def dots(model: LayersModel, state: State) -> list[str]:
+    return [row.key for row in state.rows if cell(model, row.key, Column.FORMAT).data(LINE_ROLE).changed]
+
+
+def preset(qtbot, state: State, name: str) -> None:
+    with qtbot.waitSignal(state.plan_changed):
+        state.apply_preset(name)
+
+
+def test_dots_compare_with_the_preset_of_now(qtbot, state, opened):
+    key = "blk.1.attn_q.weight"
+    choose(qtbot, state, [key], format="Q5_K")
+    place = [row.index for row in state.rows if row.key == key]
+    with qtbot.waitSignal(state.plan_changed):
+        state.change_recipe("pin", set_pinned(state.document.recipe, state.planner, state.plan, place, True))
+    assert dots(opened, state) == [key]
+    preset(qtbot, state, "Q8_0")
+    assert dots(opened, state) == [key]
+    choose(qtbot, state, ["blk.0.attn_k.weight"], format="F16")
+    assert dots(opened, state) == ["blk.0.attn_k.weight", key]
+    with qtbot.waitSignal(state.plan_changed):
+        state.document.undo_stack.setIndex(0)
+    assert dots(opened, state) == []
+
+
+def test_a_pin_on_what_the_new_preset_says_has_no_dot(qtbot, state, opened):
+    key = "blk.1.attn_q.weight"
+    choose(qtbot, state, [key], format="Q8_0")
+    place = [row.index for row in state.rows if row.key == key]
+    with qtbot.waitSignal(state.plan_changed):
+        state.change_recipe("pin", set_pinned(state.document.recipe, state.planner, state.plan, place, True))
+    preset(qtbot, state, "Q8_0")
+    assert dots(opened, state) == []
+
+
+def test_the_pins_of_a_recipe_file_are_its_own(qtbot, state, opened, tmp_path):
+    rules = [{"match": "v", "format": "Q8_0", "pinned": True}]
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({"rules": rules, "default": {"format": "Q4_K"}}))
+    with qtbot.waitSignal(state.plan_changed):
+        state.document.load(path)
+    assert dots(opened, state) == []
+
+
+def test_nothing_of_a_hostile_name_is_markup_or_a_control_character(qtbot, state, opened):
+    hostile_model(state)
+    qtbot.waitUntil(lambda: state.plan is not None)
+    row = next(row for row in state.rows if row.name == HOSTILE)
+    for column in Column:
+        index = cell(opened, row.key, column)
+        assert index.data().isprintable()
+        assert index.data(Qt.ItemDataRole.AccessibleTextRole).isprintable()
+    name = cell(opened, row.key, Column.NAME)
+    assert name.data() == r"<b>x</b>&amp;&\n\u202ey"
+    tip = name.data(Qt.ItemDataRole.ToolTipRole)
+    assert "<b>" not in tip
+    assert r"&lt;b&gt;x&lt;/b&gt;&amp;amp;&amp;\n\u202ey" in tip
+
+
+def test_a_refusal_is_no_markup(state, model):
+    summary, _ = summaries(1)
+    state.opening("model")
+    state.take_summary(summary)
+    state.refuse_export("Nobody runs <b>this</b>.")
+    index = cell(model, summary.tensors[0].name, Column.FORMAT)
+    tip = index.data(Qt.ItemDataRole.ToolTipRole)
+    assert "&lt;b&gt;this&lt;/b&gt;" in tip
+    assert Qt.mightBeRichText(tip), "or Qt would show it with its tags"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a b<é>", "a b<é>"), ("a\nb\t\x00", r"a\nb\t\x00"), ("\u202e\ud800", r"\u202e\ud800")],
+)
+def test_names_are_shown_printable(name, shown):
+    assert printable(name) == shown
+
+
+def test_tips_that_look_like_markup_are_escaped_and_others_stay():
+    assert as_tip("a < b & c\nd") == "a < b & c\nd"
+    assert "&lt;i&gt;" in as_tip("<i>a</i>")
+
+
+def test_a_mixture_with_a_tensor_an_expert_is_quick(state):
+    """46,000 rows while the headers alone are known: half of the limit on two slow cores."""
+    summary, _ = summaries(0)
+    one = summary.tensors[0].model_copy(update={"role": Role.EXPERT})
+    names = (f"model.layers.{block}.mlp.experts.{e}.up" for block in range(60) for e in range(768))
+    tensors = [one.model_copy(update={"name": name, "block": int(name.split(".")[2])}) for name in names]
+    state.opening("model")
+    state.take_summary(summary.model_copy(update={"tensors": tensors}))
+    model, took = LayersModel(state, state), []
+    for _ in range(4):
+        start = time.thread_time()
+        state.model_changed.emit()
+        took.append(time.thread_time() - start)
+    assert model.total == 46080
+    assert min(took) < 0.1
 
 
 def test_only_what_can_be_chosen_can_be_edited(opened):

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QPoint, Qt
-from PySide6.QtGui import QGuiApplication
+from PySide6.QtGui import QAction, QGuiApplication
 from PySide6.QtWidgets import QApplication, QComboBox, QMenu, QWidget
 
 from app.models.layer_lines import Column
 from app.state import State
 from app.views.layers import LayersView
-from engine.api.model import Role
-from tests.app.layers import UNUSED, open_model, summaries
+from tests.app.layers import UNUSED, hostile_model, open_model, summaries
 
 CONTROL = Qt.KeyboardModifier.ControlModifier
 LEFT = Qt.MouseButton.LeftButton
@@ -146,7 +145,7 @@ def test_double_click_edits_the_method(qtbot, state, opened):
     assert index.data() == "rtn"
 
 
-def test_the_list_of_types(qtbot, state, opened):
+def test_the_list_of_formats(qtbot, state, opened):
     click(qtbot, opened, key("attn_q", 0))
     opened.choose_format()
     menu = popup(qtbot)
@@ -165,8 +164,10 @@ def test_pins_withstand_edits_and_say_so(qtbot, state, opened):
     planned(qtbot, state, opened.toggle_pin)
     planned(qtbot, state, lambda: (opened.select_all(), opened.set_bits(8)))
     assert formats(state, key("attn_q", 0), key("attn_q", 1)) == ["Q4_K", "Q8_0"]
-    assert messages == ["1 pinned tensor was left as it is"]
+    assert "1 pinned tensor was left as it is; P on it alone lets go of it" in messages[0]
     state.select((key("attn_q", 0),))
+    opened.set_bits(8)
+    assert messages[1:] == ["1 pinned tensor was left as it is; P lets go of it"]
     planned(qtbot, state, opened.toggle_pin)
     planned(qtbot, state, lambda: opened.set_bits(8))
     assert formats(state, key("attn_q", 0)) == ["Q8_0"]
@@ -177,7 +178,7 @@ def test_apply_to_all_of_a_role(qtbot, state, opened):
     planned(qtbot, state, lambda: opened.set_bits(6))
     planned(qtbot, state, opened.apply_to_role)
     assert formats(state, *(key("attn_k", block) for block in range(4))) == ["Q6_K"] * 4
-    assert state.document.undo_stack.undoText() == "Q6_K for all k"
+    assert state.document.undo_stack.undoText() == "Q6_K for all of role k"
 
 
 def test_what_is_kept_says_why(state, opened):
@@ -211,34 +212,6 @@ def test_a_model_without_an_output_says_why(state, view):
         "What the file will hold is not known yet",
         "There is nothing to choose: Nobody runs this architecture.",
     ]
-
-
-def test_the_filter_by_keys(qtbot, state, opened):
-    opened.focus_filter()
-    qtbot.keyClicks(opened.filter.field, "down")
-    assert opened.filter.count.text() == "4 of 32 tensors"
-    qtbot.keyClicks(opened.filter.field, "(")
-    assert opened.filter.reason.text().startswith("not a regular expression")
-    assert opened.model.shown == 4
-    opened.filter.field.setText("no tensor has this name")
-    assert opened.pages.currentWidget() is opened.nothing
-    button = next(child for child in opened.nothing.children() if child.inherits("QPushButton"))
-    qtbot.mouseClick(button, LEFT)
-    assert opened.pages.currentWidget() is opened.table
-    assert opened.filter.count.text() == "32 tensors"
-
-
-def test_several_roles_are_checked_while_the_menu_stays(qtbot, opened):
-    menu = opened.filter.menu
-    menu.popup(QPoint(10, 10))
-    qtbot.waitUntil(menu.isVisible)
-    for role in (Role.DOWN, Role.UP):
-        action = next(a for a in menu.actions() if a.text().startswith(f"{role.value}\t"))
-        qtbot.mouseClick(menu, LEFT, pos=menu.actionGeometry(action).center())
-        assert menu.isVisible()
-    assert opened.filter.roles.text() == "up, down"
-    assert opened.model.shown == 8
-    menu.close()
 
 
 def test_plans_and_filters_leave_the_tree_as_it_was(qtbot, state, opened):
@@ -284,11 +257,70 @@ def test_the_context_menu(qtbot, state, opened):
     opened.table.customContextMenuRequested.emit(where)
     menu = popup(qtbot)
     actions = {action.text().replace("&", ""): action for action in menu.actions()}
-    actions["Select all v"].trigger()
+    assert {"Format", "Method", "Pin", "Apply to all of role v"} <= set(actions)
+    actions["Select all of role v"].trigger()
     assert set(state.selection) == {key("attn_v", block) for block in range(4)}
     actions["Copy names"].trigger()
     assert QGuiApplication.clipboard().text() == "model.layers.1.self_attn.v_proj.weight"
     menu.close()
+
+
+def test_the_context_menu_says_what_a_pin_would_do(qtbot, state, opened):
+    def offered(*keys: str) -> str:
+        state.select(keys)
+        where = opened.table.visualRect(opened.model.index_of(keys[0])).center()
+        opened.table.customContextMenuRequested.emit(where)
+        menu = popup(qtbot)
+        texts = [action.text().replace("&", "") for action in menu.actions()]
+        menu.close()
+        return next(text for text in texts if text.lower().endswith("pin"))
+
+    state.select((key("attn_v", 0), key("attn_norm", 0)))
+    planned(qtbot, state, opened.toggle_pin)
+    assert offered(key("attn_v", 0), key("attn_norm", 0)) == "Unpin"
+    assert offered(key("attn_v", 0), key("attn_q", 0)) == "Pin"
+    assert offered(key("attn_norm", 0)) == "Pin"
+
+
+@pytest.mark.parametrize(
+    ("keys", "bits", "said"),
+    [
+        ([("ffn_down", 0), ("ffn_down", 1), ("attn_q", 0)], 6, "2 of 3 tensors: they get F16"),
+        ([("ffn_down", 0), ("attn_q", 0)], 8, "1 of 2 tensors: it gets F16"),
+        ([("ffn_down", 0)], 4, "this tensor: it gets F16"),
+        ([("ffn_down", 0), ("ffn_down", 1)], 5, "these 2 tensors: they get F16"),
+    ],
+)
+def test_bits_that_do_not_fit_say_so(qtbot, state, opened, keys, bits, said):
+    messages = []
+    opened.message.connect(messages.append)
+    state.select(tuple(key(*of) for of in keys))
+    if bits == 4:
+        planned(qtbot, state, lambda: opened.edits.set_format(opened.table.chosen, "BF16"))
+    planned(qtbot, state, lambda: opened.set_bits(bits))
+    assert messages == [f"{ ({4: 'Q4_K', 5: 'Q5_K', 6: 'Q6_K', 8: 'Q8_0'}[bits]) } does not fit {said}"]
+
+
+def test_what_fits_is_not_spoken_of(qtbot, state, opened):
+    messages = []
+    opened.message.connect(messages.append)
+    state.select((key("attn_q", 0),))
+    planned(qtbot, state, lambda: opened.set_bits(6))
+    assert messages == []
+
+
+def test_menus_and_messages_of_a_hostile_name_are_no_markup(qtbot, state, view):
+    hostile_model(state)
+    qtbot.waitUntil(lambda: state.plan is not None)
+    state.select((key("attn_q", 0),))
+    where = view.table.visualRect(view.model.index_of(key("attn_q", 0))).center()
+    view.table.customContextMenuRequested.emit(where)
+    menu = popup(qtbot)
+    said = [action.text() + action.toolTip() for action in menu.findChildren(QAction)]
+    menu.close()
+    assert not [text for text in said if "<b>" in text]
+    planned(qtbot, state, lambda: view.set_bits(8))
+    assert state.document.undo_stack.undoText().isprintable()
 
 
 def test_edits_are_written_as_few_rules(qtbot, state, opened):
@@ -296,15 +328,6 @@ def test_edits_are_written_as_few_rules(qtbot, state, opened):
     planned(qtbot, state, lambda: opened.set_bits(8))
     written = json.loads(state.document.recipe.to_json())
     assert {"method": "search", "format": "Q8_0", "params": {}, "match": "v"} in written["rules"]
-
-
-def test_tab_goes_from_filter_to_roles_to_table(qtbot, opened):
-    opened.focus_filter()
-    qtbot.waitUntil(opened.filter.field.hasFocus)
-    qtbot.keyClick(opened.filter.field, Qt.Key.Key_Tab)
-    assert opened.filter.roles.hasFocus()
-    qtbot.keyClick(opened.filter.roles, Qt.Key.Key_Tab)
-    assert opened.table.hasFocus()
 
 
 def test_two_thousand_tensors(qtbot, state, view):

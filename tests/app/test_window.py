@@ -19,6 +19,7 @@ from app.jobs import JobRecord
 from app.main_window import MainWindow
 from app.session import Session
 from app.views.run_sheet import RunSheet
+from engine.api.jobs import QuantizeRequest
 from resources import EVALUATION_TEXT
 from tests.app.conftest import close
 from tests.app.models import write_wide_gguf
@@ -49,6 +50,7 @@ def wait_for_plan(qtbot: QtBot, window: MainWindow) -> None:
 
 def open_model(qtbot: QtBot, window: MainWindow, path: Path) -> None:
     window.session.open(path)
+    qtbot.waitUntil(lambda: window.state.path == path, timeout=LOAD)
     wait_for_plan(qtbot, window)
 
 
@@ -155,7 +157,7 @@ def test_from_nothing_to_a_verified_file(qtbot, window, tmp_path):
     modifiers = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
     press(qtbot, window, Qt.Key.Key_C, modifiers)
     command = shlex.split(QGuiApplication.clipboard().text())
-    assert command[:2] == ["bitwright", "quantize"]
+    assert (Path(command[0]).name, command[1]) == ("bitwright", "quantize")
     again = tmp_path / "again.gguf"
     command[command.index("--out") + 1] = str(again)
     done = subprocess.run(
@@ -183,7 +185,7 @@ def test_killed_engine_is_explained_and_the_job_resumes(qtbot, window, wide, tmp
     qtbot.waitUntil(lambda: bool(record.folder) and journal().exists(), timeout=WORK)
     os.kill(engine_pid(record), signal.SIGKILL)
     qtbot.waitUntil(lambda: record.state == "interrupted", timeout=LOAD)
-    assert "out of memory" in texts(window.banner)
+    assert "by the system" in texts(window.banner)
     saved = len(journal().read_text().splitlines())
     click(qtbot, banner_button(window, "Resume"))
     qtbot.waitUntil(lambda: record.state == "done", timeout=WORK)
@@ -210,7 +212,13 @@ def test_closing_in_the_middle_of_a_job_offers_to_resume_it_at_the_next_start(
     record = run(qtbot, window, tmp_path, measure=False)
     qtbot.waitUntil(lambda: record.progress is not None and record.progress.done > 0, timeout=WORK)
     qtbot.waitUntil(lambda: record.progress.stage == "quantize", timeout=WORK)
-    close(qtbot, window)
+    window.close()
+    assert window.isVisible()
+    assert "1 job is running" in texts(window.banner)
+    with qtbot.waitSignal(window.session.ended, timeout=LOAD):
+        click(qtbot, banner_button(window, "Stop and close"))
+    window.deleteLater()
+    window.session.deleteLater()
     assert record.state == "interrupted"
 
     later = MainWindow(Session(settings))
@@ -269,7 +277,8 @@ def test_unsaved_recipe_is_offered_when_the_model_is_opened_again(qtbot, window,
     press_and_replan(qtbot, window, Qt.Key.Key_8)
     edited = window.state.document.recipe
     window.session.open(SAMPLE)
-    assert "unsaved recipe" in texts(window.banner)
+    qtbot.waitUntil(lambda: "unsaved recipe" in texts(window.banner), timeout=LOAD)
+    assert window.state.path == SAMPLE
     wait_for_plan(qtbot, window)
     open_model(qtbot, window, tiny)
     assert window.state.document.recipe != edited
@@ -338,3 +347,37 @@ def test_started_with_a_model(qtbot, tiny, tmp_path):
     assert done.stdout.split()[1:] == ["tiny-model[*]", "·", "Bitwright"]
     assert "Traceback" not in done.stderr
     assert "QProcess" not in done.stderr
+
+
+def test_a_model_stays_open_where_the_next_cannot_be_opened(qtbot, window, tiny, tmp_path):
+    open_model(qtbot, window, tiny)
+    click_row(qtbot, window, "blk.0.ffn_gate.weight")
+    press_and_replan(qtbot, window, Qt.Key.Key_8)
+    recipe = window.state.document.recipe
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    drop(window, broken)
+    qtbot.waitUntil(lambda: "broken.safetensors" in texts(window.banner), timeout=LOAD)
+    assert (window.state.path, window.state.phase) == (tiny, "ready")
+    assert window.state.document.recipe == recipe
+    assert window.state.selection == ("blk.0.ffn_gate.weight",)
+
+
+def test_one_output_is_not_written_by_two_jobs(qtbot, window, wide, tmp_path):
+    open_model(qtbot, window, wide)
+    recipe = window.state.document.recipe
+    request = QuantizeRequest(model=str(wide), output=str(tmp_path / "same.gguf"), recipe=recipe)
+    window.session.run(request)
+    window.session.run(request)
+    assert len(window.session.board.active) == 1
+    assert "is being written already" in texts(window.banner)
+
+
+def test_an_importance_matrix_is_taken_in_and_out(qtbot, window):
+    open_model(qtbot, window, SAMPLE)
+    assert not window.actions_table["no_importance"].isEnabled()
+    window.session.set_importance(SAMPLE / "imatrix.gguf")
+    assert "imatrix" in window.toolbar.preset_button.text()
+    assert window.state.document.recipe.imatrix == str(SAMPLE / "imatrix.gguf")
+    window.actions_table["no_importance"].trigger()
+    assert window.state.document.recipe.imatrix is None

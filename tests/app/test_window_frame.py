@@ -156,7 +156,7 @@ def test_recent_models_and_closing(qtbot, window, settings, tmp_path):
     open_model(qtbot, window, folder)
     assert settings.recent == [str(folder)]
     window.actions_table["close_model"].trigger()
-    assert window.pages.currentWidget() is window.start_page
+    assert window.start_page.isVisible()
     assert not window.inspector_dock.isVisible()
     window.actions_table.recent_menu.actions()[0].trigger()
     qtbot.waitUntil(lambda: window.state.phase == "ready", timeout=60_000)

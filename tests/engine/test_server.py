@@ -348,7 +348,7 @@ def test_a_job_from_request_to_file(start, model, tmp_path):
     stages = [event.stage for event in engine.of(messages.StageStarted)]
     assert stages == [
         "prepare",
-        "load kernels",
+        "compile or load encoders",
         "check weights",
         "quantize",
         "verify",

@@ -10,6 +10,8 @@ from engine.api.editing import (
     format_for_bits,
     formats_for,
     is_pinned,
+    outcome,
+    outcomes,
     set_choice,
     set_pinned,
     with_pins,
@@ -279,6 +281,21 @@ def test_a_preset_is_laid_under_the_pins():
     new = preset_recipe("Q4_K_M", ModelFacts("llama", 6))
     assert with_pins(new, old).rules == [*new.rules, pin]
     assert with_pins(with_pins(new, old), old) == with_pins(new, old)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_outcomes_are_those_of_a_plan(model):
+    planner = Planner(MODELS[model])
+    plan = planner.plan(PLAIN)
+    outcomes_of_hand_made = outcomes(HAND_MADE, planner)
+    assert all(one is other for one, other in zip(plan.tensors, planner.plan(PLAIN).tensors, strict=True))
+    made = make_plan(HAND_MADE, MODELS[model]).tensors
+    assert outcomes_of_hand_made == [outcome(tensor.format, tensor.method) for tensor in made]
+
+
+def test_where_each_weight_is_rounded_there_is_no_method():
+    assert outcome("F16", "search") == ("F16", "")
+    assert outcome("Q4_K", "search") == ("Q4_K", "search")
 
 
 def test_formats_by_falling_bits_with_the_reason():
