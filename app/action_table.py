@@ -174,7 +174,7 @@ ACTIONS: tuple[ActionSpec, ...] = (
     ),
     ActionSpec(
         "apply_to_role",
-        "App&ly to this role",
+        "App&ly to all of its role",
         "Give all tensors of the same role the format and method of the current one",
         "Edit",
         ("Ctrl+Return",),

@@ -67,7 +67,7 @@ class RecipeDocument(QObject):
         self._push(text, Version(recipe, name, recipe))
 
     def _push(self, text: str, after: Version) -> None:
-        if self.version is not None and after.recipe != self.version.recipe:
+        if self.version is not None and after != self.version:
             self.undo_stack.push(ChangeRecipe(text, self.version, after, self._apply))
 
     def _apply(self, version: Version) -> None:

@@ -85,8 +85,11 @@ class Wiring(QObject):
         actions["toggle_log"].triggered.connect(lambda _: self._with_job(window.log.show_record))
         for key in IN_THE_TABLE:
             window.layers.table.addAction(actions[key])
-        stack.undoTextChanged.connect(lambda text: actions["undo"].setText(f"&Undo {text}".strip()))
-        stack.redoTextChanged.connect(lambda text: actions["redo"].setText(f"&Redo {text}".strip()))
+        for key, word, changed in (
+            ("undo", "&Undo", stack.undoTextChanged),
+            ("redo", "&Redo", stack.redoTextChanged),
+        ):
+            changed.connect(partial(self._name_step, key, word))
 
     def _connect_dock(self, key: str, dock: QDockWidget) -> None:
         action = self._actions[key]
@@ -100,6 +103,10 @@ class Wiring(QObject):
 
         self._actions.connect(key, show)
         dock.visibilityChanged.connect(action.setChecked)
+
+    def _name_step(self, key: str, word: str, step: str) -> None:
+        """The menu names what would be undone; a name in it may hold what marks a mnemonic."""
+        self._actions[key].setText(f"{word} {step.replace('&', '&&')}".strip())
 
     def unmet_needs(self) -> dict[str, str]:
         """Why actions cannot be used now, by what they need."""
