@@ -60,6 +60,7 @@ class Session(QObject):
         self.board = JobBoard(self, command=command)
         self.hello: Hello | None = None
         self._unsaved = ""
+        self._rates: dict[int, float] = {}
         self.inspection.ready.connect(self._greet)
         self.inspection.failed.connect(self._report_inspection)
         self.inspection.open_failed.connect(self._report_opening)
@@ -83,6 +84,8 @@ class Session(QObject):
     def open(self, path: Path) -> None:
         """Open a model (a folder or a file), or a recipe where a model is open."""
         path = path.absolute()
+        if path.name == "config.json" or path.name.endswith(".index.json"):  # parts of a model's folder
+            path = path.parent
         if path.suffix == RECIPE_SUFFIX:
             self.open_recipe(path)
             return
@@ -197,15 +200,11 @@ class Session(QObject):
 
     def _learn_rate(self, record: JobRecord) -> None:
         """Remember how fast this machine quantizes, for the next estimate of time."""
-        progress, plan = record.progress, self.state.plan
-        if (
-            progress
-            and plan
-            and progress.rate
-            and progress.stage == "quantize"
-            and progress.done == progress.total
-        ):
-            self.settings.rate = progress.rate * 8 / plan.bits_per_weight
+        if record.state == "done" and record.result and record.number in self._rates:
+            self.settings.rate = self._rates.pop(record.number) * 8 / record.result.bpw
+        progress = record.progress
+        if progress and progress.rate and progress.stage == "quantize":
+            self._rates[record.number] = progress.rate
 
     # --------------------------------------------------------------------------------- engines
 

@@ -95,6 +95,8 @@ class State(QObject):
         self.rows = _rows(self.summary, export)
         self.planner = Planner(export.tensors)
         self.model_changed.emit()
+        places = {source: row.key for row in self.rows for source in row.sources}
+        self.select(tuple(dict.fromkeys(places[key] for key in self.selection if key in places)))
         self.document.begin(self.path, DEFAULT_PRESET, preset_recipe(DEFAULT_PRESET, export.facts))
         self.ready.emit()
 

@@ -57,12 +57,13 @@ class MainToolBar(QToolBar):
         edited = " · edited" if version and version.edited else ""
         if version and version.recipe.imatrix:
             edited += " · imatrix"
-        self.preset_button.setText(f"{version.name}{edited} ▾" if version else "Preset ▾")
         name = f"Preset: {version.name}{edited}" if version else "Preset"
+        shown = name.removeprefix("Preset: ").replace("&", "&&")  # a recipe's file may be named anything
+        self.preset_button.setText(f"{shown} ▾")
         self.preset_button.setAccessibleName(name)
         for part in (self.preset_button, self.preset_menu.menuAction()):
             part.setEnabled(not reason)
-            part.setToolTip(f"{PRESET_TIP}\n{reason}" if reason else f"{name}\n{PRESET_TIP}")
+            part.setToolTip(f"{PRESET_TIP}\n{reason}" if reason else PRESET_TIP)
 
 
 def _run_button(action: QAction) -> QToolButton:
