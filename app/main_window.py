@@ -5,11 +5,11 @@ from pathlib import Path
 from PySide6.QtCore import QEvent, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QGuiApplication
 from PySide6.QtWidgets import (
-    QDialog,
     QDockWidget,
     QFrame,
     QLabel,
     QMainWindow,
+    QMenu,
     QScrollArea,
     QStackedWidget,
     QTabBar,
@@ -259,9 +259,8 @@ class MainWindow(QMainWindow):
         menu = self.actions_table.recent_menu
         menu.clear()
         for path in recent:
-            menu.addAction(path.replace("&", "&&")).triggered.connect(
-                lambda _=False, path=path: self.session.open(Path(path))
-            )
+            action = menu.addAction(path.replace("&", "&&"))
+            action.triggered.connect(lambda _=False, path=path: self.session.open(Path(path)))
         if not recent:
             menu.addAction("Nothing opened yet").setEnabled(False)
 
@@ -309,8 +308,9 @@ class MainWindow(QMainWindow):
             leave = (("Stop and close", self.close), ("Go on", self._stay))
             self.show_notice(Notice("warning", text, actions=leave))
             return
-        for dialog in self.findChildren(QDialog):
-            dialog.close()
+        for child in self.findChildren(QWidget):
+            if child.isWindow() and not isinstance(child, QDockWidget | QMenu):
+                child.close()
         self.inspector_dock.setVisible(self._inspector_wanted)
         self.settings.save_layout(self)
         self.session.close()

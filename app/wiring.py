@@ -182,6 +182,8 @@ class Wiring(QObject):
     # ------------------------------------------------------------------------------------ doing
 
     def _show_about(self) -> None:
+        for shown in self._window.findChildren(AboutPanel):
+            shown.close()
         panel = AboutPanel(self._window)
         panel.setWindowFlag(Qt.WindowType.Dialog)
         panel.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)

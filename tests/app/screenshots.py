@@ -103,7 +103,7 @@ def photograph(folder: Path, width: int, height: int) -> None:
     window.actions_table["run"].trigger()
     sheet = QApplication.activeModalWidget()
     assert isinstance(sheet, RunSheet)
-    sheet.name.setText(f"sample-{time.time_ns()}.gguf")
+    (folder / sheet.name.text()).unlink(missing_ok=True)
     sheet.folder.setText(str(folder))
     camera.wait(lambda: sheet.run.isEnabled())
     camera.both("sheet", sheet)
