@@ -13,7 +13,7 @@ Need = Literal[
     "importance",
     "undo",
     "redo",
-    "job",
+    "command",
     "active job",
     "resumable job",
     "finished job",
@@ -320,7 +320,7 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "Run",
         ("Ctrl+Shift+C",),
         "copy",
-        "job",
+        "command",
     ),
     ActionSpec("help", "&Help", "How to use Bitwright", "Help", (Standard.HelpContents,), "question"),
     ActionSpec(

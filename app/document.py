@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from platformdirs import user_state_path
@@ -16,7 +18,7 @@ AUTOSAVE_DELAY_MS = 400
 
 
 class RecipeDocument(QObject):
-    """`version` is None while no model is open. Each `change` and `replace` is one step of `undo_stack`."""
+    """`version` is None while no model is open. A `change` or `start_from` is one step of `undo_stack`."""
 
     changed = Signal()
     """The recipe is another one now, by an edit, undo, redo or another document."""
@@ -28,7 +30,6 @@ class RecipeDocument(QObject):
         super().__init__(parent)
         self.undo_stack = QUndoStack(self)
         self.version: Version | None = None
-        self.path: Path | None = None
         self._model: Path | None = None
         self._timer = QTimer(self, singleShot=True, interval=AUTOSAVE_DELAY_MS)
         self._timer.timeout.connect(self._autosave)
@@ -37,6 +38,11 @@ class RecipeDocument(QObject):
     @property
     def recipe(self) -> Recipe | None:
         return self.version.recipe if self.version else None
+
+    @property
+    def path(self) -> Path | None:
+        """The file that saving writes to."""
+        return self.version.path if self.version else None
 
     @property
     def dirty(self) -> bool:
@@ -53,18 +59,18 @@ class RecipeDocument(QObject):
         """Let go of the recipe; what is not saved stays in the autosaved copy."""
         if self._timer.isActive():
             self._autosave()
-        self.version, self.path, self._model = None, None, None
+        self.version, self._model = None, None
         self.undo_stack.clear()
         self.changed.emit()
 
     def change(self, text: str, recipe: Recipe) -> None:
         """One undoable step; nothing happens where the recipe stays the same. `text` names the step."""
         if self.version is not None:
-            self._push(text, Version(recipe, self.version.name, self.version.base))
+            self._push(text, replace(self.version, recipe=recipe))
 
-    def replace(self, text: str, name: str, recipe: Recipe) -> None:
+    def start_from(self, text: str, name: str, recipe: Recipe, path: Path | None = None) -> None:
         """One undoable step to a recipe that comes from elsewhere: the preset or file `name`."""
-        self._push(text, Version(recipe, name, recipe))
+        self._push(text, Version(recipe, name, recipe, path))
 
     def _push(self, text: str, after: Version) -> None:
         if self.version is not None and after != self.version:
@@ -76,17 +82,16 @@ class RecipeDocument(QObject):
 
     def load(self, path: Path) -> None:
         """Take the recipe of a file, as an undoable step. Raises `RecipeError`."""
-        self.replace(f"Open {path.name}", path.name, load_recipe(path))
-        self.path = path
+        self.start_from(f"Open {path.name}", path.name, load_recipe(path), path)
         self.undo_stack.setClean()
         self.discard_autosaved()
         self.saved.emit()
 
     def save(self, path: Path) -> None:
         """Write the recipe to `path`, whole or not at all. Raises `OutputError`."""
-        assert self.recipe is not None, "nothing to save"
-        _replace(path, self.recipe.to_json())
-        self.path = path
+        assert self.version is not None, "nothing to save"
+        _replace(path, self.version.recipe.to_json())
+        self.version = replace(self.version, path=path)
         self.undo_stack.setClean()
         self.discard_autosaved()
         self.saved.emit()
@@ -96,19 +101,25 @@ class RecipeDocument(QObject):
     def autosaved(self) -> Recipe | None:
         """The unsaved recipe that an earlier run left for this model, if it differs from the present one."""
         path = self._autosave_path()
-        if path is None or not path.exists():
-            return None
-        try:
-            left = load_recipe(path)
-        except RecipeError:
-            return None
-        return left if left != self.recipe else None
+        for copy in () if path is None else (path, _offered(path)):
+            if copy.is_file():
+                with suppress(RecipeError):
+                    left = load_recipe(copy)
+                    return left if left != self.recipe else None
+        return None
+
+    def set_autosaved_aside(self) -> None:
+        """Before the user is asked about the copy: what he does meanwhile must not write over it."""
+        path = self._autosave_path()
+        if path is not None and path.is_file():
+            path.replace(_offered(path))
 
     def discard_autosaved(self) -> None:
         self._timer.stop()
         path = self._autosave_path()
         if path is not None:
             path.unlink(missing_ok=True)
+            _offered(path).unlink(missing_ok=True)
 
     def _autosave_soon(self) -> None:
         if self.version is not None:
@@ -133,6 +144,11 @@ class RecipeDocument(QObject):
             return None
         name = hashlib.sha256(os.fsencode(self._model.absolute())).hexdigest()[:24]
         return user_state_path("bitwright") / "recipes" / f"{name}.json"
+
+
+def _offered(path: Path) -> Path:
+    """Where a copy lies about which the user has been asked."""
+    return path.with_suffix(".offered.json")
 
 
 def _replace(path: Path, content: str) -> None:

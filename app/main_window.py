@@ -181,6 +181,7 @@ class MainWindow(QMainWindow):
         self.jobs.show_result.connect(self.show_result)
         for signal in (board.added, board.changed, board.finished):
             signal.connect(self._follow_job)
+        self.tabs.currentChanged.connect(self._refresh)
         self._fill_recent()
 
     # ---------------------------------------------------------------------------- what it shows

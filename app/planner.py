@@ -21,11 +21,6 @@ class BackgroundPlanner(QObject):
         self._number = 0
         self._made.connect(self._deliver)
 
-    @property
-    def busy(self) -> bool:
-        """Whether a plan was asked for that is not there yet."""
-        return self._pool.activeThreadCount() > 0
-
     def ask(self, planner: Planner, recipe: Recipe) -> None:
         self._number += 1
         self._pool.clear()

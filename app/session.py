@@ -137,6 +137,7 @@ class Session(QObject):
         left = document.autosaved()
         if left is None:
             return
+        document.set_autosaved_aside()
         restore = ("Restore", lambda: document.change("Restore the unsaved recipe", left))
         discard = ("Discard", document.discard_autosaved)
         text = f"A recipe for {self._model_name()} was not saved when it was open last."
@@ -163,7 +164,10 @@ class Session(QObject):
             self.notice.emit(Notice("error", text))
 
     def resume(self, record: JobRecord) -> None:
-        self.board.resume(record)
+        if record.resumable:
+            self.board.resume(record)
+        else:
+            self.said.emit(f"{record.title} is {record.state}; there is nothing to resume.")
 
     def _take_jobs(self, summaries: list[JobSummary]) -> None:
         self.board.take(summaries)

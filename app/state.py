@@ -136,7 +136,7 @@ class State(QObject):
         facts = replace(self.export.facts, has_importance=old.imatrix is not None)
         kept = {"imatrix": old.imatrix, "calibration": old.calibration, "output": old.output}
         recipe = with_pins(preset_recipe(name, facts).model_copy(update=kept), old)
-        self.document.replace(f"Preset {name}", name, recipe)
+        self.document.start_from(f"Preset {name}", name, recipe)
 
     def finish(self) -> None:
         """Before the program ends."""
@@ -159,10 +159,6 @@ class State(QObject):
         if keys != self.selection:
             self.selection = keys
             self.selection_changed.emit()
-
-    def selected_rows(self) -> list[Row]:
-        wanted = set(self.selection)
-        return [row for row in self.rows if row.key in wanted]
 
 
 def _source_row(tensor: TensorSummary) -> Row:

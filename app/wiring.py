@@ -129,8 +129,8 @@ class Wiring(QObject):
             needs["undo"] = "Nothing to undo."
         if not stack.canRedo():
             needs["redo"] = "Nothing to redo."
-        if record is None:
-            needs["job"] = "Select a job in the list of jobs first."
+        if record is None or not command_of(record):
+            needs["command"] = "Select a job that has begun in the list of jobs first."
         if record is None or record not in self._session.board.active:
             needs["active job"] = "No running job is selected in the list of jobs."
         if record is None or not record.resumable:
@@ -177,6 +177,7 @@ class Wiring(QObject):
         sheet = RunSheet(self._state, window.settings, self._session.inspection, window)
         sheet.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         sheet.accepted.connect(lambda: self._session.run(sheet.request))
+        sheet.accepted.connect(lambda: window.strip.set_folder(Path(sheet.request.output).parent))
         sheet.open()
 
     # ------------------------------------------------------------------------------------ doing

@@ -23,6 +23,7 @@ from engine import __version__
 from engine.api import messages
 from engine.api.errors import UserError
 from engine.api.jobs import QuantizeResult, Stopped
+from engine.api.progress import Progress
 from engine.jobs.limits import private_memory
 from engine.pace import Pace
 from engine.process import ignore_stopping, keep_libraries_quiet, stop_in_order
@@ -95,6 +96,7 @@ class Server:
         self._writer = threading.Thread(target=self._write, name="writer", daemon=True)
         self._given_job = False  # by the reader, as soon as a job is asked for
         self._leaving = False
+        self._cancelled = threading.Event()
         self._job = ""
 
     def run(self) -> int:
@@ -169,9 +171,15 @@ class Server:
     def _run_job(self, request: Job, pace: Pace) -> QuantizeResult:
         from engine.quantize import quantize, resume
 
+        def listen(event: Progress) -> None:
+            # The interrupt is lost where it strikes a callback from native code, which cannot raise.
+            if self._cancelled.is_set():
+                raise KeyboardInterrupt
+            pace(event)
+
         if isinstance(request, messages.ResumeJob):
-            return resume(request.job, pace, self._tell)
-        return quantize(request.quantize, pace, self._tell)
+            return resume(request.job, listen, self._tell)
+        return quantize(request.quantize, listen, self._tell)
 
     def _tell(self, event: messages.Event) -> None:
         if isinstance(event, messages.JobStarted):
@@ -229,6 +237,7 @@ class Server:
 
     def _take(self, request: messages.Request) -> None:
         if isinstance(request, messages.Cancel):
+            self._cancelled.set()
             _interrupt_main()
         elif self._given_job:
             said = "This engine works on a job; start another one."
@@ -244,6 +253,7 @@ class Server:
             return
         self._leaving = True
         self._inbox.close()
+        self._cancelled.set()
         if self._given_job:
             _interrupt_main()
         threading.Timer(LAST_SECONDS, os._exit, [1]).start()

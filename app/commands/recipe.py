@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from PySide6.QtGui import QUndoCommand
 
@@ -10,11 +11,15 @@ from engine.api.recipe import Recipe
 
 @dataclass(frozen=True)
 class Version:
-    """A recipe, and what it started from: `name` of a preset or a file, `base` as that gave it."""
+    """A recipe, and what it started from: `name` of a preset or a file, `base` as that gave it.
+
+    `path` is the file that saving writes to, None where the user has not named one.
+    """
 
     recipe: Recipe
     name: str
     base: Recipe
+    path: Path | None = None
 
     @property
     def edited(self) -> bool:

@@ -41,7 +41,15 @@ def command_of(record: JobRecord) -> str:
     if request is None or not record.folder:
         return ""
     recipe = str(Path(record.folder) / RECIPE_NAME)
-    words = [program(), "quantize", request.model, "--recipe", recipe, "--out", request.output]
+    words = [
+        program(),
+        "quantize",
+        request.model,
+        "--recipe",
+        recipe,
+        "--out",
+        record.output or request.output,
+    ]
     if request.measure:
         words += ["--measure", request.measure.text]
         if request.measure.windows:

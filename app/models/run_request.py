@@ -32,9 +32,22 @@ def proposed_folder(model: Path, remembered: str) -> Path:
     """Where the last file went, else beside the model, else the home: the first that can be written."""
     beside = [] if model == SAMPLE_MODEL else [model.parent]
     for folder in [*([Path(remembered)] if remembered else []), *beside]:
-        if folder.is_dir() and os.access(folder, os.W_OK):
+        if is_folder(str(folder)) and os.access(folder, os.W_OK):
             return folder
     return Path.home()
+
+
+def is_folder(path: str) -> bool:
+    """Whether a folder can be seen there; a name that no disk or user has is none."""
+    try:
+        return Path(path).expanduser().is_dir()
+    except (OSError, RuntimeError):
+        return False
+
+
+def something_there(output: Path) -> bool:
+    """Whether a file of this name exists, or what an unfinished job has written of it."""
+    return output.exists() or output.with_name(output.name + ".partial").exists()
 
 
 def file_name(text: str) -> str:
@@ -53,7 +66,7 @@ def refusal(name: str, folder: str) -> str:
         return "The name is too long for a file."
     if not folder.strip():
         return "Choose a folder."
-    if not Path(folder.strip()).expanduser().is_dir():
+    if not is_folder(folder.strip()):
         return f"There is no folder {folder.strip()}."
     return ""
 

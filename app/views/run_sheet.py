@@ -28,6 +28,7 @@ from app.models.run_request import (
     proposed_folder,
     proposed_name,
     refusal,
+    something_there,
     text_label,
     text_windows,
 )
@@ -65,6 +66,11 @@ class RunSheet(QDialog):
         self, state: State, settings: Settings, inspection: ChecksRuns, parent: QWidget | None = None
     ) -> None:
         super().__init__(parent)
+        assert state.path is not None, "a model is open"
+        assert state.document.recipe is not None, "a model is open"
+        # As they are now: another model may be opened under the sheet.
+        self._model, self._recipe = state.path, state.document.recipe
+        self._plan, self._file_bytes = state.plan, state.file_bytes
         self._state, self._settings, self._inspection = state, settings, inspection
         self._text = EVALUATION_TEXT
         self._asked = 0
@@ -83,14 +89,12 @@ class RunSheet(QDialog):
     @property
     def request(self) -> QuantizeRequest:
         """What the fields say."""
-        assert self._state.path is not None, "a model is open"
-        assert self._state.document.recipe is not None, "a model is open"
         windows = self.windows.value() or None
         measure = Measure(text=str(self._text), windows=windows) if self.measure.isChecked() else None
         return QuantizeRequest(
-            model=str(self._state.path),
+            model=str(self._model),
             output=str(self._output()),
-            recipe=self._state.document.recipe,
+            recipe=self._recipe,
             overwrite=not self.replace.isHidden() and self.replace.isChecked(),
             measure=measure,
         )
@@ -98,12 +102,11 @@ class RunSheet(QDialog):
     # ------------------------------------------------------------------------------ its making
 
     def _make_fields(self) -> None:
-        assert self._state.path is not None, "a model is open"
-        folder = proposed_folder(self._state.path, self._settings.output_folder)
+        folder = proposed_folder(self._model, self._settings.output_folder)
         self.name = _named(QLineEdit(proposed_name(self._state)), "File name")
         self.folder = _named(QLineEdit(str(folder)), "Folder of the file")
         self.browse_folder = _button("Browse…", "Choose the folder")
-        self.replace = _named(QCheckBox("Replace the existing file"), "Replace the existing file")
+        self.replace = _named(QCheckBox("Replace what is there"), "Replace what is there")
         self.written = _value("What will be written")
         self.checks = CheckList()
         self.measure = _named(QCheckBox("Measure what was lost"), "Measure what was lost")
@@ -214,7 +217,8 @@ class RunSheet(QDialog):
         self._asked += 1
         name = file_name(self.name.text())
         wrong = refusal(name, self.folder.text())
-        exists = not wrong and self._output().exists()
+        self._refuse(wrong or "The checks are being made.")
+        exists = not wrong and something_there(self._output())
         self._form.setRowVisible(self._replace_row, exists)
         for control in (self.windows, self.browse_text):
             control.setEnabled(self.measure.isChecked())
@@ -225,14 +229,12 @@ class RunSheet(QDialog):
         if wrong:
             self._settle.stop()
             self.checks.clear()
-            self._refuse(wrong)
         else:
             self.checks.show_waiting()
-            self._refuse("The checks are being made.")
             self._settle.start()
 
     def _describe(self) -> None:
-        plan, count = self._state.plan, self._state.file_bytes
+        plan, count = self._plan, self._file_bytes
         if plan is None or count is None:
             return
         name = file_name(self.name.text()) or "a file"

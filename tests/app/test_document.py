@@ -23,7 +23,7 @@ def document(qapp):
 
 def test_steps_are_undone_and_redone_with_their_base(document):
     document.change("edit", EDITED)
-    document.replace("preset", "Q8_0", OTHER)
+    document.start_from("preset", "Q8_0", OTHER)
     assert (document.version.name, document.version.edited) == ("Q8_0", False)
     document.undo_stack.undo()
     assert (document.recipe, document.version.name, document.version.edited) == (EDITED, "Q4_K_M", True)
@@ -82,3 +82,24 @@ def test_a_damaged_copy_is_passed_over(document):
     document.begin(MODEL, "Q4_K_M", BASE)
     document._autosave_path().write_text("{")
     assert document.autosaved() is None
+
+
+def test_saving_behind_undo_does_not_write_over_the_file_that_was_opened(document, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(EDITED.to_json())
+    document.load(path)
+    assert document.path == path
+    document.undo_stack.undo()
+    assert document.path is None
+
+
+def test_what_is_offered_is_not_written_over(document):
+    document.change("edit", EDITED)
+    document.close()
+    document.begin(MODEL, "Q4_K_M", BASE)
+    document.set_autosaved_aside()
+    document.change("other", OTHER)
+    document.undo_stack.undo()
+    document.close()
+    document.begin(MODEL, "Q4_K_M", BASE)
+    assert document.autosaved() == EDITED

@@ -12,7 +12,15 @@ import gguf
 import pytest
 from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QGuiApplication
-from PySide6.QtWidgets import QApplication, QLabel, QPushButton, QTableWidget, QWidget
+from PySide6.QtWidgets import (
+    QApplication,
+    QFileDialog,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QTableWidget,
+    QWidget,
+)
 from pytestqt.qtbot import QtBot
 
 from app.jobs import JobRecord
@@ -381,3 +389,47 @@ def test_an_importance_matrix_is_taken_in_and_out(qtbot, window):
     assert window.state.document.recipe.imatrix == str(SAMPLE / "imatrix.gguf")
     window.actions_table["no_importance"].trigger()
     assert window.state.document.recipe.imatrix is None
+
+
+def answer(qtbot: QtBot, window: MainWindow, key: str, path: Path) -> None:
+    """Trigger an action that asks for a file or folder, and choose `path` in its dialog."""
+    window.actions_table[key].trigger()
+    qtbot.waitUntil(lambda: window.findChild(QFileDialog) is not None)
+    dialog = window.findChild(QFileDialog)
+    dialog.setDirectory(str(path.parent))
+    (field,) = dialog.findChildren(QLineEdit, "fileNameEdit")
+    field.setText(str(path))
+    dialog.accept()
+    qtbot.waitUntil(lambda: window.findChild(QFileDialog) is None)
+
+
+def test_the_file_dialogs_lead_where_they_say(qtbot, window, tiny, wide, tmp_path):
+    answer(qtbot, window, "open_file", wide)
+    qtbot.waitUntil(lambda: window.state.path == wide, timeout=LOAD)
+    answer(qtbot, window, "open_folder", SAMPLE)
+    qtbot.waitUntil(lambda: window.state.path == SAMPLE, timeout=LOAD)
+    wait_for_plan(qtbot, window)
+    answer(qtbot, window, "importance", SAMPLE / "imatrix.gguf")
+    assert window.state.document.recipe.imatrix == str(SAMPLE / "imatrix.gguf")
+    saved = tmp_path / "mine.json"
+    answer(qtbot, window, "save_recipe_as", saved)
+    assert saved.exists()
+    assert window.state.document.path == saved
+    before = saved.read_text()
+    window.state.apply_preset("F16")
+    answer(qtbot, window, "open_recipe", saved)
+    assert window.state.document.recipe.default.format == "Q4_K"
+    window.state.document.undo_stack.undo()
+    window.state.document.undo_stack.undo()
+    assert saved.read_text() == before
+
+
+def test_the_sheet_runs_what_it_shows(qtbot, window, tiny, wide, tmp_path):
+    open_model(qtbot, window, tiny)
+    sheet = open_sheet(qtbot, window, tmp_path, measure=False)
+    window.session.open(wide)
+    qtbot.waitUntil(lambda: window.state.path == wide, timeout=LOAD)
+    assert sheet.request.model == str(tiny)
+    sheet.folder.setText("~nobody-of-this-name/x")
+    assert not sheet.run.isEnabled()
+    sheet.reject()
