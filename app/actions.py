@@ -7,6 +7,7 @@ from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QMenu, QMenuBar, QWidget
 
 from app.action_table import ACTIONS, MENUS, ActionSpec, Standard
+from app.plain import as_tip
 from app.theme import icon
 
 
@@ -101,5 +102,5 @@ def _enable(action: QAction, tip: str, reason: str) -> None:
     keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
     shown = f"{tip} ({keys})" if keys else tip
     action.setEnabled(not reason)
-    action.setToolTip(f"{shown}\n{reason}" if reason else shown)
+    action.setToolTip(as_tip(f"{shown}\n{reason}" if reason else shown))
     action.setStatusTip(reason or f"{tip}.")

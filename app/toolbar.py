@@ -6,10 +6,13 @@ from PySide6.QtWidgets import QMenu, QSizePolicy, QToolBar, QToolButton, QWidget
 
 from app import theme
 from app.actions import Actions
+from app.plain import as_tip, printable, shortened
 from app.state import State
 from engine.api.presets import PRESETS, SUMMARIES
 
 PRESET_TIP = "Begin the recipe from a preset; pinned tensors stay as they are"
+MOST_OF_NAME = 40
+"""Letters of a recipe's name on its button."""
 
 
 class MainToolBar(QToolBar):
@@ -58,12 +61,12 @@ class MainToolBar(QToolBar):
         if version and version.recipe.imatrix:
             edited += " · imatrix"
         name = f"Preset: {version.name}{edited}" if version else "Preset"
-        shown = name.removeprefix("Preset: ").replace("&", "&&")  # a recipe's file may be named anything
-        self.preset_button.setText(f"{shown} ▾")
+        shown = shortened(printable(version.name), MOST_OF_NAME) + edited if version else name
+        self.preset_button.setText(f"{shown.replace('&', '&&')} ▾")  # a recipe's file may be named anything
         self.preset_button.setAccessibleName(name)
         for part in (self.preset_button, self.preset_menu.menuAction()):
             part.setEnabled(not reason)
-            part.setToolTip(f"{PRESET_TIP}\n{reason}" if reason else PRESET_TIP)
+            part.setToolTip(as_tip(f"{PRESET_TIP}\n{reason}" if reason else PRESET_TIP))
 
 
 def _run_button(action: QAction) -> QToolButton:

@@ -12,10 +12,10 @@ from PySide6.QtWidgets import QApplication, QDockWidget
 from app import theme
 from app.dialogs import ask_file, ask_folder, ask_new_file
 from app.jobs import JobRecord
+from app.models.result import command_of
 from app.views.about import AboutPanel
 from app.views.jobs import open_output_folder
 from app.views.palette import CommandPalette
-from app.views.result import command_of
 from app.views.run_sheet import RunSheet
 
 if TYPE_CHECKING:

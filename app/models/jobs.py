@@ -7,6 +7,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 
 from app import theme
 from app.jobs import JobBoard, JobRecord
+from app.plain import as_tip
 from engine.api.messages import ProgressMade
 from engine.api.units import duration, size
 
@@ -117,7 +118,7 @@ class JobsModel(QAbstractTableModel):
             case Qt.ItemDataRole.DisplayRole:
                 return _text(record, column)
             case Qt.ItemDataRole.ToolTipRole:
-                return _tip(record, column)
+                return as_tip(_tip(record, column))
             case Qt.ItemDataRole.AccessibleTextRole:
                 return f"{HEADERS[column]}: {_text(record, column) or 'none'}"
             case Qt.ItemDataRole.DecorationRole if column == Column.STATE:

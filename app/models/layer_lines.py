@@ -6,8 +6,7 @@ from enum import IntEnum
 from math import prod
 from typing import Any, NamedTuple
 
-from PySide6.QtGui import Qt
-
+from app.plain import MOST_TOLD, printable, shortened
 from app.state import Row
 from engine.api.editing import outcome
 from engine.api.formats import FORMATS, METHODS
@@ -90,20 +89,6 @@ def figure(value: float) -> str:
     """Three significant digits, no exponent: 16.0, 4.50, 0.00102, 1350."""
     exponent = int(f"{value:.2e}"[-3:])
     return f"{value:.{max(0, 2 - exponent)}f}" if value else "0"
-
-
-def printable(name: str) -> str:
-    """A name as a line can show it: files may have anything in names, control characters too."""
-    if name.isprintable():
-        return name
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in name
-    )
-
-
-def as_tip(text: str) -> str:
-    """`text` so that a tool tip shows it letter by letter, even where it looks like markup."""
-    return Qt.convertFromPlainText(text) if Qt.mightBeRichText(text) else text
 
 
 def short_name(row: Row) -> str:
@@ -205,8 +190,10 @@ def group_value(column: Column) -> Callable[[Sequence[Entry]], float | None] | N
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that puts layer 2 before layer 10."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+    """A key that puts layer 2 before layer 10. Not by `int`, which refuses thousands of digits."""
+    parts = re.split(r"(\d+)", name)
+    parts[1::2] = [digits.lstrip("0") for digits in parts[1::2]]
+    return [(len(part) * (place % 2), part) for place, part in enumerate(parts)]
 
 
 # --------------------------------------------------------------------------------------- texts
@@ -244,7 +231,7 @@ def _name_tip(row: Row) -> str:
     names = [row.name] + ([f"in the file: {row.key}"] if row.key != row.name else [])
     if len(row.sources) > 1:
         names.append(f"made of {len(row.sources)} tensors: {row.sources[0]} …")
-    return "\n".join(map(printable, names))
+    return "\n".join(shortened(printable(name), MOST_TOLD) for name in names)
 
 
 def _common(values: Collection[str]) -> str:

@@ -28,12 +28,12 @@ from app.models.layer_lines import (
     Line,
     Unit,
     Waiting,
-    as_tip,
     group_line,
     tensor_line,
     unit_for,
 )
 from app.models.layer_order import Group, Order, PatternError, grouped
+from app.plain import as_tip
 from app.state import Row, State
 from engine.api.editing import is_pinned, outcome, outcomes
 from engine.api.model import Role
@@ -64,6 +64,7 @@ class LayersModel(QStandardItemModel):
         self._roles: dict[Role, int] = {}
         self._found_places: dict[str, tuple[int, int]] | None = None
         self._lines: dict[tuple[int, int | None], Line] = {}
+        self._waited = Waiting("", "")
         self._unit = Unit("MB", 10**6)
         self._order = Order()
         self._base: tuple[Planner, Recipe, list[tuple[str, str]]] | None = None
@@ -226,6 +227,7 @@ class LayersModel(QStandardItemModel):
         self.beginResetModel()
         rows = self._state.rows
         self._unit = unit_for(rows)
+        self._waited = self._waiting()
         self._entries = self._planned_entries()
         self._roles = dict(Counter(row.role for row in rows))
         self._groups = grouped(rows)
@@ -242,7 +244,9 @@ class LayersModel(QStandardItemModel):
         if len(self._entries) != len(self._state.rows):
             return  # the model is another one already, and will say so
         before, self._entries = self._entries, self._planned_entries()
-        changed = [_differ(old, new) for old, new in zip(before, self._entries, strict=True)]
+        waited, self._waited = self._waited, self._waiting()
+        every = waited != self._waited  # lines without a plan say what is waited for
+        changed = [every or _differ(old, new) for old, new in zip(before, self._entries, strict=True)]
         touched = []
         for place, group in enumerate(self._visible):
             lines = [line for line, row in enumerate(group.shown) if changed[row]]

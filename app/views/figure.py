@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.dialogs import ask_new_file
+from app.plain import as_tip, breakable
 from app.plotting import plotting
 from engine.api.figures import Figure
 
@@ -66,7 +67,7 @@ class FigureView(QWidget):
         """There is no figure: one sentence instead, and nothing to save."""
         self.figure = None
         self._take_table(None)
-        self._text.setText(text)
+        self._text.setText(breakable(text))
         self._stack.setCurrentWidget(self._text)
         self._controls.hide()
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.NoContextMenu)
@@ -95,6 +96,7 @@ class FigureView(QWidget):
 
     def _make_widgets(self) -> None:
         self._text = QLabel(wordWrap=True, alignment=Qt.AlignmentFlag.AlignCenter)
+        self._text.setTextFormat(Qt.TextFormat.PlainText)
         self._text.setAccessibleName(f"{self._name}: state")
         self.table = QTableView()
         self.table.setAccessibleName(f"{self._name}: table")
@@ -107,7 +109,7 @@ class FigureView(QWidget):
         self.logarithmic.setChecked(True)
         self.logarithmic.setToolTip("Counts on a logarithmic axis, so that single outliers can be seen")
         self.logarithmic.toggled.connect(self._draw)
-        self._read_out = QLabel()
+        self._read_out = QLabel(textFormat=Qt.TextFormat.PlainText)
         self._read_out.setAccessibleName(f"{self._name}: values under the pointer")
         self._read_out.setFont(theme.figures_font(self._read_out.font()))
         self._read_out.setMinimumWidth(1)  # a long path must not widen the view
@@ -225,7 +227,7 @@ class FigureTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return value if isinstance(value, str) else f"{value:,.5g}".replace("-", "−")
         if role == Qt.ItemDataRole.ToolTipRole:
-            return str(value)
+            return as_tip(str(value))
         if role == Qt.ItemDataRole.TextAlignmentRole and not isinstance(value, str):
             return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         return None

@@ -2,11 +2,12 @@
 
 import re
 
-from PySide6.QtCore import QUrl
+from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QGuiApplication, QTextBlock, QTextBlockFormat, QTextCursor, QTextTable
 from PySide6.QtWidgets import QComboBox, QFrame, QLabel, QLineEdit, QTextBrowser, QVBoxLayout, QWidget
 
 from app import theme
+from app.plain import breakable, printable, shortened
 from app.theme import SPACE
 from resources import FOLDER
 
@@ -30,7 +31,7 @@ class HelpPanel(QWidget):
         self.search.setAccessibleName("Search the help page")
         self.search.textChanged.connect(self._find_first)
         self.search.returnPressed.connect(self._find_next)
-        self.note = QLabel(wordWrap=True)
+        self.note = QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
         self.note.setAccessibleName("Note")
         self.note.hide()
         self.browser = QTextBrowser(openLinks=False)
@@ -104,11 +105,15 @@ class HelpPanel(QWidget):
         found = bool(text) and self.browser.find(text)
         elsewhere = [title for name, title in titles().items() if text.lower() in _text(name).lower()]
         others = f" It is in: {', '.join(elsewhere)}." if elsewhere else ""
-        self._say(f"“{text}” is not further down this page.{others}" if text and not found else "")
+        self._say(
+            f"“{shortened(printable(text))}” is not further down this page.{others}"
+            if text and not found
+            else ""
+        )
         return found
 
     def _say(self, text: str) -> None:
-        self.note.setText(text)
+        self.note.setText(breakable(text))
         self.note.setVisible(bool(text))
 
 

@@ -9,6 +9,7 @@ from PySide6.QtGui import QAction, QGuiApplication, QHideEvent, QShowEvent
 from PySide6.QtWidgets import QFormLayout, QLabel, QStackedLayout, QVBoxLayout, QWidget
 
 from app import theme
+from app.plain import BREAK, MOST_TOLD, as_tip, breakable, printable, shortened
 from app.plotting import plotting
 from app.state import Row, State
 from app.views.figure import FigureView
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 SETTLE_MS = 250
 """How long a selection must stand before its weights are read."""
 
-BREAK = "\N{ZERO WIDTH SPACE}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -63,7 +63,7 @@ class Inspector(QWidget):
     def _make_widgets(self) -> None:
         self._empty = QLabel(wordWrap=True, alignment=Qt.AlignmentFlag.AlignCenter)
         self._empty.setMargin(4 * theme.SPACE)
-        self._name = QLabel(wordWrap=True)
+        self._name = QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
         self._name.setFont(theme.names_font())
         copy = QAction("Copy name", self._name)
         copy.triggered.connect(lambda: QGuiApplication.clipboard().setText(self._name.accessibleName()))
@@ -73,7 +73,7 @@ class Inspector(QWidget):
         for fact in ("Selected", "Shape", "Role", "Source", "Format", "Method", "Size", "Chosen by", "Note"):
             self._facts[fact] = self._add_fact(form, fact)
         self.figure = FigureView("Weights")
-        self._figures = QLabel(wordWrap=True)
+        self._figures = QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
         self._figures.setFont(theme.figures_font(self._figures.font()))
         self._figures.setAccessibleName("Weights: smallest, largest, mean, standard deviation")
         self._figures.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -90,7 +90,8 @@ class Inspector(QWidget):
         self._stack.addWidget(page)
 
     def _add_fact(self, form: QFormLayout, name: str) -> tuple[QLabel, QLabel]:
-        label, value = QLabel(name, alignment=Qt.AlignmentFlag.AlignTop), QLabel(wordWrap=True)
+        label = QLabel(name, alignment=Qt.AlignmentFlag.AlignTop)
+        value = QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
         label.setForegroundRole(self.palette().ColorRole.PlaceholderText)
         value.setFont(theme.figures_font(value.font()))
         value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -117,9 +118,11 @@ class Inspector(QWidget):
             self._stack.setCurrentIndex(0)
             return
         self._stack.setCurrentIndex(1)
-        self._name.setText(row.name.replace(".", "." + BREAK).replace("_", "_" + BREAK))
+        name = shortened(printable(row.name))
+        self._name.setText(breakable(name.replace(".", "." + BREAK).replace("_", "_" + BREAK)))
         self._name.setAccessibleName(row.name)
-        self._name.setToolTip(row.name if row.name == row.key else f"{row.name}\nIn the file: {row.key}")
+        name, key = _told(row.name), _told(row.key)
+        self._name.setToolTip(as_tip(name if row.name == row.key else f"{name}\nIn the file: {key}"))
         self._show_facts()
         if self._shown != (self._state.path, row.key):
             self._shown = (self._state.path, row.key)
@@ -139,9 +142,8 @@ class Inspector(QWidget):
         self._set("Selected", others)
         self._set("Shape", f"{' × '.join(map(str, row.shape)) or 'one value'}", f"{weights:,} weights")
         self._set("Role", row.role.value + block)
-        self._set(
-            "Source", f"{row.dtype}, {size(row.bytes)}", f"{row.bytes:,} bytes; {', '.join(row.sources)}"
-        )
+        dtype, sources = shortened(printable(row.dtype)), _told(", ".join(row.sources))
+        self._set("Source", f"{dtype}, {size(row.bytes)}", f"{row.bytes:,} bytes; {sources}")
         recipe = self._state.document.recipe
         if plan is None or recipe is None:
             self._set("Format", "not in the output" if self._state.phase == "ready" else "")
@@ -154,14 +156,15 @@ class Inspector(QWidget):
         self._set("Method", "" if plan.kept else plan.method, METHODS[plan.method])
         exact = f"{row.bytes:,} → {plan.bytes:,} bytes, predicted, exact"
         self._set("Size", f"{size(row.bytes)} → {size(plan.bytes)}", exact)
-        self._set("Chosen by", _chooser(plan, recipe))
+        chooser = printable(_chooser(plan, recipe))
+        self._set("Chosen by", shortened(chooser), _told(chooser) if shortened(chooser) != chooser else "")
         self._set("Note", plan.note or "")
 
     def _set(self, fact: str, text: str, tip: str = "") -> None:
         """A fact that says nothing takes no line."""
         label, value = self._facts[fact]
-        value.setText(text)
-        value.setToolTip(tip)
+        value.setText(breakable(text))
+        value.setToolTip(as_tip(tip))
         value.setAccessibleName(f"{fact}: {text}")
         label.setVisible(bool(text))
         value.setVisible(bool(text))
@@ -208,7 +211,8 @@ class Inspector(QWidget):
             f"mean{NO_BREAK}{read.mean:.3g}",
             f"σ{NO_BREAK}{read.deviation:.3g}",
         ]
-        first = f"\nThe first of {sources} sources: {read.tensor}" if sources > 1 else ""
+        name = breakable(shortened(printable(read.tensor)))
+        first = f"\nThe first of {sources} sources: {name}" if sources > 1 else ""
         self._figures.setText(" · ".join(figures).replace("-", "−") + first)
         self._figures.setToolTip(
             f"minimum {read.minimum!r}\nmaximum {read.maximum!r}\nmean {read.mean!r}\n"
@@ -223,6 +227,11 @@ def histogram_figure(read: HistogramRead, counts: "np.ndarray") -> Figure:
     return Figure(
         title=f"Weights of {read.tensor}", x=Axis(name="weight"), y=Axis(name="count"), series=[series]
     )
+
+
+def _told(name: str) -> str:
+    """As much of a name as a tool tip says."""
+    return shortened(printable(name), MOST_TOLD)
 
 
 def _chooser(plan: TensorPlan, recipe: Recipe) -> str:

@@ -8,8 +8,8 @@ from PySide6.QtGui import QPainter, QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QComboBox, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from app import theme
-from app.models.layer_lines import as_tip
 from app.models.layers import LINE_ROLE, Index
+from app.plain import as_tip
 from app.views.layers_edits import Offer
 
 ROW_HEIGHT = 24

@@ -5,8 +5,8 @@ from PySide6.QtGui import QAction, QKeyEvent, QMouseEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QMenu, QPushButton, QSizePolicy, QWidget
 
 from app import theme
-from app.models.layer_lines import as_tip
 from app.models.layers import LayersModel
+from app.plain import as_tip
 from engine.api.model import Role
 
 MOST_NAMED = 2

@@ -6,7 +6,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QMenu, QWidget
 
-from app.models.layer_lines import as_tip
+from app.plain import as_tip
 from app.state import Row
 from app.views.layers_edits import LayerEdits, Offer
 

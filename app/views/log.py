@@ -25,6 +25,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.jobs import JobRecord
 from app.models.jobs import ACTIVE
+from app.plain import printable
 
 PIECE = 16 << 10
 """Bytes read a tick: laying them out takes the window some milliseconds."""
@@ -58,7 +59,7 @@ class LogPanel(QWidget):
             self._decoder.reset()
             self._trace_shown = ""
             self.text.clear()
-            self._title.setText(record.title if record else "Select a job to read its log.")
+            self._title.setText(printable(record.title) if record else "Select a job to read its log.")
         self._follow()
 
     def follow(self, record: JobRecord) -> None:
@@ -67,7 +68,8 @@ class LogPanel(QWidget):
             self._follow()
 
     def _make_widgets(self) -> None:
-        self._title = QLabel()
+        self._title = QLabel(textFormat=Qt.TextFormat.PlainText)
+        self._title.setMinimumWidth(1)  # a long name must not widen the window
         self._title.setAccessibleName("The job whose log this is")
         self.find_field = QLineEdit(placeholderText="Find", clearButtonEnabled=True)
         self.find_field.setAccessibleName("Find in the log")
@@ -77,7 +79,7 @@ class LogPanel(QWidget):
         back = QShortcut(QKeySequence("Shift+Return"), self.find_field)
         back.setContext(Qt.ShortcutContext.WidgetShortcut)
         back.activated.connect(lambda: self.find_next(backward=True))
-        self._found = QLabel()
+        self._found = QLabel(textFormat=Qt.TextFormat.PlainText)
         self._found.setAccessibleName("Result of the search")
         self.text = QPlainTextEdit(readOnly=True, lineWrapMode=QPlainTextEdit.LineWrapMode.NoWrap)
         self.text.setMaximumBlockCount(MOST_LINES)

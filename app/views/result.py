@@ -24,11 +24,10 @@ from app import theme
 from app.jobs import JobRecord
 from app.models.jobs import ICONS
 from app.models.result import TABLE_HEAD, Line, command_of, csv_of, headline, story, table_of, traces
+from app.plain import as_tip
 from app.views.icon_label import IconLabel
 from app.views.jobs import open_output_folder
 from engine.api.jobs import QuantizeResult
-
-__all__ = ["ResultPanel", "command_of"]
 
 HEADING_ICON = 24
 PAGE_WIDTH = 760
@@ -116,7 +115,7 @@ class ResultPanel(QScrollArea):
         for name, shown, exact in traces(report):
             label, value = _text(name), _text(shown)
             label.setForegroundRole(label.palette().ColorRole.PlaceholderText)
-            value.setToolTip(exact)
+            value.setToolTip(as_tip(exact))
             form.addRow(label, value)
         layout.addLayout(form)
 
@@ -188,7 +187,7 @@ def _table(lines: list[Line]) -> QTableWidget:
         tips = ("", "" if before is None else f"{before:,}", f"{after:,}, measured", "")
         for column, text in enumerate((line.name, line.before, line.after, line.change)):
             item = QTableWidgetItem(text)
-            item.setToolTip(tips[column])
+            item.setToolTip(as_tip(tips[column]))
             side = Qt.AlignmentFlag.AlignLeft if column == 0 else Qt.AlignmentFlag.AlignRight
             item.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
             table.setItem(row, column, item)

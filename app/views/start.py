@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.background import Latest
+from app.plain import as_tip
 from app.theme import SPACE
 
 SENTENCE = "See what quantization does to a language model, choose the bits, write a file that runtimes load."
@@ -171,7 +172,7 @@ class RecentList(QListView):
         for path in paths:
             item = QStandardItem(Path(path).name or path)
             item.setData(path, PathRole)
-            item.setToolTip(path)
+            item.setToolTip(as_tip(path))
             item.setAccessibleText(f"{item.text()} in {Path(path).parent}")
             self._paths.appendRow(item)
         self.setMinimumHeight(min(len(paths), 8) * ROW_HEIGHT)
@@ -195,7 +196,8 @@ class RecentList(QListView):
             item = self._paths.item(row)
             if item.data(PathRole) in missing:
                 item.setData(True, MissingRole)
-                item.setToolTip(f"{item.data(PathRole)}\nIt is not there any more, or its disk is not.")
+                gone = "It is not there any more, or its disk is not."
+                item.setToolTip(as_tip(f"{item.data(PathRole)}\n{gone}"))
                 item.setAccessibleText(f"{item.text()}, not there any more")
 
     def _choose(self, index: QModelIndex) -> None:
@@ -217,7 +219,14 @@ class RecentList(QListView):
 
 
 def _missing(paths: list[str]) -> frozenset[str]:
-    return frozenset(path for path in paths if not Path(path).exists())
+    return frozenset(path for path in paths if not _exists(path))
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # too long a name, a folder that may not be read
+        return False
 
 
 class _RecentRow(QStyledItemDelegate):

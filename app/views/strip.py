@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QWidget
 from app import theme
 from app.background import Latest
 from app.machine import Room, read_room
+from app.plain import as_tip, printable
 from app.settings import Settings
 from app.state import State
 from app.theme import ICON_SIZE, SPACE
@@ -194,8 +195,8 @@ class Fact(QWidget):
     def show_text(self, text: str, tip: str = "", mark: str = "") -> None:
         """`mark`: "error" for what does not fit, "info" for a note."""
         self.failed = mark == "error"
-        self._label.setText(text)
-        self.setToolTip(tip)
+        self._label.setText(printable(text))
+        self.setToolTip(as_tip(tip))
         self.setAccessibleName(f"{self._name}: {text}")
         self.setAccessibleDescription(tip)
         self._icon.setVisible(bool(mark))
@@ -213,7 +214,7 @@ class _ElidedLabel(QLabel):
     """A label that ends in … where the room is short, instead of widening the window."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(textFormat=Qt.TextFormat.PlainText)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
 
     def minimumSizeHint(self) -> QSize:

@@ -9,9 +9,10 @@ from PySide6.QtCore import QModelIndex
 from PySide6.QtGui import Qt
 from PySide6.QtTest import QAbstractItemModelTester
 
-from app.models.layer_lines import Column, as_tip, figure, printable
+from app.models.layer_lines import Column, figure
 from app.models.layer_order import TOO_SLOW
 from app.models.layers import LINE_ROLE, LayersModel
+from app.plain import as_tip, printable
 from app.state import State
 from engine.api.editing import set_choice, set_pinned
 from engine.api.model import Role

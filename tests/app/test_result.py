@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QLabel, QPushButton, QTableWidget
 from pytestqt.qtbot import QtBot
 
 from app.jobs import JobRecord
-from app.models.result import command_of, csv_of, headline, story, table_of
+from app.models.result import command_of, csv_of, headline, program, story, table_of
 from app.views.result import ResultPanel
 from engine.api.jobs import Measure, QuantizeRequest, QuantizeResult
 from engine.api.messages import ProgressMade
@@ -200,6 +200,7 @@ def test_no_command_without_a_recipe_on_disk():
 def test_the_command_quotes_what_a_shell_would_split():
     record = done()
     record.folder = "/state/my jobs/1"
+    record.output = "/out/a b.gguf"
     record.request = QuantizeRequest(
         model="/models/it's tiny",
         output="/out/a b.gguf",
@@ -208,7 +209,7 @@ def test_the_command_quotes_what_a_shell_would_split():
         measure=Measure(text="/texts/$HOME.txt", windows=3),
     )
     assert shlex.split(command_of(record)) == [
-        *("bitwright", "quantize", "/models/it's tiny", "--recipe", "/state/my jobs/1/recipe.json"),
+        *(program(), "quantize", "/models/it's tiny", "--recipe", "/state/my jobs/1/recipe.json"),
         *("--out", "/out/a b.gguf", "--measure", "/texts/$HOME.txt", "--windows", "3"),
         *("--threads", "2", "--overwrite"),
     ]
@@ -231,7 +232,8 @@ def test_the_command_does_it_again(tmp_path: Path):
         measure=Measure(text=str(EVALUATION_TEXT), windows=1),
     )
     record = JobRecord(1, state="done", folder=str(folder), output=str(output), request=request)
-    command = command_of(record).replace("bitwright", f"{shlex.quote(sys.executable)} -m engine.cli", 1)
+    command = command_of(record).removeprefix(shlex.quote(program()))
+    command = f"{shlex.quote(sys.executable)} -m engine.cli{command}"
     ran = subprocess.run(
         f"{command} --json", shell=True, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )

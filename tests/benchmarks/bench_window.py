@@ -100,7 +100,8 @@ def work(folder: Path) -> tuple[list[float], list[float]]:
     recipe = window.state.document.recipe
     assert recipe is not None
     request = QuantizeRequest(model=str(model), output=str(folder / "out.gguf"), recipe=recipe)
-    record = window.session.run(request)
+    window.session.run(request)
+    record = window.session.board.active[0]
     while record.progress is None or record.progress.stage != "quantize":
         wait(20)
     window.state.select(("blk.0.attn_q.weight",))
@@ -113,6 +114,7 @@ def work(folder: Path) -> tuple[list[float], list[float]]:
             wait(5)
     assert record.state == "running", "the job ended before the table was worked on"
     window.session.ended.connect(app.quit)
+    window.close()  # it asks, because of the job
     window.close()
     app.exec()
     return turns.cpu, pulse.late
