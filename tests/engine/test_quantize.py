@@ -15,15 +15,13 @@ from safetensors.torch import load_file, save_file
 import engine.methods
 from engine.api.errors import (
     CheckpointError,
-    EvaluationError,
     ExportError,
     JobError,
     OutputError,
     RecipeError,
     TokenizerError,
 )
-from engine.api.jobs import Measure, QuantizeRequest, QuantizeResult, Stopped
-from engine.api.messages import Artifact, JobStarted, Metric, Warned
+from engine.api.jobs import QuantizeRequest, Stopped
 from engine.api.progress import Progress
 from engine.api.recipe import CalibrationText, Choice, Recipe, Rule
 from engine.checkpoint import open_checkpoint
@@ -181,95 +179,6 @@ def test_killed_after_the_file_has_its_name(model, tmp_path):
     assert resume(job.id).bytes == len(content)
     assert list_jobs()[-1].state == "done"
     assert (output.read_bytes(), output.stat().st_mtime_ns) == (content, written)
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("text") / "t.txt"
-    path.write_text("The harbour was quiet that morning, and 27 boats lay at the wall.\n" * 100)
-    return path
-
-
-def told(events: list, kind: type) -> list:
-    return [event for event in events if isinstance(event, kind)]
-
-
-def test_measured_against_the_source(model, tmp_path, text):
-    output = tmp_path / "o.gguf"
-    events: list = []
-    stages = []
-    request = request_for(model, output, measure=Measure(text=str(text), windows=2), threads=2)
-    result = quantize(request, lambda event: stages.append(event.stage), events.append)
-    report = result.report
-    assert report is not None
-    assert (report.windows, report.model, report.reference) == (2, str(output), str(model))
-    assert report.kl_mean is not None
-    assert 0 < report.kl_mean < 1
-    weights = sum(tensor.numel() for tensor in llama_tensors(llama_config(**WIDE)).values())
-    assert (result.source_bytes, result.source_bpw) == (4 * weights, 32)
-    assert {metric.name: metric.value for metric in told(events, Metric)}["kl_mean"] == report.kl_mean
-    assert [artifact.path for artifact in told(events, Artifact)] == [str(output)]
-    assert events.index(told(events, Artifact)[0]) < events.index(told(events, Metric)[0])
-    assert stages[-1] == "evaluate"
-    listed = list_jobs()[-1]
-    assert listed.result == result
-    assert listed.request is not None
-    assert listed.request.measure == request.measure
-    assert told(events, JobStarted)[0].folder == listed.folder
-    log = Path(told(events, JobStarted)[0].log).read_text()
-    for line in (
-        "stage: quantize",
-        "blk.1.ffn_down.weight: Q6_K",
-        "read back and verified",
-        "kl mean: ",
-        "done in",
-    ):
-        assert line in log
-
-
-def test_what_cannot_be_measured_is_a_warning(model, tmp_path, text, monkeypatch):
-    def fail(*_: object) -> None:
-        raise EvaluationError("No figures today.")
-
-    monkeypatch.setattr(engine.quantize, "measure", fail)
-    events: list = []
-    result = quantize(
-        request_for(model, tmp_path / "o.gguf", measure=Measure(text=str(text))), tell=events.append
-    )
-    assert result.report is None
-    assert result.warnings[-1] == "The loss could not be measured: No figures today."
-    assert told(events, Warned)[-1].message == result.warnings[-1]
-    assert list_jobs()[-1].state == "done"
-
-
-def test_a_text_that_cannot_be_measured_on_is_refused_before_the_work(model, tmp_path):
-    short = tmp_path / "short.txt"
-    short.write_text("A few words.")
-    for text, said in ((tmp_path / "absent.txt", "Cannot read"), (short, "take a longer text")):
-        with pytest.raises(EvaluationError, match=said):
-            quantize(request_for(model, tmp_path / "o.gguf", measure=Measure(text=str(text))))
-    assert list(tmp_path.glob("o.gguf*")) == []
-    assert list_jobs() == []
-
-
-def test_stopped_while_measuring_and_resumed_only_measures(model, tmp_path, text):
-    output = tmp_path / "o.gguf"
-
-    def stop(event: Progress) -> None:
-        if event.stage == "evaluate":
-            raise KeyboardInterrupt
-
-    with pytest.raises(Stopped) as stopped:
-        quantize(request_for(model, output, measure=Measure(text=str(text), windows=1)), stop)
-    written = output.stat().st_mtime_ns
-    assert list_jobs()[-1].state == "interrupted"
-    stages: list[str] = []
-    result: QuantizeResult = resume(stopped.value.job, lambda event: stages.append(event.stage))
-    assert set(stages) == {"load model code", "evaluate"}
-    assert result.report is not None
-    assert output.stat().st_mtime_ns == written
-    log = (Path(list_jobs()[-1].folder) / "engine.log").read_text()
-    assert "stopped on request" in log
 
 
 def test_a_second_job_does_not_throw_the_first_one_s_work_away(model, tmp_path):
