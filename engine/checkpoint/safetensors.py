@@ -68,6 +68,8 @@ def _parse(file: SourceFile, text: bytes) -> dict[str, object]:
 
 def _tensor(file: SourceFile, data: int, name: str, entry: object) -> Stored:
     """The entry of one tensor, checked; `data` is where the data starts."""
+    written = not any("\ud800" <= letter <= "\udfff" for letter in name)
+    require(written, file.path, f"the name {name!a} holds half a character")
     require(
         isinstance(entry, dict) and {"dtype", "shape", "data_offsets"} <= set(entry),
         file.path,

@@ -116,6 +116,11 @@ SAFETENSORS = {
         errors.BadHeaderError,
         "lacks its type, shape or offsets",
     ),
+    "half a character in a name": (
+        safetensors_bytes(b'{"\\ud800":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'),
+        errors.BadHeaderError,
+        "holds half a character",
+    ),
     "a name twice": (
         safetensors_bytes(b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a":{}}'),
         errors.DuplicateTensorError,
