@@ -64,7 +64,13 @@ def test_no_turn_is_long_while_a_job_runs_and_the_table_is_worked_on(qtbot, wind
     qtbot.waitUntil(lambda: record.state == "done", timeout=WORK)
 
 
-@pytest.mark.parametrize("gesture", ["preset", "filter", "sort"])
+MISSED = pytest.mark.xfail(reason="1,999 tensors edited at once: 20 to 55 ms, the upper end on busy cores")
+
+
+@pytest.mark.parametrize(
+    "gesture",
+    ["preset", "filter", "sort", pytest.param("all", marks=MISSED), pytest.param("undo", marks=MISSED)],
+)
 def test_no_gesture_on_all_of_a_large_model_is_long(qtbot, window, tmp_path: Path, gesture):
     model = write_wide_gguf(tmp_path / "wide.gguf", blocks=222)
     window.session.open(model)
@@ -75,6 +81,18 @@ def test_no_gesture_on_all_of_a_large_model_is_long(qtbot, window, tmp_path: Pat
         if gesture == "preset":
             with qtbot.waitSignal(window.state.plan_changed, timeout=LOAD):
                 window.state.apply_preset("Q6_K")
+        elif gesture in ("all", "undo"):
+            window.layers.expand_all()
+            qtbot.wait(20)
+            table.setFocus()
+            qtbot.keyClick(table, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
+            qtbot.wait(20)
+            with qtbot.waitSignal(window.state.plan_changed, timeout=LOAD):
+                qtbot.keyClick(table, Qt.Key.Key_8)
+            if gesture == "undo":
+                qtbot.wait(20)
+                with qtbot.waitSignal(window.state.plan_changed, timeout=LOAD):
+                    window.state.document.undo_stack.undo()
         elif gesture == "filter":
             for letter in "ffn_":
                 qtbot.keyClick(window.layers.filter.field, letter)
