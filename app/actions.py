@@ -99,8 +99,11 @@ def _sequences(shortcut: Standard | str) -> list[QKeySequence]:
 
 
 def _enable(action: QAction, tip: str, reason: str) -> None:
+    said = reason or f"{tip}."
+    if action.statusTip() == said:
+        return  # as it was: each change goes through every menu and button that shows the action
     keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
     shown = f"{tip} ({keys})" if keys else tip
     action.setEnabled(not reason)
     action.setToolTip(as_tip(f"{shown}\n{reason}" if reason else shown))
-    action.setStatusTip(reason or f"{tip}.")
+    action.setStatusTip(said)

@@ -1,14 +1,17 @@
 """How an engine process ended, in words: from what the system and the engine itself said of it."""
 
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from engine.api.jobs import Saved
 from engine.api.messages import Done, Failed, ProgressMade, Stopped
 from engine.api.units import size
 
 How = Literal["done", "stopped", "failed", "killed", "crashed", "not started", "mismatch"]
+Remedy = Literal["", "less memory", "start again"]
+"""What may help a job that ended: to go on with less memory; only to be begun anew."""
 
 CRASHES = {
     "SIGSEGV": "segmentation fault",
@@ -20,6 +23,9 @@ CRASHES = {
     "SIGSYS": "forbidden system call",
 }
 """The signals that a process brings on itself, by name: what happened."""
+
+REMEDIES: dict[str, Remedy] = {"memory": "less memory", "changed": "start again"}
+"""What may help where an engine gives this code for its failure."""
 
 TAIL_LINES = 40
 """Of an engine's last words, how much goes into a report that has no trace."""
@@ -33,13 +39,16 @@ PLAUSIBLE_SHARE = 0.25
 class Ending:
     """`code`: the exit code, or the signal's number. `sentence`: what happened and what it means.
 
-    `trace`: the end of what the engine wrote, for a report; may be empty.
+    `trace`: the end of what the engine wrote, for a report; may be empty. `peak`: of its memory, bytes, 0
+    where unknown.
     """
 
     how: How
     code: int
     sentence: str
     trace: str
+    remedy: Remedy = ""
+    peak: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,8 @@ class Evidence:
 
     `code` is an exit code, or a signal's number where `signalled`. `verdict`: why the window gave up on the
     process before it ended. `refusal`: why the system did not start it. `asked`: it was to end; `sent`: the
-    signals it got from us. `last_word`, `progress` and `peak` (bytes) are the last it said of these; `job`:
-    it had a folder. `errors`: the end of its stderr. `memory`: of this machine, bytes, 0 where unknown.
+    signals it got from us. `last_word`, `progress`, `saved` and `peak` (bytes) are the last it said of these;
+    `job`: it had a folder. `errors`: the end of its stderr. `memory`: of this machine, bytes, 0 if unknown.
     """
 
     code: int = 0
@@ -61,6 +70,7 @@ class Evidence:
     sent: frozenset[int] = field(default_factory=frozenset)
     last_word: Done | Stopped | Failed | None = None
     progress: ProgressMade | None = None
+    saved: Saved | None = None
     job: bool = False
     peak: int = 0
     memory: int = 0
@@ -69,6 +79,10 @@ class Evidence:
 
 def explain(seen: Evidence) -> Ending:
     """The ending in words. What the engine said last counts more than how it went after that."""
+    return replace(_explain(seen), peak=seen.peak)
+
+
+def _explain(seen: Evidence) -> Ending:
     if seen.verdict:
         how, sentence = seen.verdict
         return Ending(how, seen.code, sentence, _trace(seen.errors))
@@ -81,8 +95,10 @@ def explain(seen: Evidence) -> Ending:
     if seen.signalled and seen.code not in seen.sent:
         return _struck(seen)
     if isinstance(seen.last_word, Failed):
-        trace = seen.last_word.traceback
-        return Ending("failed", seen.code, sentence_of(seen.last_word), trace)
+        failed = seen.last_word
+        return Ending(
+            "failed", seen.code, sentence_of(failed), failed.traceback, REMEDIES.get(failed.code, "")
+        )
     if seen.asked:
         return _stopped(seen)
     if not seen.greeted:
@@ -127,9 +143,9 @@ def _struck(seen: Evidence) -> Ending:
         circumstances = ", ".join(part for part in (_peak(seen), _place(seen, "at ")) if part)
         behind = f" ({circumstances})" if circumstances else ""
         sentence = f"The engine was stopped by the system, most likely out of memory{behind}.{_saved(seen)}"
-    else:
-        circumstances = ", ".join(part for part in (name, _peak(seen), _place(seen, "at ")) if part)
-        sentence = f"The engine was ended by the system or another program ({circumstances}).{_saved(seen)}"
+        return Ending("killed", seen.code, sentence, _trace(seen.errors), "less memory")
+    circumstances = ", ".join(part for part in (name, _peak(seen), _place(seen, "at ")) if part)
+    sentence = f"The engine was ended by the system or another program ({circumstances}).{_saved(seen)}"
     return Ending("killed", seen.code, sentence, _trace(seen.errors))
 
 
@@ -155,12 +171,14 @@ def _saved(seen: Evidence) -> str:
     """A further sentence on what is left, for a job that has a folder."""
     if not seen.job:
         return ""
-    progress = seen.progress
-    if progress is None or progress.stage != "quantize" or not progress.total:
-        return " What was finished is saved."
-    if progress.unit == "bytes":  # the tensor in hand is counted, but not saved yet
-        return f" About {portion(progress.done, progress.total)} are saved."
-    return f" {progress.done} of {progress.total} {progress.unit} are saved."
+    return f" {saved_sentence(seen.saved)}" if seen.saved else " What was finished is saved."
+
+
+def saved_sentence(saved: Saved) -> str:
+    """ "17 of 32 blocks are saved." """
+    if not saved.done:
+        return "Nothing is saved yet."
+    return f"{saved} {'is' if saved.done == 1 else 'are'} saved."
 
 
 def portion(part: float, whole: float) -> str:

@@ -17,6 +17,7 @@ from PySide6.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, Signa
 
 from app.ending import Ending as Ending
 from app.ending import Evidence, How, explain, memory_total
+from engine.api.jobs import Saved
 from engine.api.launch import module_command
 from engine.api.messages import (
     PROTOCOL,
@@ -28,6 +29,7 @@ from engine.api.messages import (
     Hello,
     JobStarted,
     ProgressMade,
+    ProgressSaved,
     Request,
     Stopped,
     read_event,
@@ -137,6 +139,7 @@ class EngineProcess(QObject):
         self._verdict: tuple[How, str] | None = None
         self._last_word: Done | Stopped | Failed | None = None
         self._progress: ProgressMade | None = None
+        self._saved: Saved | None = None
         self._exit: Evidence | None = None
         self._turn = QTimer(self, singleShot=True, interval=REST_MS)
         self._turn.timeout.connect(self._work)
@@ -325,6 +328,8 @@ class EngineProcess(QObject):
             self._job = True
         elif isinstance(event, ProgressMade):
             self._progress = event
+        elif isinstance(event, ProgressSaved):
+            self._saved = event.saved
         elif isinstance(event, Done | Stopped | Failed) and is_final(event):
             self._last_word = event
 
@@ -342,6 +347,7 @@ class EngineProcess(QObject):
             sent=frozenset(self._sent),
             last_word=self._last_word,
             progress=self._progress,
+            saved=self._saved,
             job=self._job,
             peak=self.memory_peak,
             memory=memory_total(),
@@ -353,7 +359,7 @@ class EngineProcess(QObject):
 def is_final(event: Event) -> bool:
     """Whether a job has said its last word: finished, stopped, or failed itself."""
     if isinstance(event, Failed):
-        return event.id is None and event.code in ("user", "defect")
+        return event.id is None and event.code not in ("busy", "protocol")
     return isinstance(event, Done | Stopped)
 
 

@@ -1,4 +1,4 @@
-"""The one engine that answers the window's questions: what a model holds, checks, past jobs, histograms."""
+"""The one engine that answers the window's questions: models, checks, jobs, speeds, histograms."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ from engine.api.messages import (
     HistogramRead,
     JobsListed,
     ListJobs,
+    MeasureSpeeds,
     ModelOpened,
     OpenModel,
     ReadHistogram,
+    RemoveJobs,
     Request,
+    SpeedsMeasured,
     TensorsPage,
 )
 from engine.api.model import ModelSummary, TensorSummary
@@ -76,6 +79,9 @@ class Inspection(QObject):
 
     failed = Signal(object)
     """An `Ending`: the engine died by itself."""
+
+    speeds_measured = Signal(object)
+    """The `Speeds` of this machine."""
 
     open_failed = Signal(object, str)
     """A path that cannot be opened, and why."""
@@ -135,16 +141,22 @@ class Inspection(QObject):
         self, then: Callable[[list[JobSummary]], None], failed: Callable[[str], None] = lambda _: None
     ) -> None:
         """All jobs on disk. Who gives no `failed` hears of a dead engine by the signal alone."""
+        self._ask(ListJobs(id=self._next()), _Question(_collecting(then), failed))
 
-        found: list[JobSummary] = []
+    def remove(
+        self, jobs: list[str], then: Callable[[list[JobSummary]], None], failed: Callable[[str], None]
+    ) -> None:
+        """Delete jobs, and what the unfinished ones have written; `then` takes those that are left."""
+        self._ask(RemoveJobs(id=self._next(), jobs=jobs), _Question(_collecting(then), failed))
+
+    def measure_speeds(self) -> None:
+        """Ask how fast this machine is; `speeds_measured` follows, unless the engine dies of it."""
 
         def take(event: Event) -> None:
-            assert isinstance(event, JobsListed)
-            found.extend(event.jobs)
-            if event.last:
-                then(found)
+            assert isinstance(event, SpeedsMeasured)
+            self.speeds_measured.emit(event.speeds)
 
-        self._ask(ListJobs(id=self._next()), _Question(take, failed))
+        self._ask(MeasureSpeeds(id=self._next()), _Question(take, lambda sentence: None))
 
     def histogram(
         self,
@@ -169,6 +181,11 @@ class Inspection(QObject):
         request = ReadHistogram(id=self._histogram, model=str(model), tensor=tensor)
         self._ask(request, _Question(take, failed))
 
+    @property
+    def idle(self) -> bool:
+        """Whether the engine is up and has nothing to answer."""
+        return self._engine is not None and self._opening is None and not self._questions
+
     def close(self) -> None:
         """End the engine; `closed` tells when it is gone. Nothing is asked or answered from here on."""
         self._closing = True
@@ -185,7 +202,11 @@ class Inspection(QObject):
         self._number += 1
         return self._number
 
-    def _ask(self, request: CheckRun | ListJobs | ReadHistogram, question: _Question) -> None:
+    def _ask(
+        self,
+        request: CheckRun | ListJobs | RemoveJobs | MeasureSpeeds | ReadHistogram,
+        question: _Question,
+    ) -> None:
         if self._refusal:
             question.failed(self._refusal)
         elif not self._closing:
@@ -215,7 +236,7 @@ class Inspection(QObject):
         elif isinstance(event, ModelOpened | TensorsPage | ExportPlanned | ExportPage):
             if self._opening is not None and event.id == self._opening.id:
                 self._go_on(self._opening, event)
-        elif isinstance(event, Checked | JobsListed | HistogramRead):
+        elif isinstance(event, Checked | JobsListed | SpeedsMeasured | HistogramRead):
             question = self._questions.get(event.id)
             if not isinstance(event, JobsListed) or event.last:
                 self._questions.pop(event.id, None)
@@ -307,6 +328,19 @@ class Inspection(QObject):
             self._fail_opening(self._opening, sentence)
         for question in questions.values():
             question.failed(sentence)
+
+
+def _collecting(then: Callable[[list[JobSummary]], None]) -> Callable[[Event], None]:
+    """Takes pages of jobs; hands all of them over with the last one."""
+    found: list[JobSummary] = []
+
+    def take(event: Event) -> None:
+        assert isinstance(event, JobsListed)
+        found.extend(event.jobs)
+        if event.last:
+            then(found)
+
+    return take
 
 
 def _load(path: Path) -> np.ndarray:

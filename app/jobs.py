@@ -1,68 +1,45 @@
-"""All jobs: those that run in engines of this window, and those that disk remembers."""
+"""All jobs: those that run in engines of this window, one after the other, and those that disk remembers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.ending import Ending
 from app.engine_client import PATIENCE, EngineProcess, Patience, is_final
-from engine.api.jobs import JobSummary, QuantizeRequest, QuantizeResult
+from app.job_record import JobRecord, State
+from app.waiting import WaitingFile, WaitingJob
+from engine.api.jobs import JobSummary, QuantizeRequest
 from engine.api.messages import (
     Done,
     Event,
     JobStarted,
     ProgressMade,
+    ProgressSaved,
     ResumeJob,
     StageStarted,
     StartQuantize,
     Warned,
 )
 
-State = Literal["starting", "running", "stopping", "done", "failed", "interrupted", "replaced", "unreadable"]
-
 REFRESH_MS = 100
 """How long progress waits for more of its kind before it is shown."""
 
-
-@dataclass(eq=False)
-class JobRecord:
-    """One job. `number` is its own in this session; `job`, its id on disk, is "" before it has a folder.
-
-    `model`, `output`, `folder` and `log` are paths, "" where not known (yet). `message`: why it ended, one
-    sentence; `trace`: what to report of it. `created`: ISO 8601, UTC. `stopped`: the user has stopped it.
-    """
-
-    number: int
-    job: str = ""
-    title: str = ""
-    model: str = ""
-    output: str = ""
-    folder: str = ""
-    log: str = ""
-    state: State = "starting"
-    progress: ProgressMade | None = None
-    message: str = ""
-    trace: str = ""
-    warnings: list[str] = field(default_factory=list)
-    result: QuantizeResult | None = None
-    request: QuantizeRequest | None = None
-    created: str = ""
-    stopped: bool = False
-
-    @property
-    def resumable(self) -> bool:
-        return bool(self.job) and self.state in ("failed", "interrupted")
+KEEP_MS = 200
+"""How long the jobs that wait may change before they are written to disk."""
 
 
 class JobBoard(QObject):
-    """Runs each job in an engine of its own. The record of a job is kept up to date; signals say so."""
+    """Runs each job in an engine of its own, one at a time; the others wait in line.
+
+    The record of a job is kept up to date; signals say so.
+    """
 
     added = Signal(object)
     """A record that is new; it stands at its place in `records` already."""
+
+    removed = Signal(object)
+    """A list of records that were in `records`; they are not any more."""
 
     changed = Signal(object)
     finished = Signal(object)
@@ -73,6 +50,9 @@ class JobBoard(QObject):
 
     all_ended = Signal()
     """Behind `close`: no engine runs any more."""
+
+    not_kept = Signal(str)
+    """Why the jobs that wait could not be written to disk."""
 
     def __init__(
         self,
@@ -85,44 +65,94 @@ class JobBoard(QObject):
         self._command, self._patience = command, patience
         self.records: list[JobRecord] = []
         self._engines: dict[JobRecord, EngineProcess] = {}
+        self._line: list[JobRecord] = []
         self._count = 0
+        self._moment = 0
         self._closing = False
         self._unshown: set[JobRecord] = set()
         self._refresh = QTimer(self, singleShot=True, interval=REFRESH_MS)
         self._refresh.timeout.connect(self._show_progress)
+        self._file = WaitingFile()
+        self._kept: list[WaitingJob] = []
+        self._keeping = QTimer(self, singleShot=True, interval=KEEP_MS)
+        self._keeping.timeout.connect(self._keep)
 
     @property
     def active(self) -> list[JobRecord]:
-        """The jobs whose engines run here, oldest first."""
-        return [record for record in self.records if record in self._engines]
+        """The jobs whose engines run here: one at most, but for a moment."""
+        return list(self._engines)
+
+    @property
+    def waiting(self) -> list[JobRecord]:
+        """The jobs in line, the next one first."""
+        return list(self._line)
+
+    @property
+    def moment(self) -> int:
+        """Counts what the board did; see `take`."""
+        return self._moment
 
     # ---------------------------------------------------------------------------- what one asks for
 
     def run(self, request: QuantizeRequest) -> JobRecord:
-        """Start a new job."""
+        """A new job, at the end of the line."""
         record = self._new_record()
         record.created = datetime.now(UTC).isoformat(timespec="microseconds")
-        _take_request(record, request)
+        record.take_request(request)
+        record.state = "waiting"
         self._add(record)
-        self._start(record, StartQuantize(quantize=request))
+        self._line_up(record, StartQuantize(quantize=request))
         return record
 
-    def resume(self, record: JobRecord) -> None:
-        """Go on with a job that is `resumable`."""
+    def resume(self, record: JobRecord, memory_limit: int | None = None) -> None:
+        """Go on with a job that is `resumable`, or begin one that is "kept"."""
+        if record.state == "kept":
+            assert record.pending is not None, "it waited"
+            self._line_up(record, record.pending)
+            return
         assert record.resumable, f"{record.title} cannot be resumed"
-        record.state = "starting"
-        record.message = record.trace = ""
-        record.warnings, record.result, record.stopped = [], None, False
-        self._start(record, ResumeJob(job=record.job))
-        self.changed.emit(record)
+        record.memory_limit = memory_limit or (record.request.memory_limit if record.request else None)
+        self._line_up(record, ResumeJob(job=record.job, memory_limit=memory_limit))
+
+    def restart(self, record: JobRecord) -> None:
+        """Begin a job that is `restartable` anew."""
+        assert record.restartable, f"{record.title} cannot be started again"
+        if record.job:
+            self._line_up(record, ResumeJob(job=record.job, restart=True))
+        else:
+            assert isinstance(record.request, QuantizeRequest)
+            self._line_up(record, StartQuantize(quantize=record.request))
 
     def cancel(self, record: JobRecord) -> None:
-        """Stop a job of this window; what is finished is kept."""
+        """Stop a job of this window; what is finished is kept. One that waits leaves the line."""
         engine = self._engines.get(record)
         if engine is not None:
             record.state = "stopping"
             engine.cancel()
             self._show(record)
+        elif record in self._line:
+            self._line.remove(record)
+            record.pending = None
+            self._keep_soon()
+            if record.job:
+                record.state, record.message = "interrupted", "Stopped before its turn came."
+                record.stopped = True
+                self._touch(record)
+                self._show(record)
+            else:
+                self.drop([record])
+
+    def drop(self, records: Sequence[JobRecord]) -> None:
+        """Take records off the list; what their folders hold is not touched."""
+        if not records:
+            return
+        for record in records:
+            assert record not in self._engines, "its engine runs"
+            self.records.remove(record)
+            self._unshown.discard(record)
+            record.pending = None
+        self._keep_soon()
+        self.removed.emit(list(records))
 
     def close(self) -> None:
         """Stop everything. `all_ended` follows, at once where nothing runs."""
@@ -132,19 +162,55 @@ class JobBoard(QObject):
         for record in self.active:
             self.cancel(record)
         if not self._engines:
-            QTimer.singleShot(0, self, self.all_ended.emit)
+            QTimer.singleShot(0, self, self._end_all)
 
-    def take(self, summaries: list[JobSummary]) -> None:
-        """Merge what disk says. Of a job that runs here, its engine knows better."""
+    # ------------------------------------------------------------------------------------- from disk
+
+    def bring_back(self) -> list[JobRecord]:
+        """Put what waited when an earlier run of the program ended on the list; it does not start."""
+        found = []
+        for kept in self._file.take_over():
+            record = self._new_record()
+            record.take_request(kept.request)
+            record.state, record.created = "kept", kept.created
+            record.pending = StartQuantize(quantize=kept.request)
+            self._add(record)
+            found.append(record)
+        self._keep()
+        return found
+
+    def take(self, summaries: list[JobSummary], since: int | None = None) -> None:
+        """Make the list follow what disk said at the moment `since`; None: now.
+
+        What was done here after that moment, or is under way, is known better here.
+        """
+        since = self._moment if since is None else since
         known = {record.job: record for record in self.records if record.job}
         for summary in summaries:
-            record = known.get(summary.id)
+            record = known.pop(summary.id, None)
             if record is None:
                 record = self._new_record()
-                _take_summary(record, summary)
+                record.take_summary(summary)
                 self._add(record)
-            elif record not in self._engines:
-                _take_summary(record, summary)
+            elif self._follows_disk(record, since) and record.take_summary(summary):
+                self._show(record)
+        self.drop([record for record in known.values() if self._follows_disk(record, since)])
+
+    def _follows_disk(self, record: JobRecord, since: int) -> bool:
+        return record not in self._engines and record not in self._line and record.touched <= since
+
+    def set_removing(self, records: Sequence[JobRecord]) -> None:
+        """Their folders are being removed: what disk says next counts, whatever it is."""
+        for record in records:
+            record.state, record.told = "removing", None
+            self._touch(record)
+            self._show(record)
+
+    def set_back(self, states: Mapping[JobRecord, State]) -> None:
+        """They could not be removed: they are what they were."""
+        for record, state in states.items():
+            if record.state == "removing":
+                record.state = state
                 self._show(record)
 
     # ----------------------------------------------------------------------------------- the engines
@@ -158,26 +224,50 @@ class JobBoard(QObject):
         self.records.sort(key=lambda one: one.created)
         self.added.emit(record)
 
-    def _start(self, record: JobRecord, request: StartQuantize | ResumeJob) -> None:
+    def _touch(self, record: JobRecord) -> None:
+        self._moment += 1
+        record.touched = self._moment
+
+    def _line_up(self, record: JobRecord, request: StartQuantize | ResumeJob) -> None:
+        record.begin()
+        record.state, record.pending = "waiting", request
+        self._touch(record)
+        self._line.append(record)
+        self._keep_soon()
+        self._show(record)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Start the next one in line, unless one runs."""
+        if self._line and not self._engines and not self._closing:
+            self._start(self._line.pop(0))
+
+    def _start(self, record: JobRecord) -> None:
+        assert record.pending is not None, "it waited"
         engine = EngineProcess(self, command=self._command, patience=self._patience)
         engine.received.connect(lambda event: self._take_event(record, event))
         engine.silent.connect(lambda silent: self.silent.emit(record, silent))
         engine.ended.connect(lambda ending: self._end(record, ending))
         self._engines[record] = engine
+        record.state = "starting"
+        self._touch(record)
         engine.start()
-        engine.send(request)
+        engine.send(record.pending)
+        self._show(record)
 
     def _take_event(self, record: JobRecord, event: Event) -> None:
         if isinstance(event, ProgressMade):
             record.progress = event
             self._show_soon(record)
             return
+        if isinstance(event, ProgressSaved):
+            record.saved = event.saved
+            self._show_soon(record)
+            return
         if is_final(event):
             self._engines[record].close()  # it should end by itself now; this makes sure of it
         if isinstance(event, JobStarted):
-            record.job, record.folder, record.log = event.job, event.folder, event.log
-            record.output = event.output
-            record.state = "running" if record.state == "starting" else record.state
+            self._take_folder(record, event)
         elif isinstance(event, StageStarted):
             record.progress = ProgressMade(stage=event.stage, done=0, total=0, unit="", item="")
         elif isinstance(event, Warned):
@@ -189,18 +279,61 @@ class JobBoard(QObject):
             return
         self._show(record)
 
+    def _take_folder(self, record: JobRecord, event: JobStarted) -> None:
+        """From here on disk remembers it. A listing may have found the folder before its engine said so."""
+        self.drop([one for one in self.records if one.job == event.job and one is not record])
+        if record.job != event.job:  # begun anew
+            record.saved = None
+        record.job, record.folder, record.log = event.job, event.folder, event.log
+        record.output = event.output
+        record.pending = None
+        record.state = "running" if record.state == "starting" else record.state
+        self._touch(record)
+        self._keep_soon()
+
     def _end(self, record: JobRecord, ending: Ending) -> None:
-        self._engines.pop(record).deleteLater()
-        record.state = _final_state(record, ending)
-        record.stopped = ending.how == "stopped"
-        if ending.how == "done":
-            record.message = record.trace = ""
-        else:
-            record.message, record.trace = ending.sentence, ending.trace
+        engine = self._engines.pop(record)
+        for signal in (engine.received, engine.silent, engine.ended):
+            signal.disconnect()  # else its deletion could be what lets go of the board, its parent
+        engine.deleteLater()
+        record.end(ending)
+        if not self._closing or isinstance(record.pending, ResumeJob):
+            record.pending = None  # else it had not begun when the window was closed, and is kept
+        self._touch(record)
+        self._keep_soon()
         self._show(record)
         self.finished.emit(record)
+        self._advance()
         if self._closing and not self._engines:
-            self.all_ended.emit()
+            self._end_all()
+
+    def _end_all(self) -> None:
+        self._refresh.stop()
+        self._keep()
+        self._file.release()
+        self.all_ended.emit()
+
+    # ------------------------------------------------------------------------------- those that wait
+
+    def _keep_soon(self) -> None:
+        if not self._keeping.isActive():
+            self._keeping.start()
+
+    def _keep(self) -> None:
+        """Write down the jobs that disk does not know of yet."""
+        self._keeping.stop()
+        jobs = [
+            WaitingJob(created=record.created, request=record.pending.quantize)
+            for record in self.records
+            if isinstance(record.pending, StartQuantize)
+        ]
+        if jobs == self._kept:
+            return
+        try:
+            self._file.keep(jobs)
+            self._kept = jobs
+        except OSError as error:
+            self.not_kept.emit(f"The jobs that wait could not be written down: {error}.")
 
     # --------------------------------------------------------------------------------------- signals
 
@@ -216,41 +349,3 @@ class JobBoard(QObject):
     def _show_progress(self) -> None:
         for record in tuple(self._unshown):
             self._show(record)
-
-
-def _final_state(record: JobRecord, ending: Ending) -> State:
-    """ "interrupted": the work was broken off; resuming goes on from there. "failed": it ran into a fault."""
-    if ending.how == "done":
-        return "done"
-    return "interrupted" if record.job and ending.how != "failed" else "failed"
-
-
-def _take_request(record: JobRecord, request: QuantizeRequest) -> None:
-    record.request = request
-    record.model, record.output = request.model, request.output
-    record.title = f"quantize {_name(request.model)} → {_name(request.output)}"
-
-
-def _take_summary(record: JobRecord, summary: JobSummary) -> None:
-    """What disk says of a job without an engine here. A known state keeps its sentence, which says more."""
-    if record.state != summary.state:
-        elsewhere = summary.state == "running"
-        record.message = "running in another process" if elsewhere else summary.message
-        record.trace = ""
-    record.job, record.state, record.created = summary.id, summary.state, summary.created
-    record.output, record.folder = summary.output, summary.folder
-    record.log = str(Path(summary.folder) / "engine.log") if summary.folder else ""
-    if summary.request is not None:
-        _take_request(record, summary.request)
-    elif not record.title:
-        record.title = f"{summary.kind} → {_name(summary.output)}" if summary.output else summary.id
-    if summary.result is not None:
-        record.result, record.warnings = summary.result, list(summary.result.warnings)
-    if record.progress is None and summary.total:
-        record.progress = ProgressMade(
-            stage="saved", done=summary.done, total=summary.total, unit="parts", item=""
-        )
-
-
-def _name(path: str) -> str:
-    return Path(path).absolute().name

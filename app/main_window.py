@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from PySide6.QtCore import QEvent, Qt, QTimer
-from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QGuiApplication
+from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QGuiApplication, QHideEvent, QShowEvent
 from PySide6.QtWidgets import (
     QDockWidget,
     QFrame,
@@ -21,8 +21,9 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.actions import Actions
-from app.jobs import JobRecord
-from app.session import Notice, Session
+from app.job_record import JobRecord
+from app.notice import Notice
+from app.session import Session
 from app.taskbar import TaskbarProgress
 from app.toolbar import MainToolBar
 from app.views.banner import BannerArea
@@ -153,8 +154,8 @@ class MainWindow(QMainWindow):
         session.opened.connect(self.layers.table.setFocus)
         session.notice.connect(self.show_notice)
         session.said.connect(self.say)
-        session.show_result.connect(self.show_result)
-        session.show_log.connect(self.show_log)
+        session.desk.show_result.connect(self.show_result)
+        session.desk.show_log.connect(self.show_log)
         session.ended.connect(QGuiApplication.quit)
         page = self.start_page
         page.open_folder.connect(self.wiring.ask_folder)
@@ -175,12 +176,18 @@ class MainWindow(QMainWindow):
         self.layers.message.connect(self.say)
         self.result.message.connect(self.say)
         for panel in (self.jobs, self.result):
-            panel.resume_requested.connect(session.resume)
+            panel.resume_requested.connect(session.desk.resume)
+            panel.less_memory_requested.connect(session.desk.resume_with_less)
+            panel.restart_requested.connect(session.desk.restart)
             panel.show_log.connect(self.show_log)
         self.jobs.stop_requested.connect(board.cancel)
         self.jobs.show_result.connect(self.show_result)
-        for signal in (board.added, board.changed, board.finished):
-            signal.connect(self._follow_job)
+        self.jobs.remove_requested.connect(session.desk.remove)
+        self.jobs.remove_finished_requested.connect(session.desk.remove_finished)
+        board.added.connect(self._show_jobs)
+        board.changed.connect(self._follow_job)
+        board.removed.connect(self._forget_jobs)
+        board.finished.connect(self._refresh)
         self.tabs.currentChanged.connect(self._refresh)
         self._fill_recent()
 
@@ -265,9 +272,20 @@ class MainWindow(QMainWindow):
         if not recent:
             menu.addAction("Nothing opened yet").setEnabled(False)
 
-    def _follow_job(self, record: JobRecord) -> None:
-        if record.state == "starting" and self.jobs_dock.isHidden():
+    def _show_jobs(self, record: JobRecord) -> None:
+        """A job that is asked for is worth a look at the list; what disk remembers is not."""
+        if record.state == "waiting" and self.jobs_dock.isHidden():
             self.jobs_dock.show()
+
+    def _forget_jobs(self, records: list[JobRecord]) -> None:
+        """They are not in the list any more."""
+        if self.result.record in records:
+            self._close_result()
+            self.result.show_record(None)
+        self.log.forget(records)
+
+    def _follow_job(self, record: JobRecord) -> None:
+        self._show_jobs(record)
         shares = [
             job.progress.done / job.progress.total
             for job in self.session.board.active
@@ -276,13 +294,20 @@ class MainWindow(QMainWindow):
         self.taskbar.set(sum(shares) / len(shares) if shares else None)
         self.result.follow(record)
         self.log.follow(record)
-        self._refresh()
 
     # ------------------------------------------------------------------------- coming and going
 
     def event(self, event: QEvent) -> bool:
         """Reasons stand in tool tips; as status tips they would push the strip away at each move."""
         return event.type() == QEvent.Type.StatusTip or super().event(event)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.session.upkeep.watch(True)
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self.session.upkeep.watch(False)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if any(url.isLocalFile() for url in event.mimeData().urls()):
@@ -300,12 +325,14 @@ class MainWindow(QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """The program ends when its jobs have noted where they stand; asked once, if there are any."""
-        jobs = len(self.session.board.active)
-        if jobs and not self._leaving:
+        board = self.session.board
+        if board.active and not self._leaving:
             event.ignore()
             self._leaving = True
-            what = "1 job is running." if jobs == 1 else f"{jobs} jobs are running."
-            text = f"{what} Closing stops what runs; the list of jobs resumes it at the next start."
+            text = "1 job is running. Closing stops what runs; the list of jobs resumes it at the next start."
+            if board.waiting:
+                waits = "1 more waits" if len(board.waiting) == 1 else f"{len(board.waiting)} more wait"
+                text += f" {waits}; the next start offers to begin what has not begun."
             leave = (("Stop and close", self.close), ("Go on", self._stay))
             self.show_notice(Notice("warning", text, actions=leave))
             return

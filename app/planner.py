@@ -1,16 +1,86 @@
-"""Plans are made beside the window's thread: a mixture of experts has tens of thousands of names to match."""
+"""Plans are made beside the window's thread: a mixture of experts has tens of thousands of names to match.
+
+So is everything that follows from a plan by going through all of its tensors: a turn of the window's event
+loop stores the outcome and paints it.
+"""
+
+from dataclasses import dataclass
 
 from PySide6.QtCore import QObject, QRunnable, QThreadPool, Signal
 
-from engine.api.plan import Planner
+from app.commands.recipe import Version
+from engine.api.editing import outcome, outcomes
+from engine.api.needs import measure_memory, quantize_memory
+from engine.api.plan import ExportSummary, Plan, Planner
+from engine.api.presets import PRESETS
 from engine.api.recipe import Recipe
+
+MEASURED_WINDOWS = 16
+"""Windows that a run measures unless it is told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A plan, and what views say of it.
+
+    `pinned` and `changed`, by place in the plan: what edits leave alone, and what differs from the recipe one
+    began with; never what is kept in F32. The memory is what a run takes at its peak, with and without
+    measuring.
+    """
+
+    plan: Plan
+    file_bytes: int
+    bits_per_weight: float
+    pinned: list[bool]
+    changed: list[bool]
+    quantize_memory: int
+    measure_memory: int
+
+
+class Forecast:
+    """Makes the outlooks of one export, one after the other; remembers what they have in common."""
+
+    def __init__(self, export: ExportSummary, planner: Planner) -> None:
+        self._export, self._planner = export, planner
+        self._base: tuple[Recipe, list[tuple[str, str]]] | None = None
+        self._memory: tuple[int, int] | None = None
+
+    def outlook(self, version: Version) -> Outlook:
+        plan = self._planner.plan(version.recipe)
+        pins = {number for number, rule in enumerate(version.recipe.rules) if rule.pinned}
+        begun = self._begun(version)
+        if self._memory is None:
+            export = self._export
+            self._memory = quantize_memory(export), measure_memory(export, MEASURED_WINDOWS)
+        return Outlook(
+            plan=plan,
+            file_bytes=self._export.file_bytes(plan),
+            bits_per_weight=plan.bits_per_weight,
+            pinned=[tensor.rule in pins and not tensor.kept for tensor in plan.tensors],
+            changed=[
+                not tensor.kept and outcome(tensor.format, tensor.method) != before
+                for tensor, before in zip(plan.tensors, begun, strict=True)
+            ],
+            quantize_memory=self._memory[0],
+            measure_memory=self._memory[1],
+        )
+
+    def _begun(self, version: Version) -> list[tuple[str, str]]:
+        """The outcomes of the preset or file that the recipe began with. Pins on a preset are not its own."""
+        if self._base is None or self._base[0] is not version.base:
+            base = version.base
+            if version.name in PRESETS:
+                rules = [rule for rule in base.rules if not rule.pinned]
+                base = base.model_copy(update={"rules": rules})
+            self._base = version.base, outcomes(base, self._planner)
+        return self._base[1]
 
 
 class BackgroundPlanner(QObject):
-    """Makes the plan of the newest recipe asked for; one that comes late is dropped by its number."""
+    """Makes the outlook of the newest recipe asked for; one that comes late is dropped by its number."""
 
     planned = Signal(object)
-    """A `Plan`, in the window's thread."""
+    """An `Outlook`, in the window's thread."""
 
     _made = Signal(int, object)
 
@@ -21,10 +91,10 @@ class BackgroundPlanner(QObject):
         self._number = 0
         self._made.connect(self._deliver)
 
-    def ask(self, planner: Planner, recipe: Recipe) -> None:
+    def ask(self, forecast: Forecast, version: Version) -> None:
         self._number += 1
         self._pool.clear()
-        self._pool.start(_Work(self, planner, recipe, self._number))
+        self._pool.start(_Work(self, forecast, version, self._number))
 
     def drop(self) -> None:
         """Whatever is under way comes too late."""
@@ -36,15 +106,15 @@ class BackgroundPlanner(QObject):
         self.drop()
         self._pool.waitForDone()
 
-    def _deliver(self, number: int, plan: object) -> None:
+    def _deliver(self, number: int, outlook: object) -> None:
         if number == self._number:
-            self.planned.emit(plan)
+            self.planned.emit(outlook)
 
 
 class _Work(QRunnable):
-    def __init__(self, owner: BackgroundPlanner, planner: Planner, recipe: Recipe, number: int) -> None:
+    def __init__(self, owner: BackgroundPlanner, forecast: Forecast, version: Version, number: int) -> None:
         super().__init__()
-        self._owner, self._planner, self._recipe, self._number = owner, planner, recipe, number
+        self._owner, self._forecast, self._version, self._number = owner, forecast, version, number
 
     def run(self) -> None:
-        self._owner._made.emit(self._number, self._planner.plan(self._recipe))
+        self._owner._made.emit(self._number, self._forecast.outlook(self._version))

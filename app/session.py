@@ -1,34 +1,27 @@
-"""What the program does when asked, without a widget: open, run, resume, restore. It speaks in notices."""
+"""What the program does when asked, without a widget: open, save, restore. It speaks in notices.
+
+What is done with jobs stands in `app.job_desk`.
+"""
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from PySide6.QtCore import QObject, Signal
 
 from app.ending import Ending
 from app.inspection import Inspection
-from app.jobs import JobBoard, JobRecord
+from app.job_desk import JobDesk
+from app.jobs import JobBoard
+from app.notice import Notice as Notice
 from app.settings import Settings
 from app.state import State
+from app.upkeep import Upkeep
 from engine.api.errors import UserError
-from engine.api.jobs import JobSummary, QuantizeRequest
 from engine.api.messages import Hello
 from resources import SAMPLE_MODEL
 
 RECIPE_SUFFIX = ".json"
-
-
-@dataclass(frozen=True)
-class Notice:
-    """A banner: `text` says what happened, what it means and what to do; `actions` are buttons."""
-
-    kind: Literal["error", "warning", "info"]
-    text: str
-    detail: str = ""
-    actions: tuple[tuple[str, Callable[[], object]], ...] = ()
 
 
 class Session(QObject):
@@ -36,10 +29,6 @@ class Session(QObject):
 
     notice = Signal(object)
     """A `Notice`."""
-
-    show_result = Signal(object)
-    show_log = Signal(object)
-    """A `JobRecord` each."""
 
     opened = Signal()
     """Another model's table stands; what was said about the one before is past."""
@@ -58,9 +47,12 @@ class Session(QObject):
         self.state = State(self)
         self.inspection = Inspection(self, command=command)
         self.board = JobBoard(self, command=command)
+        self.desk = JobDesk(self.board, self.inspection, settings, self)
+        self.upkeep = Upkeep(self.state, self.inspection, self.board, settings, self)
         self.hello: Hello | None = None
         self._unsaved = ""
-        self._rates: dict[int, float] = {}
+        self.desk.notice.connect(self.notice)
+        self.desk.said.connect(self.said)
         self.inspection.ready.connect(self._greet)
         self.inspection.failed.connect(self._report_inspection)
         self.inspection.open_failed.connect(self._report_opening)
@@ -70,14 +62,12 @@ class Session(QObject):
         # frame. Plans and rows hold no cycles, so nothing of a model leaks by this.
         self.state.ready.connect(gc.freeze)
         self.state.document.autosave_failed.connect(lambda text: self.notice.emit(Notice("warning", text)))
-        self.board.finished.connect(self._report_job)
-        self.board.changed.connect(self._learn_rate)
-        self.board.silent.connect(self._report_silence)
 
     def start(self) -> None:
         """Start the inspecting engine and look for jobs that earlier runs have left."""
         self.inspection.start()
-        self.inspection.jobs(self._take_jobs)
+        self.desk.offer_kept(self.board.bring_back())
+        self.upkeep.ask_jobs(self.desk.offer_interrupted)
 
     # --------------------------------------------------------------------------------- opening
 
@@ -152,64 +142,6 @@ class Session(QObject):
             actions.append(("Forget it", lambda: self.settings.remove_recent(str(path))))
         self.notice.emit(Notice("error", message, actions=tuple(actions)))
 
-    # ------------------------------------------------------------------------------------ jobs
-
-    def run(self, request: QuantizeRequest) -> None:
-        """Start a job, unless one that runs here writes the same file: the checks see it only on disk."""
-        rival = next((job for job in self.board.active if job.output == request.output), None)
-        if rival is None:
-            self.board.run(request)
-        else:
-            text = f"{request.output} is being written already, by {rival.title}. Choose another name."
-            self.notice.emit(Notice("error", text))
-
-    def resume(self, record: JobRecord) -> None:
-        if record.resumable:
-            self.board.resume(record)
-        else:
-            self.said.emit(f"{record.title} is {record.state}; there is nothing to resume.")
-
-    def _take_jobs(self, summaries: list[JobSummary]) -> None:
-        self.board.take(summaries)
-        left = [job for job in summaries if job.state == "interrupted" and job.done]
-        if not left or left[-1].id == self.settings.offered_job:
-            return
-        job = left[-1]
-        self.settings.offered_job = job.id  # once: from now on the list of jobs shows it
-        record = next(record for record in self.board.records if record.job == job.id)
-        text = f"An earlier run was interrupted: {record.title}. {job.done} of {job.total} parts are saved."
-        if len(left) > 1:
-            text += f" {len(left) - 1} more are in the list of jobs."
-        self.notice.emit(Notice("info", text, actions=(("Resume", lambda: self.resume(record)),)))
-
-    def _report_job(self, record: JobRecord) -> None:
-        if record.state == "done":
-            self.show_result.emit(record)
-            return
-        if record.stopped:
-            return  # the list of jobs shows it
-        actions: list[tuple[str, Callable[[], None]]] = []
-        if record.resumable:
-            actions.append(("Resume", lambda: self.resume(record)))
-        if record.log:
-            actions.append(("Log", lambda: self.show_log.emit(record)))
-        text = f"{record.title}: {record.message}"
-        self.notice.emit(Notice("error", text, record.trace, tuple(actions)))
-
-    def _report_silence(self, record: JobRecord, silent: bool) -> None:
-        if silent:
-            stop = ("Stop it", lambda: self.board.cancel(record))
-            text = f"{record.title}: its engine has not been heard of for a while. It may be busy, or hang."
-            self.notice.emit(Notice("warning", text, actions=(stop,)))
-
-    def _learn_rate(self, record: JobRecord) -> None:
-        """Remember how fast this machine quantizes, for the next estimate of time."""
-        if record.state == "done" and record.result and record.number in self._rates:
-            self.settings.rate = self._rates.pop(record.number) * 8 / record.result.bpw
-        progress = record.progress
-        if progress and progress.rate and progress.stage == "quantize":
-            self._rates[record.number] = progress.rate
-
     # --------------------------------------------------------------------------------- engines
 
     def _greet(self, hello: Hello) -> None:
@@ -231,6 +163,15 @@ class Session(QObject):
     def close(self) -> None:
         """Let everything end; `ended` follows when no engine runs any more."""
         self.state.finish()
-        self.inspection.closed.connect(self.board.close)
-        self.board.all_ended.connect(self.ended)
+        self.upkeep.close()
+        left = {self.inspection, self.board}
+
+        def gone(part: QObject) -> None:
+            left.discard(part)
+            if not left:
+                self.ended.emit()
+
+        self.inspection.closed.connect(lambda: gone(self.inspection))
+        self.board.all_ended.connect(lambda: gone(self.board))
         self.inspection.close()
+        self.board.close()

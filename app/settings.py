@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import get_args
 
+from pydantic import ValidationError
 from PySide6.QtCore import QByteArray, QObject, QSettings, Signal
 from PySide6.QtWidgets import QMainWindow
 
 from app.theme import Mode
+from engine.api.needs import Speeds
 
 RECENT_LENGTH = 12
 
@@ -15,6 +17,7 @@ class Settings(QObject):
     """Every value is checked as it is read: what a damaged file says instead counts as not set."""
 
     recent_changed = Signal()
+    speeds_changed = Signal()
 
     def __init__(self, store: QSettings | None = None) -> None:
         """`store`: None is the user's own."""
@@ -60,17 +63,19 @@ class Settings(QObject):
         self._store.setValue("offered_job", job)
 
     @property
-    def rate(self) -> float:
-        """Weights per second of the last quantize run on this machine; 0: not known."""
+    def speeds(self) -> Speeds | None:
+        """How fast this machine is, as it was measured last; None: not yet."""
         try:
-            rate = float(self._text("rate"))
-        except ValueError:
-            return 0.0
-        return rate if 0.0 < rate < 1e15 else 0.0
+            found = Speeds.model_validate_json(self._text("speeds"))
+        except ValidationError:
+            return None
+        rates = (found.read, found.write, found.multiply, *found.encode.values())
+        return found if all(0.0 < rate < 1e18 for rate in rates) else None
 
-    @rate.setter
-    def rate(self, weights_per_second: float) -> None:
-        self._store.setValue("rate", repr(float(weights_per_second)))
+    @speeds.setter
+    def speeds(self, measured: Speeds) -> None:
+        self._store.setValue("speeds", measured.model_dump_json())
+        self.speeds_changed.emit()
 
     # ----------------------------------------------------------------------------- recent models
 

@@ -7,7 +7,7 @@ from typing import Literal
 from PySide6.QtCore import QObject, Signal
 
 from app.document import RecipeDocument
-from app.planner import BackgroundPlanner
+from app.planner import BackgroundPlanner, Forecast, Outlook
 from engine.api.editing import with_pins
 from engine.api.model import ModelSummary, Role, TensorSummary
 from engine.api.plan import ExportSummary, Plan, Planner, TensorPlan
@@ -50,7 +50,7 @@ class State(QObject):
     """A model that can be quantized is open, and its recipe has begun."""
 
     plan_changed = Signal()
-    """`plan` follows the recipe now (or is None)."""
+    """`outlook`, and `plan` with it, follows the recipe now (or is None)."""
 
     selection_changed = Signal()
 
@@ -62,12 +62,13 @@ class State(QObject):
         self.export: ExportSummary | None = None
         self.refusal = ""
         self.rows: list[Row] = []
-        self.plan: Plan | None = None
+        self.outlook: Outlook | None = None
         self.selection: tuple[str, ...] = ()
         self.document = RecipeDocument(self)
         self.planner: Planner | None = None
+        self._forecast: Forecast | None = None
         self._background = BackgroundPlanner(self)
-        self._background.planned.connect(self._take_plan)
+        self._background.planned.connect(self._take_outlook)
         self.document.changed.connect(self._ask_plan)
 
     # ------------------------------------------------------------------------------- the model
@@ -94,6 +95,7 @@ class State(QObject):
         self.phase, self.export = "ready", export
         self.rows = _rows(self.summary, export)
         self.planner = Planner(export.tensors)
+        self._forecast = Forecast(export, self.planner)
         self.model_changed.emit()
         places = {source: row.key for row in self.rows for source in row.sources}
         self.select(tuple(dict.fromkeys(places[key] for key in self.selection if key in places)))
@@ -108,7 +110,7 @@ class State(QObject):
     def _clear(self) -> None:
         self._background.drop()
         self.phase, self.path, self.summary, self.export, self.refusal = "empty", None, None, None, ""
-        self.rows, self.planner, self.plan = [], None, None
+        self.rows, self.planner, self._forecast, self.outlook = [], None, None, None
         self.document.close()
         self.select(())
         self.plan_changed.emit()
@@ -116,13 +118,19 @@ class State(QObject):
     # ------------------------------------------------------------------------------ the recipe
 
     @property
+    def plan(self) -> Plan | None:
+        """What the recipe does with the tensors of the output."""
+        return self.outlook.plan if self.outlook else None
+
+    @property
     def file_bytes(self) -> int | None:
         """What the file will take, to the byte."""
-        return self.export.file_bytes(self.plan) if self.export and self.plan else None
+        return self.outlook.file_bytes if self.outlook else None
 
     def planned(self, row: Row) -> TensorPlan | None:
         """What the recipe does with a row."""
-        return self.plan.tensors[row.index] if self.plan and row.index is not None else None
+        plan = self.plan
+        return plan.tensors[row.index] if plan and row.index is not None else None
 
     def change_recipe(self, text: str, recipe: Recipe) -> None:
         """One undoable edit, named `text`."""
@@ -144,12 +152,12 @@ class State(QObject):
         self._background.finish()
 
     def _ask_plan(self) -> None:
-        recipe = self.document.recipe
-        if recipe is not None and self.planner is not None:
-            self._background.ask(self.planner, recipe)
+        version = self.document.version
+        if version is not None and self._forecast is not None:
+            self._background.ask(self._forecast, version)
 
-    def _take_plan(self, plan: Plan) -> None:
-        self.plan = plan
+    def _take_outlook(self, outlook: Outlook) -> None:
+        self.outlook = outlook
         self.plan_changed.emit()
 
     # --------------------------------------------------------------------------- the selection

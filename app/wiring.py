@@ -10,11 +10,12 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication, QDockWidget
 
 from app import theme
+from app.action_table import Need
 from app.dialogs import ask_file, ask_folder, ask_new_file
-from app.jobs import JobRecord
+from app.job_record import JobRecord
 from app.models.result import command_of
 from app.views.about import AboutPanel
-from app.views.jobs import open_output_folder
+from app.views.jobs import Offer, open_output_folder
 from app.views.palette import CommandPalette
 from app.views.run_sheet import RunSheet
 
@@ -27,6 +28,18 @@ IMPORTANCE_FILES = ["Importance matrices (*.gguf)"]
 
 IN_THE_TABLE = ("choose_format", "pin", "apply_to_role", *(f"bits_{bits}" for bits in range(2, 9)))
 """Actions whose keys count only while the table has the focus."""
+
+
+NEEDS_OF_JOBS: dict[Need, Offer] = {
+    "active job": "stop",
+    "resumable job": "resume",
+    "memory job": "less memory",
+    "restartable job": "restart",
+    "job folder": "folder",
+    "removable job": "remove",
+    "finished jobs": "remove finished",
+}
+"""What actions on jobs need, and which button of the list of jobs does the same."""
 
 
 class Wiring(QObject):
@@ -64,7 +77,11 @@ class Wiring(QObject):
             "collapse_all": window.layers.collapse_all,
             "run": self._open_sheet,
             "stop_job": lambda: self._with_job(session.board.cancel),
-            "resume_job": lambda: self._with_job(session.resume),
+            "resume_job": lambda: self._with_job(session.desk.resume),
+            "resume_job_less": lambda: self._with_job(session.desk.resume_with_less),
+            "restart_job": lambda: self._with_job(session.desk.restart),
+            "remove_job": lambda: self._with_job(session.desk.remove),
+            "remove_finished_jobs": session.desk.remove_finished,
             "open_output_folder": lambda: self._with_job(open_output_folder),
             "copy_command": lambda: self._with_job(self._copy_command),
             "reset_layout": window.reset_layout,
@@ -85,6 +102,7 @@ class Wiring(QObject):
         actions["toggle_log"].triggered.connect(lambda _: self._with_job(window.log.show_record))
         for key in IN_THE_TABLE:
             window.layers.table.addAction(actions[key])
+        window.jobs.view.addAction(actions["remove_job"])
         for key, word, changed in (
             ("undo", "&Undo", stack.undoTextChanged),
             ("redo", "&Redo", stack.redoTextChanged),
@@ -111,7 +129,7 @@ class Wiring(QObject):
     def unmet_needs(self) -> dict[str, str]:
         """Why actions cannot be used now, by what they need."""
         state, stack, record = self._state, self._state.document.undo_stack, self._window.jobs.current
-        needs = {}
+        needs: dict[str, str] = {}
         if state.phase in ("empty", "opening"):
             needs["model"] = "Open a model first."
         if state.phase == "inspect only":
@@ -131,12 +149,10 @@ class Wiring(QObject):
             needs["redo"] = "Nothing to redo."
         if record is None or not command_of(record):
             needs["command"] = "Select a job that has begun in the list of jobs first."
-        if record is None or record not in self._session.board.active:
-            needs["active job"] = "No running job is selected in the list of jobs."
-        if record is None or not record.resumable:
-            needs["resumable job"] = "No interrupted job is selected in the list of jobs."
-        if record is None or record.result is None:
-            needs["finished job"] = "No finished job is selected in the list of jobs."
+        refusals = self._window.jobs.refusals()
+        for need, offer in NEEDS_OF_JOBS.items():
+            if refusals[offer]:
+                needs[need] = f"{refusals[offer][0].upper()}{refusals[offer][1:]}."
         return needs
 
     # ----------------------------------------------------------------------------------- asking
@@ -176,7 +192,7 @@ class Wiring(QObject):
         window = self._window
         sheet = RunSheet(self._state, window.settings, self._session.inspection, window)
         sheet.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        sheet.accepted.connect(lambda: self._session.run(sheet.request))
+        sheet.accepted.connect(lambda: self._session.desk.run(sheet.request))
         sheet.accepted.connect(lambda: window.strip.set_folder(Path(sheet.request.output).parent))
         sheet.open()
 

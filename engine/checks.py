@@ -6,9 +6,10 @@ from pathlib import Path
 
 from engine.api.errors import CheckpointError, ExportError, RecipeError, TokenizerError, UserError
 from engine.api.jobs import Check, QuantizeRequest
-from engine.api.units import size
+from engine.api.needs import Needs
+from engine.api.units import duration, rough, size
 from engine.checkpoint import Checkpoint, open_checkpoint
-from engine.jobs.partial import check_room
+from engine.estimate import needs, refuse_disks, refuse_memory
 from engine.measuring import refuse_text
 from engine.preparation import Prepared, prepare
 from engine.quantize import refuse_place
@@ -41,16 +42,12 @@ def _check_opened(request: QuantizeRequest, checkpoint: Checkpoint) -> list[Chec
         except RecipeError as error:
             checks.append(_failed("importance matrix", error))
     checks += _check_recipe(prepared)
-    checks += _check_output(request, prepared)
-    if request.measure:
-        asked = request.measure
-        checks.append(
-            _checked(
-                "evaluation text",
-                lambda: refuse_text(asked, checkpoint),
-                f"{asked.text} can be read and is long enough",
-            )
-        )
+    place = _check_place(request, prepared)
+    text = _check_text(request, checkpoint)
+    if any(not check.passed for check in text):
+        request = request.model_copy(update={"measure": None})
+    found = needs(prepared, request)
+    checks += [place, *([_check_disks(found)] if place.passed else []), *text, *_check_machine(found)]
     checks.append(
         Check(name="weights", passed=None, message="NaN and infinity are looked for during the run")
     )
@@ -69,17 +66,38 @@ def _check_recipe(prepared: Prepared) -> list[Check]:
     return [_passed("recipe", f"fits all {len(prepared.plan.tensors)} tensors: {counts}")]
 
 
-def _check_output(request: QuantizeRequest, prepared: Prepared) -> list[Check]:
+def _check_place(request: QuantizeRequest, prepared: Prepared) -> Check:
     output = Path(request.output).absolute()
     said = f"{output} will be replaced" if output.exists() else f"{output} can be written"
-    place = _checked("output", lambda: refuse_place(request, prepared), said)
-    if not place.passed:
-        return [place]
-    try:
-        free = check_room(output, prepared.size)
-    except UserError as error:
-        return [place, _failed("disk", error)]
-    return [place, _passed("disk", f"{size(prepared.size)} of {size(free)} free in {output.parent}")]
+    return _checked("output", lambda: refuse_place(request, prepared), said)
+
+
+def _check_text(request: QuantizeRequest, checkpoint: Checkpoint) -> list[Check]:
+    asked = request.measure
+    if asked is None:
+        return []
+    said = f"{asked.text} can be read and is long enough"
+    return [_checked("evaluation text", lambda: refuse_text(asked, checkpoint), said)]
+
+
+def _check_disks(found: Needs) -> Check:
+    rooms = []
+    for disk in found.disks:
+        free = "" if disk.free is None else f" of {size(disk.free)} free"
+        rooms.append(f"{size(disk.bytes)}{free} in {disk.folder}")
+    return _checked("disk", lambda: refuse_disks(found), "; ".join(rooms))
+
+
+def _check_machine(found: Needs) -> list[Check]:
+    """Memory and time, as estimated."""
+    room = "" if found.memory_available is None else f" of {size(found.memory_available)} available"
+    limit = "" if found.memory_limit is None else f", limited to {size(found.memory_limit)}"
+    memory = _checked("memory", lambda: refuse_memory(found), f"about {size(found.memory)}{room}{limit}")
+    if found.seconds is None:
+        unknown = "not known before the encoders are compiled, which the first run on this machine does"
+        return [memory, Check(name="time", passed=None, message=unknown)]
+    parts = ", ".join(f"{stage.name} {duration(stage.seconds)}" for stage in found.stages if stage.seconds)
+    return [memory, _passed("time", f"{rough(found.seconds)}: {parts}")]
 
 
 def _checked(name: str, look: Callable[[], None], said: str) -> Check:

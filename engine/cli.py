@@ -11,20 +11,30 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 from engine import __version__, terminal
-from engine.api.errors import EvaluationError, OutputError, RecipeError, UserError
-from engine.api.jobs import Measure, QuantizeRequest, QuantizeResult, Stopped
+from engine.api.errors import EvaluationError, JobError, OutputError, RecipeError, UserError
+from engine.api.jobs import (
+    EvaluateRequest,
+    EvaluateResult,
+    Measure,
+    QuantizeRequest,
+    QuantizeResult,
+    Stopped,
+)
 from engine.api.launch import module_command
-from engine.api.plan import Plan
 from engine.api.presets import PRESETS
-from engine.api.recipe import Recipe, load_recipe
+from engine.api.recipe import load_recipe
 from engine.api.units import size
+from engine.options import AsJson, JobId, MemoryLimit, Model, Threads, example
 from engine.process import keep_libraries_quiet, stop_in_order
+
+if TYPE_CHECKING:
+    from engine.preparation import Prepared
 
 app = typer.Typer(
     add_completion=False,
@@ -32,20 +42,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-Model = Annotated[
-    Path,
-    typer.Argument(
-        help="A Hugging Face folder, .safetensors, .gguf or pytorch_model.bin.", show_default=False
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-
-
-def example(*lines: str) -> str:
-    """The epilog of a command's help: examples to copy."""
-    return "\n\n".join(["Example:", *(f"[bold]{line}[/]" for line in lines)])
+jobs_app = typer.Typer()
+app.add_typer(jobs_app, name="jobs")
 
 
 def _version(wanted: bool) -> None:
@@ -105,7 +103,8 @@ def quantize(
         Path | None,
         typer.Option(help="An importance matrix (GGUF) that weights the error.", show_default=False),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
     measure: Annotated[
         Path | None,
         typer.Option(
@@ -117,7 +116,7 @@ def quantize(
         typer.Option(min=1, help="With --measure: on the first N windows only.", show_default=False),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show plan and predicted size; write nothing.")
+        bool, typer.Option("--dry-run", help="Show plan, size, memory, disk and time; write nothing.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     as_json: AsJson = False,
@@ -149,6 +148,7 @@ def quantize(
             output=str(out),
             recipe=wanted,
             threads=threads,
+            memory_limit=memory_limit,
             overwrite=overwrite,
             measure=None if measure is None else Measure(text=str(measure), windows=windows),
         )
@@ -156,7 +156,7 @@ def quantize(
             prepared = prepare(checkpoint, wanted)
             if out is not None:
                 refuse(request, prepared)
-            _show_dry_run(prepared.plan, prepared.size, wanted, as_json)
+            _show_dry_run(prepared, request, as_json)
             return
     if recipe is not None and out is not None and out.exists() and out.samefile(recipe):
         raise OutputError(f"{out}: is the recipe; choose another name for the output.")
@@ -165,23 +165,36 @@ def quantize(
     _show_result(result, as_json)
 
 
-def _show_dry_run(plan: Plan, size: int, recipe: Recipe, as_json: bool) -> None:
+def _show_dry_run(prepared: "Prepared", request: QuantizeRequest, as_json: bool) -> None:
+    from engine.estimate import needs, refuse_needs
+
+    plan = prepared.plan
     terminal.warn(plan.warnings)
+    needed = needs(prepared, request)
     if as_json:
         shown = {
-            "predicted_bytes": size,
+            "predicted_bytes": prepared.size,
             "bpw": plan.bits_per_weight,
+            "needs": needed.model_dump(mode="json"),
             "warnings": plan.warnings,
-            "recipe": recipe.model_dump(mode="json", exclude_none=True),
+            "recipe": request.recipe.model_dump(mode="json", exclude_none=True),
             "tensors": [tensor.model_dump(mode="json") for tensor in plan.tensors],
         }
         print(json.dumps(shown, indent=1))
     else:
-        terminal.show_plan(plan, size)
+        terminal.show_plan(plan, prepared.size)
+        terminal.show_needs(needed)
+    refuse_needs(needed)
 
 
-def _show_result(result: QuantizeResult, as_json: bool) -> None:
+def _show_result(result: QuantizeResult | EvaluateResult, as_json: bool) -> None:
     terminal.warn(result.warnings)
+    if isinstance(result, EvaluateResult):
+        if as_json:
+            print(json.dumps(result.report.model_dump(mode="json") | result.model_dump(exclude={"report"})))
+        else:
+            terminal.show_report(result.report)
+        return
     if as_json:
         print(result.model_dump_json())
         return
@@ -212,17 +225,25 @@ def evaluate(
     windows: Annotated[
         int | None, typer.Option(min=1, help="Measure on the first N windows only.", show_default=False)
     ] = None,
+    threads: Threads = None,
+    memory_limit: MemoryLimit = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure perplexity and, against a reference, KL divergence and top-1 agreement."""
+    """Measure perplexity and, against a reference, KL divergence and agreement, as a job to be resumed."""
     from engine.evaluate import evaluate as run
 
+    request = EvaluateRequest(
+        model=str(model),
+        text=str(text),
+        reference=None if reference is None else str(reference),
+        protocol=protocol,
+        windows=windows,
+        threads=threads,
+        memory_limit=memory_limit,
+    )
     with terminal.progress() as listener:
-        report = run(model, text, reference, protocol, windows, listener)
-    if as_json:
-        print(report.model_dump_json())
-    else:
-        terminal.show_report(report)
+        result = run(request, listener)
+    _show_result(result, as_json)
 
 
 @app.command(epilog=example("bitwright demo", "bitwright demo --out ./somewhere"))
@@ -235,11 +256,13 @@ def demo(
     run(out)
 
 
-@app.command(epilog=example("bitwright jobs", "bitwright jobs --json"))
-def jobs(as_json: AsJson = False) -> None:
-    """List the jobs, newest last."""
+@jobs_app.callback(invoke_without_command=True, epilog=example("bitwright jobs", "bitwright jobs --json"))
+def jobs(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the jobs, newest last; remove them."""
     from engine.jobs.folder import list_jobs
 
+    if context.invoked_subcommand is not None:
+        return
     found = list_jobs()
     if as_json:
         print(json.dumps([job.model_dump(mode="json") for job in found], indent=1))
@@ -249,16 +272,50 @@ def jobs(as_json: AsJson = False) -> None:
         terminal.show_jobs(found)
 
 
-@app.command(epilog=example("bitwright resume 20261123-101500-3fa2"))
+@jobs_app.command(epilog=example("bitwright jobs clean", "bitwright jobs clean --unfinished"))
+def clean(
+    unfinished: Annotated[
+        bool,
+        typer.Option("--unfinished", help="Also interrupted and failed ones, with what they have written."),
+    ] = False,
+) -> None:
+    """Remove the jobs that are over: finished, replaced and unreadable ones. Outputs stay."""
+    from engine.jobs.cleaning import clean_jobs
+
+    count = len(clean_jobs(unfinished=unfinished))
+    terminal.say("1 job removed." if count == 1 else f"{count} jobs removed.")
+
+
+@jobs_app.command(epilog=example("bitwright jobs remove 20261123-101500-3fa2"))
+def remove(job: JobId) -> None:
+    """Remove one job; of an unfinished one also what it has written. A finished output stays."""
+    from engine.jobs.cleaning import remove_jobs
+    from engine.jobs.folder import Job
+
+    found = Job.find(job)
+    if not remove_jobs([found.id]):
+        raise JobError(f"Job {found.id} is running; stop it first.")
+    terminal.say(f"Job {found.id} removed.")
+
+
+@app.command(
+    epilog=example(
+        "bitwright resume 20261123-101500-3fa2", "bitwright resume 20261123-101500-3fa2 --memory-limit 4GB"
+    )
+)
 def resume(
-    job: Annotated[str, typer.Argument(help="The job's id, or its beginning.", show_default=False)],
+    job: JobId,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin it again from nothing, as a new job.")
+    ] = False,
+    memory_limit: MemoryLimit = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with an interrupted job behind its last finished tensor."""
-    from engine.quantize import resume as run
+    """Go on with an interrupted job behind what is finished of it."""
+    from engine.resume import resume as run
 
     with terminal.progress() as listener:
-        result = run(job, listener)
+        result = run(job, listener, restart=restart, memory_limit=memory_limit)
     _show_result(result, as_json)
 
 

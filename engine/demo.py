@@ -8,7 +8,7 @@ from engine.api.jobs import QuantizeRequest, QuantizeResult
 from engine.api.report import Report
 from engine.api.units import size
 from engine.checkpoint import open_checkpoint
-from engine.evaluate import evaluate
+from engine.evaluate import evaluate_files
 from engine.quantize import quantize
 from engine.recipes import recipe_for_preset
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
@@ -38,7 +38,7 @@ def run(folder: Path) -> None:
     terminal.out.print()
     terminal.say("3. Measure", style="bold")
     with terminal.progress() as listener:
-        report = evaluate(output, EVALUATION_TEXT, SAMPLE_MODEL, listener=listener)
+        report = evaluate_files(output, EVALUATION_TEXT, SAMPLE_MODEL, listener=listener)
     _show(result, report)
     terminal.say(f"Original:  {SAMPLE_MODEL}")
     terminal.say(f"Quantized: {output}")

@@ -1,17 +1,22 @@
-"""Perplexity of a model on a text, and its KL divergence from a reference model.
+"""Perplexity of a model on a text, and its KL divergence from a reference model, as a job to be resumed.
 
 Both models are streamed a block at a time (engine/streaming.py) over the same windows; behind the last block
-the hidden states of both lie side by side, and logits are made and compared a few positions at a time. So no
-file of logits is written, and no window of logits is ever held.
+the hidden states of both lie side by side (engine/states.py), and logits are made and compared a few
+positions at a time (engine/scores.py). So no file of logits is written, and no window of logits is ever held.
 
-Sums: the log-softmax of each position, its KL divergence and all means are float64, in a fixed order.
+Units of work: a block × a batch of windows of one model, then the scores of a window. In memory at a time:
+one block and a few batches, or the output matrices of both models and a batch of each, whatever the number
+of windows.
 """
 
 import hashlib
+import logging
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,263 +25,231 @@ import torch
 
 from engine import __version__
 from engine.api.errors import EvaluationError
+from engine.api.jobs import EvaluateRequest, EvaluateResult, Saved
 from engine.api.progress import Listener, Progress, silent
 from engine.api.report import Report
-from engine.architectures import transformers_view
-from engine.calibration.windows import Protocol, cut, protocol_named, read_text, tokenize
-from engine.checkpoint import Checkpoint, open_checkpoint
-from engine.checkpoint.errors import MissingTensorError
-from engine.streaming import StreamedModel, stream
-from engine.tokenizer import Tokenizer, load_tokenizer
+from engine.api.units import size
+from engine.estimate import UNMEASURED, evaluate_needs, refuse_memory
+from engine.jobs.folder import Job, jobs_folder
+from engine.jobs.limits import DiskWatch, MemoryGuard
+from engine.jobs.running import Running, Tell, nobody, refuse_changed, run
+from engine.measuring import tell_figures
+from engine.scores import ALONE, COMPARED, ScoreFile, figures, score
+from engine.states import HiddenStates, Saver
+from engine.streaming import stream
+from engine.subjects import Evaluation, Subject, prepare
 
-CHUNK_LOGITS = 1 << 23
-"""Logits of one model that are held at a time: 64 positions of a vocabulary of 128k, 64 MiB in float64."""
-
-LARGEST_CHUNK = 256
-"""Positions in one product with the output matrix; more make it no faster."""
-
-PLAIN_TYPES = {"F64", "F32", "F16", "BF16"}
-
-
-class TokenizersDifferError(EvaluationError):
-    """Model and reference split the text into different tokens."""
-
-
-class PackedWeightsError(EvaluationError):
-    """A checkpoint whose weights another quantizer has packed."""
-
-
-class NotFiniteError(EvaluationError):
-    """A forward pass that gives NaN or infinite logits."""
-
-
-@dataclass
-class Subject:
-    """One of the models that are measured, opened: nothing but headers and tokenizer read yet."""
-
-    path: Path
-    checkpoint: Checkpoint
-    tokenizer: Tokenizer
-    model: StreamedModel
-    context: int | None
-    rotary: bool
+log = logging.getLogger(__name__)
 
 
 def evaluate(
+    request: EvaluateRequest, listener: Listener = silent, tell: Tell = nobody, *, replacing: str = ""
+) -> EvaluateResult:
+    """Run `request` as a new job. Raises `UserError`s; whatever is finished then can be resumed.
+
+    `replacing`: the id of an unfinished job that is given up for this one. What cannot be measured is refused
+    before there is a job.
+    """
+    request = _absolute(request)
+    with _prepared(request) as prepared:
+        _refuse_memory(request, prepared)
+        _refuse_room(prepared)
+        job = Job.create(request, None, prepared.fingerprint, [Job.find(replacing)] if replacing else [])
+        return _run(job, prepared, request, listener, tell)
+
+
+def go_on(job: Job, request: EvaluateRequest, listener: Listener, tell: Tell) -> EvaluateResult:
+    """Finish a locked job; the figures are as if it had never been broken off. Raises `UserError`s."""
+    with _prepared(request) as prepared:
+        refuse_changed(job, prepared.fingerprint)
+        _refuse_memory(request, prepared)
+        return _run(job, prepared, request, listener, tell)
+
+
+def evaluate_files(
     model: Path,
     text: Path,
     reference: Path | None = None,
     protocol: str = "llama.cpp",
     windows: int | None = None,
     listener: Listener = silent,
+    threads: int | None = None,
 ) -> Report:
-    """Measures `model`, and with `reference` how far it is from that, on at most `windows` windows of `text`.
+    """The same without a job: nothing is left where it is broken off. For the arguments see `prepare`."""
+    with (
+        prepare(model, text, reference, protocol, windows, threads) as prepared,
+        tempfile.TemporaryDirectory(prefix="bitwright-", ignore_cleanup_errors=True) as name,
+        MemoryGuard(None) as guard,
+    ):
+        disk = DiskWatch([Path(name)], log.warning)
+        work = Running(Job(Path(name)), listener, nobody, guard, disk, prepared.unchanged)
+        return measure(work, prepared)
 
-    `protocol` is one of `engine.calibration.windows.PROTOCOLS`. Raises EvaluationError for what cannot be
-    measured, CheckpointError, TokenizerError or ExportError (unknown architecture) for what cannot be read.
+
+def measure(work: Running, prepared: Evaluation) -> Report:
+    """Measure what was prepared, going on behind what the job's journal says is finished.
+
+    The report is the undisturbed one, bit for bit, but for its seconds. Raises `UserError`s.
     """
-    start = time.perf_counter()
-    rules = _protocol(protocol, windows)
-    content = read_text(text)
-    with ExitStack() as stack:
-        subjects = [_open(stack, path) for path in (model, reference) if path is not None]
-        ids = _tokens(subjects, content, rules)
-        window = min(rules.window(subject.context, subject.rotary) for subject in subjects)
-        tokens = cut(subjects[0].tokenizer, ids, rules, window, text, windows)
-        columns = _measure(subjects, tokens, rules, listener)
-        notes = [f"{rules.name}: {rules.summary}.", *_notes(subjects, windows, tokens)]
-        sources = [_sha256(subject.checkpoint.files) for subject in subjects]
+    torch.set_num_threads(prepared.threads)
+    windows, window = prepared.tokens.shape
+    positions = prepared.rules.scored(window)
+    rows = ALONE if len(prepared.subjects) == 1 else COMPARED
+    saver = Saver(work, prepared.unchanged)
+    with ScoreFile(saver, f"{prepared.kind}/scores", windows, len(positions), rows) as scores:
+        if scores.left:
+            _Measuring(saver, prepared, scores, positions).run()
+        found = scores.all()
+    prepared.unchanged.check()
+    sources = [_sha256(subject.checkpoint.files) for subject in prepared.subjects]
+    prepared.unchanged.check()
+    return _report(prepared, found, sources)
+
+
+class _Measuring:
+    """Scores the windows that are left: streams the subjects one after the other, then compares."""
+
+    def __init__(self, saver: Saver, prepared: Evaluation, scores: ScoreFile, positions: range) -> None:
+        self._saver, self._prepared, self._scores, self._positions = saver, prepared, scores, positions
+        self._batches = [range(batch.start, batch.stop) for batch in prepared.batches]
+        self._wanted = [
+            number for number, batch in enumerate(self._batches) if not scores.left.isdisjoint(batch)
+        ]
+        self._blocks = [subject.model.block_count for subject in prepared.subjects]
+        self._total = len(prepared.tokens) * (sum(self._blocks) + 1)
+        self._done = 0
+
+    def run(self) -> None:
+        with ExitStack() as stack:
+            states = [stack.enter_context(self._states(i)) for i in range(len(self._blocks))]
+            self._done = self._done_before(states)
+            for subject, hidden in zip(self._prepared.subjects, states, strict=True):
+                after = partial(self._passed, subject)
+                stream(subject.model, self._prepared.tokens, hidden, self._wanted, after)
+                hidden.commit()
+            for subject in self._prepared.subjects:
+                stack.enter_context(subject.model.head())
+            for batch in self._wanted:
+                self._score(batch, states)
+
+    def _states(self, subject: int) -> HiddenStates:
+        model = self._prepared.subjects[subject].model
+        name = ("model", "reference")[subject]
+        before, total = sum(self._blocks[:subject]), sum(self._blocks)
+        return HiddenStates(
+            self._saver,
+            f"{self._prepared.kind}/{name}",
+            f"hidden {name}",
+            shape=(self._prepared.tokens.shape[1], model.width),
+            batches=[len(batch) for batch in self._batches],
+            wanted=self._wanted,
+            blocks=model.block_count,
+            saved=lambda blocks: Saved(done=before + blocks, total=total, unit="blocks measured"),
+        )
+
+    def _score(self, batch: int, states: Sequence[HiddenStates]) -> None:
+        hidden = [each.get(batch) for each in states]
+        for index, window in enumerate(self._batches[batch]):
+            if window in self._scores.left:
+                tokens = self._prepared.tokens[window]
+                own = [each[index] for each in hidden]
+                self._scores.put(window, score(self._prepared.subjects, own, tokens, self._positions))
+                self._advance("predictions", 1)
+
+    def _passed(self, subject: Subject, block: int, windows: int) -> None:
+        self._advance(f"{subject.path.name}, block {block + 1} of {subject.model.block_count}", windows)
+
+    def _advance(self, item: str, windows: int) -> None:
+        self._done += windows
+        self._saver.work.listener(Progress("evaluate", self._done, self._total, "blocks", item))
+
+    def _done_before(self, states: Sequence[HiddenStates]) -> int:
+        """Blocks × windows that were finished in an earlier run, and windows scored."""
+        done = len(self._prepared.tokens) - len(self._scores.left)
+        for each, blocks in zip(states, self._blocks, strict=True):
+            for number, batch in enumerate(self._batches):
+                passed = max(0, each.step(number)) if number in self._wanted else blocks
+                done += passed * len(batch)
+        return done
+
+
+def _absolute(request: EvaluateRequest) -> EvaluateRequest:
+    """The request with paths that mean the same from any folder: it may be resumed from another one."""
+    paths = {name: getattr(request, name) for name in ("model", "text", "reference")}
+    return request.model_copy(
+        update={name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
+    )
+
+
+def _prepared(request: EvaluateRequest) -> AbstractContextManager[Evaluation]:
+    reference = None if request.reference is None else Path(request.reference)
+    return prepare(
+        Path(request.model), Path(request.text), reference, request.protocol, request.windows, request.threads
+    )
+
+
+def _refuse_memory(request: EvaluateRequest, prepared: Evaluation) -> None:
+    """Raise `MemoryLimitError` where limit or machine cannot give what measuring takes."""
+    model, *reference = (subject.checkpoint for subject in prepared.subjects)
+    refuse_memory(evaluate_needs(request, model, reference[0] if reference else None, UNMEASURED))
+
+
+def _refuse_room(prepared: Evaluation) -> None:
+    """Raise an `EvaluationError` where the hidden states would not fit on the disk of the jobs' folder."""
+    folder = next(place for place in (jobs_folder(), *jobs_folder().parents) if place.exists())
+    free = shutil.disk_usage(folder).free
+    if free < prepared.disk:
+        raise EvaluationError(
+            f"The hidden states need {size(prepared.disk)} in {jobs_folder()}, where {size(free)} are free: "
+            "set XDG_STATE_HOME to a folder with room, or measure fewer windows (--windows)."
+        )
+
+
+def _run(
+    job: Job, prepared: Evaluation, request: EvaluateRequest, listener: Listener, tell: Tell
+) -> EvaluateResult:
+    def work(running: Running) -> EvaluateResult:
+        against = "" if request.reference is None else f" against {request.reference}"
+        windows, window = prepared.tokens.shape
+        log.info("evaluate %s%s on %s", request.model, against, request.text)
+        log.info("%d windows of %d tokens, %d threads", windows, window, prepared.threads)
+        report = measure(running, prepared)
+        tell_figures(running, report)
+        return EvaluateResult(
+            job=job.id,
+            report=report,
+            seconds=running.seconds,
+            peak_rss_bytes=running.guard.peak,
+            warnings=running.warnings,
+        )
+
+    return run(job, prepared.unchanged, work, listener, tell, request.memory_limit)
+
+
+def _report(prepared: Evaluation, scores: np.ndarray, sources: list[str]) -> Report:
+    """`sources`: the digests of the subjects' weights."""
+    model, *reference = prepared.subjects
+    windows, window = prepared.tokens.shape
     return Report(
-        model=str(model),
-        architecture=subjects[0].checkpoint.architecture,
+        model=str(model.path),
+        architecture=model.checkpoint.architecture,
         model_sha256=sources[0],
-        reference=None if reference is None else str(reference),
-        reference_sha256=None if reference is None else sources[1],
-        text=str(text),
-        text_sha256=_sha256([text]),
-        protocol=rules.name,
+        reference=str(reference[0].path) if reference else None,
+        reference_sha256=sources[1] if reference else None,
+        text=str(prepared.text),
+        text_sha256=prepared.text_sha256,
+        protocol=prepared.rules.name,
         window=window,
-        windows=len(tokens),
-        tokens=columns[0].size,
+        windows=windows,
+        tokens=scores.size,
         device="cpu",
         version=__version__,
         torch=version("torch"),
         transformers=version("transformers"),
-        notes=notes,
-        seconds=time.perf_counter() - start,
-        **_figures(*columns),
+        notes=prepared.notes,
+        seconds=time.perf_counter() - prepared.started,
+        **figures(scores),
     )
-
-
-def _protocol(name: str, windows: int | None) -> Protocol:
-    if windows is not None and windows < 1:
-        raise EvaluationError(f"{windows} windows cannot be measured: ask for at least 1.")
-    return protocol_named(name)
-
-
-def _open(stack: ExitStack, path: Path) -> Subject:
-    checkpoint = stack.enter_context(open_checkpoint(path))
-    view = transformers_view(checkpoint)
-    tokenizer = load_tokenizer(checkpoint)
-    try:
-        model = StreamedModel(view, str(path))
-    except MissingTensorError as error:
-        if checkpoint.quantization is None:
-            raise
-        raise PackedWeightsError(
-            f"{path} is quantized already ({checkpoint.quantization}) in a layout that Bitwright does not "
-            "unpack: measure the original model, or a GGUF file of it."
-        ) from error
-    if tokenizer.size > model.vocabulary:
-        raise EvaluationError(
-            f"{path}: the tokenizer has {tokenizer.size:,} tokens, the model knows {model.vocabulary:,}; "
-            "they do not belong together."
-        )
-    context = getattr(view.config, "max_position_embeddings", None)
-    rotary = getattr(view.config, "rope_parameters", None) is not None
-    return Subject(path, checkpoint, tokenizer, model, context, rotary)
-
-
-def _tokens(subjects: list[Subject], text: str, rules: Protocol) -> list[int]:
-    """The ids of the text, which all subjects must agree on."""
-    first, *others = subjects
-    ids = tokenize(first.tokenizer, text, rules)
-    for other in others:
-        if tokenize(other.tokenizer, text, rules) != ids or other.model.vocabulary != first.model.vocabulary:
-            raise TokenizersDifferError(
-                f"{first.path} and {other.path} do not share a tokenizer ({first.model.vocabulary:,} and "
-                f"{other.model.vocabulary:,} tokens): the text splits differently, so their predictions "
-                "cannot be compared."
-            )
-    return ids
-
-
-def _measure(
-    subjects: list[Subject], tokens: np.ndarray, rules: Protocol, listener: Listener
-) -> list[np.ndarray]:
-    """Streams the subjects one after the other, then scores: `_score`'s columns for all windows.
-
-    `tokens`: int64 [windows, window]. Holds the output matrices of both models at the end.
-    """
-    total = len(tokens) * (sum(subject.model.block_count for subject in subjects) + 1)
-    done = 0
-
-    def advance(item: str, windows: int) -> None:
-        nonlocal done
-        done += windows
-        listener(Progress("evaluate", done, total, "blocks", item))
-
-    def follow(subject: Subject) -> Callable[[int, int], None]:
-        def after(block: int, windows: int) -> None:
-            advance(f"{subject.path.name}, block {block + 1} of {subject.model.block_count}", windows)
-
-        return after
-
-    hidden = [stream(subject.model, tokens, follow(subject)) for subject in subjects]
-    parts: list[tuple[np.ndarray, ...]] = []
-    with ExitStack() as stack:
-        for subject in subjects:
-            stack.enter_context(subject.model.head())
-        for index in range(len(tokens)):
-            parts += _score(subjects, [states[index] for states in hidden], tokens[index], rules)
-            advance("predictions", 1)
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-
-def _score(
-    subjects: list[Subject], hidden: list[torch.Tensor], tokens: np.ndarray, rules: Protocol
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """For each chunk of a window's scored positions a tuple of columns, in nats.
-
-    float64 negative log-likelihoods of the model and, with a reference, of that, then KL divergences from it,
-    and (bool) whether the likeliest token is the same. `tokens`: int64 [window]; `hidden`: for each subject
-    float32 [window, width].
-    """
-    for positions in _chunks(rules.scored(len(tokens)), subjects[0].model.vocabulary):
-        targets = torch.from_numpy(tokens[positions.start + 1 : positions.stop + 1, None])
-        log_p = [
-            _log_softmax(subject, states[positions.start : positions.stop])
-            for subject, states in zip(subjects, hidden, strict=True)
-        ]
-        columns = [-values.gather(1, targets)[:, 0] for values in log_p]
-        if len(log_p) == 2:
-            model, reference = log_p
-            columns += [
-                (reference.exp() * (reference - model)).sum(1),
-                reference.argmax(1) == model.argmax(1),
-            ]
-        yield tuple(column.numpy() for column in columns)
-
-
-def _chunks(positions: range, vocabulary: int) -> Iterator[range]:
-    size = min(LARGEST_CHUNK, max(1, CHUNK_LOGITS // vocabulary))
-    for start in range(positions.start, positions.stop, size):
-        yield range(start, min(start + size, positions.stop))
-
-
-def _log_softmax(subject: Subject, hidden: torch.Tensor) -> torch.Tensor:
-    """float64 [positions, vocabulary] for float32 [positions, width]. Raises NotFiniteError."""
-    logits = subject.model.logits(hidden).double()
-    if not logits.sum().isfinite():  # finite float32 values cannot overflow a float64 sum
-        raise NotFiniteError(
-            f"{subject.path} predicts values that are not finite: "
-            "its weights, or what quantized them, are broken."
-        )
-    return torch.log_softmax(logits, dim=1)
-
-
-def _figures(nll: np.ndarray, *against: np.ndarray) -> dict[str, float]:
-    """The report's figures from the columns that `_score` describes."""
-    perplexity, error = _perplexity(nll)
-    figures = {"perplexity": perplexity, "perplexity_error": error}
-    if not against:
-        return figures
-    reference_nll, kl, same_top = against
-    perplexity, error = _perplexity(reference_nll)
-    median, p90, p99, p999 = np.quantile(kl, (0.5, 0.9, 0.99, 0.999)).tolist()
-    return figures | {
-        "reference_perplexity": perplexity,
-        "reference_perplexity_error": error,
-        "kl_mean": float(kl.mean()),
-        "kl_error": _standard_error(kl),
-        "kl_median": median,
-        "kl_p90": p90,
-        "kl_p99": p99,
-        "kl_p999": p999,
-        "kl_max": float(kl.max()),
-        "top1_agreement": float(same_top.mean()),
-    }
-
-
-def _perplexity(nll: np.ndarray) -> tuple[float, float]:
-    """exp of the mean, and its standard error to first order, as llama-perplexity prints them."""
-    perplexity = float(np.exp(nll.mean()))
-    return perplexity, perplexity * _standard_error(nll)
-
-
-def _standard_error(values: np.ndarray) -> float:
-    """Of the mean of independent values; 0 for a single one, which tells nothing of its spread."""
-    return float(values.std() / np.sqrt(values.size - 1)) if values.size > 1 else 0.0
-
-
-def _notes(subjects: list[Subject], asked: int | None, tokens: np.ndarray) -> list[str]:
-    windows, window = tokens.shape
-    notes = []
-    if asked is not None and windows < asked:
-        notes.append(f"The text has {windows} full windows; {asked} were asked for.")
-    for subject in subjects:
-        if subject.context is not None and window > subject.context:
-            notes.append(
-                f"{subject.path} was made for {subject.context} tokens; windows of {window} go beyond."
-            )
-        types = {tensor.dtype for tensor in subject.checkpoint.tensors.values()} - PLAIN_TYPES
-        if subject.checkpoint.kind == "gguf" and types:
-            notes.append(
-                f"{subject.path} is quantized: the figures are the loss of its weights, dequantized "
-                "exactly; llama.cpp also rounds activations to 8 bits when it runs the file, so its own "
-                "figures differ a little."
-            )
-    return notes
 
 
 def _sha256(files: list[Path]) -> str:

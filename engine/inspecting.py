@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from engine.api.jobs import JobSummary
+from engine.api.jobs import JobSummary, QuantizeRequest
 from engine.api.messages import (
     PAGE_NAMES,
     Checked,
@@ -16,22 +16,29 @@ from engine.api.messages import (
     Event,
     ExportPage,
     ExportPlanned,
+    Failed,
     HistogramRead,
     JobsListed,
     ListJobs,
+    MeasureSpeeds,
     ModelOpened,
     OpenModel,
     ReadHistogram,
+    RemoveJobs,
+    SpeedsMeasured,
     TensorsPage,
 )
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.checks import check
+from engine.estimate import speeds
 from engine.histogram import read_histogram
+from engine.jobs.cleaning import remove_jobs
 from engine.jobs.folder import list_jobs
 from engine.summary import export_summary
 from resources import SAMPLE_MODEL
 
 Item = TypeVar("Item")
+Inspection = OpenModel | CheckRun | ListJobs | RemoveJobs | MeasureSpeeds | ReadHistogram
 
 
 class Inspector:
@@ -45,8 +52,9 @@ class Inspector:
         self._model: tuple[str, Checkpoint] | None = None
         self._arrays: tempfile.TemporaryDirectory[str] | None = None
         self._warming: threading.Thread | None = None
+        self._can_plan = threading.Event()
 
-    def answer(self, request: OpenModel | CheckRun | ListJobs | ReadHistogram) -> None:
+    def answer(self, request: Inspection) -> None:
         """Raises what the engine's functions raise."""
         match request:
             case OpenModel():
@@ -55,15 +63,26 @@ class Inspector:
                 self._wait_until_warm()
                 self._send(Checked(id=request.id, checks=check(request.quantize)))
             case ListJobs():
-                for jobs, last in pages(list_jobs(), _weight):
-                    self._send(JobsListed(id=request.id, jobs=jobs, last=last))
+                self._list_jobs(request.id)
+            case RemoveJobs():
+                remove_jobs(request.jobs)
+                self._list_jobs(request.id)
+            case MeasureSpeeds():
+                self.warm_up()
+                threading.Thread(
+                    target=self._measure_speeds, args=[request.id], name="speeds", daemon=True
+                ).start()
             case ReadHistogram():
                 self._histogram(request)
 
     def warm_up(self) -> None:
-        """Load what planning an output needs (transformers) while waiting: the first `open` is quick."""
-        self._warming = threading.Thread(target=_plan_sample, name="warm-up", daemon=True)
-        self._warming.start()
+        """Load what planning an output needs (transformers) while waiting: the first `open` is quick.
+
+        Then measure the speeds of this machine, which needs the encoders.
+        """
+        if self._warming is None:
+            self._warming = threading.Thread(target=self._warm, name="warm-up", daemon=True)
+            self._warming.start()
 
     def close(self) -> None:
         if self._model:
@@ -71,10 +90,30 @@ class Inspector:
         if self._arrays:
             self._arrays.cleanup()
 
+    def _warm(self) -> None:
+        try:
+            _plan_sample()
+        finally:
+            self._can_plan.set()
+        speeds()
+
     def _wait_until_warm(self) -> None:
         """Two threads must not import the same libraries: each could see the other's half-made modules."""
         if self._warming:
             self._warming.join()
+
+    def _measure_speeds(self, request: int) -> None:
+        """In a thread of its own: a model is opened meanwhile."""
+        self._wait_until_warm()
+        try:
+            self._send(SpeedsMeasured(id=request, speeds=speeds()))
+        except Exception as error:
+            said = f"The speeds of this machine could not be measured ({type(error).__name__}: {error})."
+            self._send(Failed(code="defect", message=said, id=request))
+
+    def _list_jobs(self, request: int) -> None:
+        for jobs, last in pages(list_jobs(), _weight):
+            self._send(JobsListed(id=request, jobs=jobs, last=last))
 
     def _open(self, request: OpenModel) -> None:
         checkpoint = self._opened(request.model, anew=True)
@@ -82,7 +121,8 @@ class Inspector:
         self._send(ModelOpened(id=request.id, summary=summary.model_copy(update={"tensors": []})))
         for tensors, last in pages(summary.tensors, lambda tensor: 1):
             self._send(TensorsPage(id=request.id, tensors=tensors, last=last))
-        self._wait_until_warm()
+        if self._warming:
+            self._can_plan.wait()
         export = export_summary(checkpoint)
         self._send(ExportPlanned(id=request.id, export=export.model_copy(update={"tensors": []})))
         for planned, last in pages(export.tensors, lambda tensor: 1 + len(tensor.sources)):
@@ -127,7 +167,7 @@ class Inspector:
 
 def _weight(job: JobSummary) -> int:
     """In tensor names, what a job costs to read: its texts and figures, and the rules of its recipe."""
-    return 20 + (len(job.request.recipe.rules) if job.request else 0)
+    return 20 + (len(job.request.recipe.rules) if isinstance(job.request, QuantizeRequest) else 0)
 
 
 def pages(items: list[Item], names: Callable[[Item], int]) -> Iterator[tuple[list[Item], bool]]:

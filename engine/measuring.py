@@ -1,29 +1,70 @@
-"""What a quantize job measures when its file stands: the loss against the source, by `engine.evaluate`."""
+"""What a quantize job measures when its file stands: the loss against the source, by `engine.evaluate`.
 
+Imports no torch until then: quantizing does without.
+"""
+
+import logging
 from pathlib import Path
 
 from engine.api.jobs import Measure
-from engine.api.progress import Listener, Progress
+from engine.api.messages import Metric
+from engine.api.progress import Progress
 from engine.api.report import Report
 from engine.calibration.windows import cut, protocol_named, read_text, tokenize
 from engine.checkpoint import Checkpoint
+from engine.jobs.fingerprint import digest
+from engine.jobs.running import Running
 from engine.tokenizer import load_tokenizer
+
+MEASURING_LIBRARIES = ("torch", "transformers")
+"""What measuring computes with, beside what quantizing does."""
+
+METRICS = {
+    "perplexity": "",
+    "reference_perplexity": "",
+    "kl_mean": "nats",
+    "kl_p99": "nats",
+    "top1_agreement": "",
+}
+"""The figures of a report that a job tells at once, with their units."""
 
 FIRST_CHARACTERS = 1 << 14
 """Of a text, looked at first: many a window's worth, so a long text is not tokenized twice as a whole."""
 
+log = logging.getLogger(__name__)
 
-def measure(asked: Measure, output: Path, source: Path, threads: int | None, listener: Listener) -> Report:
-    """How far `output` is from `source`. Raises `UserError`s."""
-    listener(Progress("load model code", 0, 1, "steps"))
-    import torch
 
-    from engine.evaluate import evaluate
+def measure(work: Running, asked: Measure, output: Path, source: Path, threads: int | None) -> Report:
+    """How far `output` is from `source`, as a part of the job at work. Raises `UserError`s."""
+    work.listener(Progress("load model code", 0, 1, "steps"))
+    from engine import evaluate
+    from engine.subjects import prepare
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    listener(Progress("load model code", 1, 1, "steps"))
-    return evaluate(output, Path(asked.text), source, asked.protocol, asked.windows, listener)
+    work.listener(Progress("load model code", 1, 1, "steps"))
+    text = Path(asked.text)
+    with prepare(output, text, source, asked.protocol, asked.windows, threads) as prepared:
+        return evaluate.measure(work, prepared)
+
+
+def tell_figures(work: Running, report: Report) -> None:
+    """To the log and to whoever listens."""
+    for name, unit in METRICS.items():
+        value = getattr(report, name)
+        if value is not None:
+            log.info("%s: %.6g %s", name.replace("_", " "), value, unit)
+            work.tell(Metric(name=name, value=value, unit=unit))
+
+
+def measuring_facts(asked: Measure) -> dict[str, str]:
+    """What a fingerprint says of a measurement that is still to come. Raises `EvaluationError`.
+
+    The libraries count when it begins: the units of a measurement carry their own fingerprint.
+    """
+    return {
+        "text": digest(read_text(Path(asked.text))),
+        "protocol": asked.protocol,
+        "windows": str(asked.windows),
+    }
 
 
 def refuse_text(asked: Measure, checkpoint: Checkpoint) -> None:

@@ -2,72 +2,58 @@
 
 import logging
 import os
-import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from engine.api.errors import JobError, OutputError, UserError
-from engine.api.jobs import QuantizeRequest, QuantizeResult, State, Stopped
-from engine.api.messages import Artifact, JobStarted, Metric, Warned
-from engine.api.progress import Listener, Progress, silent
+from engine.api.errors import ChangedError, MemoryLimitError, OutputError, UserError
+from engine.api.jobs import QuantizeRequest, QuantizeResult
+from engine.api.messages import Artifact
+from engine.api.progress import Listener, silent
 from engine.api.report import Report
-from engine.api.units import size
 from engine.checkpoint import open_checkpoint
-from engine.jobs.fingerprint import differences, fingerprint
+from engine.estimate import UNMEASURED, needs, refuse_memory, refuse_needs
+from engine.jobs.fingerprint import Unchanged, digest, fingerprint
 from engine.jobs.folder import Job, jobs_writing
-from engine.jobs.limits import PeakMemory
-from engine.jobs.partial import (
-    check_output,
-    check_place,
-    check_room,
-    partial_path,
-)
-from engine.measuring import measure, refuse_text
+from engine.jobs.partial import check_output, check_place, check_room, partial_path
+from engine.jobs.running import Running, Tell, nobody, refuse_changed, run
+from engine.measuring import measure, measuring_facts, refuse_text, tell_figures
 from engine.preparation import Prepared, prepare
-from engine.writing import load_kernels, published, write
-
-Tell = Callable[[JobStarted | Warned | Artifact | Metric], None]
-"""Takes what happens to a job beside its progress; must return quickly."""
-
-METRICS = {
-    "perplexity": "",
-    "reference_perplexity": "",
-    "kl_mean": "nats",
-    "kl_p99": "nats",
-    "top1_agreement": "",
-}
-"""The figures of a report that a job tells at once, with their units."""
+from engine.writing import load_kernels, published, seems_published, write
 
 log = logging.getLogger(__name__)
 
 
-def nobody(event: JobStarted | Warned | Artifact | Metric) -> None:
-    """The `Tell` that tells nobody."""
+def quantize(
+    request: QuantizeRequest, listener: Listener = silent, tell: Tell = nobody, *, replacing: str = ""
+) -> QuantizeResult:
+    """Run `request` as a new job. Raises `UserError`s; whatever is finished then can be resumed.
 
-
-def quantize(request: QuantizeRequest, listener: Listener = silent, tell: Tell = nobody) -> QuantizeResult:
-    """Run `request` as a new job. Raises `UserError`s; whatever is finished then can be resumed."""
+    `replacing`: the id of an unfinished job on the same output that is given up for this one.
+    """
     request = _absolute(request)
     output = Path(request.output)
     with open_checkpoint(request.model) as checkpoint:
+        sources = Unchanged(checkpoint.files)
         prepared = prepare(checkpoint, request.recipe)
-        refuse(request, prepared)
+        if replacing and seems_published(Job.find(replacing), prepared, output):
+            request = request.model_copy(update={"overwrite": True})  # the file is that job's own
+        refuse(request, prepared, replacing)
         rivals = jobs_writing(output)
-        job = Job.create(
-            "quantize",
-            output,
-            request.model_dump(mode="json", exclude_none=True),
-            _fingerprint(prepared, request),
-            total=len(prepared.plan.tensors) + 1,  # and the header
-            recipe=request.recipe.to_json(),
-        )
-        for rival in rivals:
-            rival.set_state("replaced", f"job {job.id} started over on its output")
-        return _work(job, prepared, request, listener, tell)
+        job = Job.create(request, output, _fingerprint(prepared, request), rivals)
+        return _run(job, prepared, sources, request, listener, tell)
+
+
+def go_on(job: Job, request: QuantizeRequest, listener: Listener, tell: Tell) -> QuantizeResult:
+    """Finish a locked job; the file is as if it had never been broken off. Raises `UserError`s."""
+    with open_checkpoint(request.model) as checkpoint:
+        sources = Unchanged(checkpoint.files)
+        prepared = prepare(checkpoint, request.recipe)
+        refuse_changed(job, _fingerprint(prepared, request))
+        output, remedy = Path(request.output), "move it away, then resume"
+        refuse_memory(needs(prepared, request, UNMEASURED))
+        if not seems_published(job, prepared, output):
+            check_output(output, prepared.size, _inputs(prepared, request), request.overwrite, remedy)
+        return _run(job, prepared, sources, request, listener, tell)
 
 
 def _absolute(request: QuantizeRequest) -> QuantizeRequest:
@@ -84,24 +70,26 @@ def _path(path: str) -> str:
     return str(Path(path).absolute())
 
 
-def refuse(request: QuantizeRequest, prepared: Prepared) -> None:
+def refuse(request: QuantizeRequest, prepared: Prepared, replacing: str = "") -> None:
     """Raise the error that a job of this request would end with at once, if any."""
-    refuse_place(request, prepared)
+    refuse_place(request, prepared, replacing)
     check_room(Path(request.output), prepared.size)
     if request.measure:
         refuse_text(request.measure, prepared.checkpoint)
+    refuse_needs(needs(prepared, request, UNMEASURED))
 
 
-def refuse_place(request: QuantizeRequest, prepared: Prepared) -> None:
+def refuse_place(request: QuantizeRequest, prepared: Prepared, replacing: str = "") -> None:
     """Raise an `OutputError` where the output must not be written: also where another job's work is in it."""
     output = Path(request.output).absolute()
     for job in jobs_writing(output):
         summary = job.summary()
         if summary.state == "running":
             raise OutputError(f"{output}: job {job.id} is writing it; wait for it, or choose another name.")
-        if summary.done and partial_path(output).exists() and not request.overwrite:
+        kept = summary.saved and partial_path(output).exists()
+        if kept and not request.overwrite and job.id != replacing:
             raise OutputError(
-                f"{output}: job {job.id} has written {summary.done} of {summary.total} parts of it; "
+                f"{output}: job {job.id} has written {summary.saved} of it; "
                 f"resume it (`bitwright resume {job.id}`), or replace what it has written (--overwrite)."
             )
     check_place(output, _inputs(prepared, request), request.overwrite)
@@ -112,128 +100,74 @@ def _inputs(prepared: Prepared, request: QuantizeRequest) -> list[Path]:
     return prepared.inputs + ([Path(request.measure.text)] if request.measure else [])
 
 
-def resume(job_id: str, listener: Listener = silent, tell: Tell = nobody) -> QuantizeResult:
-    """Go on with an interrupted job behind its last finished tensor; the file is as if undisturbed."""
-    job = Job.find(job_id)
-    job.lock()
-    try:
-        asked = job.asked()
-        state, message = job.state()
-        if state == "done":
-            raise JobError(f"Job {job.id} is finished already; there is nothing to resume.")
-        if state == "replaced":
-            raise JobError(f"Job {job.id} cannot be resumed: {message}.")
-        try:
-            request = QuantizeRequest.model_validate(asked.request)
-        except ValidationError:
-            raise JobError(f"Job {job.id} has a damaged job.json; start it again.") from None
-        with open_checkpoint(request.model) as checkpoint:
-            prepared = prepare(checkpoint, request.recipe)
-            changed = differences(asked.fingerprint, _fingerprint(prepared, request))
-            if changed:
-                raise JobError(
-                    f"Job {job.id} cannot be resumed, because its output would mix two states: "
-                    f"{'; '.join(changed)}. Start it again with `bitwright quantize`."
-                )
-            if not published(job, prepared, Path(request.output)):
-                output, remedy = Path(request.output), "move it away, then resume"
-                check_output(output, prepared.size, _inputs(prepared, request), request.overwrite, remedy)
-            return _work(job, prepared, request, listener, tell)
-    finally:
-        job.unlock()
-
-
 def _fingerprint(prepared: Prepared, request: QuantizeRequest) -> dict[str, str]:
     files = list(prepared.checkpoint.files)
     if prepared.imatrix:
         files.append(prepared.imatrix)
-    return fingerprint(files, request.recipe.to_json(), prepared.header, _threads(request))
+    facts = {"recipe": digest(request.recipe.to_json()), "config or tokenizer": digest(prepared.header)}
+    if request.measure:
+        facts |= measuring_facts(request.measure)
+    return fingerprint(files, facts, _threads(request))
 
 
 def _threads(request: QuantizeRequest) -> int:
     return request.threads or len(os.sched_getaffinity(0))
 
 
-def _work(
-    job: Job, prepared: Prepared, request: QuantizeRequest, listener: Listener, tell: Tell
-) -> QuantizeResult:
-    """Run a locked job to its end, its state on disk whatever happens."""
-    try:
-        tell(JobStarted(job=job.id, folder=str(job.folder), output=request.output, log=str(job.log_path)))
-        job.set_state("running")
-        with job.logging():
-            result = _run(job, prepared, request, _logging_stages(listener), tell)
-    except KeyboardInterrupt:
-        _note_end(job, "interrupted", "stopped on request")
-        raise Stopped(job.id) from None
-    except UserError as error:
-        _note_end(job, "failed", str(error))
-        if job.journal.units():
-            error.add_note(f"What is finished is kept: bitwright resume {job.id}")
-        raise
-    except BaseException as error:
-        _note_end(job, "failed", f"{type(error).__name__}: {error}")
-        raise
-    else:
-        job.set_state("done", result=result.model_dump(mode="json"))
-        return result
-    finally:
-        job.unlock()
-
-
 def _run(
-    job: Job, prepared: Prepared, request: QuantizeRequest, listener: Listener, tell: Tell
+    job: Job,
+    prepared: Prepared,
+    sources: Unchanged,
+    request: QuantizeRequest,
+    listener: Listener,
+    tell: Tell,
 ) -> QuantizeResult:
+    def work(running: Running) -> QuantizeResult:
+        return _work(running, prepared, request)
+
+    return run(job, sources, work, listener, tell, request.memory_limit)
+
+
+def _work(work: Running, prepared: Prepared, request: QuantizeRequest) -> QuantizeResult:
     """Write the output where that is still to be done, then measure it where that was asked for."""
-    started = time.monotonic()
     output = Path(request.output)
-    warnings = list(prepared.plan.warnings)
     _log_plan(prepared, request)
-    for warning in warnings:
-        log.warning(warning)
-        tell(Warned(message=warning))
-    with PeakMemory() as memory:
-        if not published(job, prepared, output):
-            load_kernels(prepared, _threads(request), listener)
-            write(job, prepared, output, listener)
-        log.info("%s: %s bytes, read back and verified", output, f"{prepared.size:,}")
-        tell(Artifact(path=str(output)))
-        report = _measure(request, listener, tell, warnings)
+    for warning in prepared.plan.warnings:
+        work.warn(warning)
+    if not published(work.job, prepared, output, work.listener):
+        load_kernels(prepared, _threads(request), work.listener)
+        write(work, prepared, output, overwrite=request.overwrite)
+    log.info("%s: %s bytes, read back and verified", output, f"{prepared.size:,}")
+    work.tell(Artifact(path=str(output)))
+    report = _measure(work, request)
     source = prepared.checkpoint.summary()
-    log.info("done in %.1f s, peak memory %s", time.monotonic() - started, size(memory.peak))
     return QuantizeResult(
-        job=job.id,
+        job=work.job.id,
         output=request.output,
-        bytes=output.stat().st_size,
+        bytes=prepared.size,
         predicted_bytes=prepared.size,
         bpw=prepared.plan.bits_per_weight,
-        seconds=time.monotonic() - started,
-        peak_rss_bytes=memory.peak,
-        warnings=warnings,
+        seconds=work.seconds,
+        peak_rss_bytes=work.guard.peak,
+        warnings=work.warnings,
         source_bytes=source.bytes,
         source_bpw=8 * source.bytes / max(1, source.parameters),
         report=report,
     )
 
 
-def _measure(request: QuantizeRequest, listener: Listener, tell: Tell, warnings: list[str]) -> Report | None:
+def _measure(work: Running, request: QuantizeRequest) -> Report | None:
     """The loss against the source if it was asked for; a reason why there is none becomes a warning."""
     if request.measure is None:
         return None
     try:
-        report = measure(
-            request.measure, Path(request.output), Path(request.model), request.threads, listener
-        )
+        report = measure(work, request.measure, Path(request.output), Path(request.model), request.threads)
+    except (MemoryLimitError, OutputError, ChangedError):  # it can be resumed
+        raise
     except UserError as error:
-        warnings.append(f"The loss could not be measured: {error}")
-        log.warning(warnings[-1])
-        tell(Warned(message=warnings[-1]))
+        work.warn(f"The loss could not be measured: {error}")
         return None
-    for name, unit in METRICS.items():
-        value = getattr(report, name)
-        if value is not None:
-            log.info("%s: %.6g %s", name.replace("_", " "), value, unit)
-            tell(Metric(name=name, value=value, unit=unit))
+    tell_figures(work, report)
     return report
 
 
@@ -245,23 +179,3 @@ def _log_plan(prepared: Prepared, request: QuantizeRequest) -> None:
         "%s bytes, %.4g bits per weight, %d threads, tensors: %s",
         f"{prepared.size:,}", prepared.plan.bits_per_weight, _threads(request), counts,
     )  # fmt: skip
-
-
-def _logging_stages(listener: Listener) -> Listener:
-    """`listener`, with a line in the log where a stage begins."""
-    stage = ""
-
-    def listen(event: Progress) -> None:
-        nonlocal stage
-        if event.stage != stage:
-            stage = event.stage
-            log.info("stage: %s", stage)
-        listener(event)
-
-    return listen
-
-
-def _note_end(job: Job, state: State, message: str) -> None:
-    """Note why a job ended, if that can be written at all: the reason itself must reach the user."""
-    with suppress(OutputError):
-        job.set_state(state, message)

@@ -15,14 +15,14 @@ import traceback
 from collections import deque
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
 from engine import __version__
 from engine.api import messages
-from engine.api.errors import UserError
-from engine.api.jobs import QuantizeResult, Stopped
+from engine.api.errors import ChangedError, MemoryLimitError, UserError
+from engine.api.jobs import EvaluateResult, QuantizeResult, Stopped
 from engine.api.progress import Progress
 from engine.jobs.limits import private_memory
 from engine.pace import Pace
@@ -44,7 +44,14 @@ MEMORY_SAMPLES = 8
 """Of the memory in use, to a heartbeat."""
 
 Job = messages.StartQuantize | messages.ResumeJob
-Inspection = messages.OpenModel | messages.CheckRun | messages.ListJobs | messages.ReadHistogram
+Inspection = (
+    messages.OpenModel
+    | messages.CheckRun
+    | messages.ListJobs
+    | messages.RemoveJobs
+    | messages.MeasureSpeeds
+    | messages.ReadHistogram
+)
 
 
 class Inbox:
@@ -168,8 +175,9 @@ class Server:
         self._send(messages.Done(result=result))
         return 0
 
-    def _run_job(self, request: Job, pace: Pace) -> QuantizeResult:
-        from engine.quantize import quantize, resume
+    def _run_job(self, request: Job, pace: Pace) -> QuantizeResult | EvaluateResult:
+        from engine.quantize import quantize
+        from engine.resume import resume
 
         def listen(event: Progress) -> None:
             # The interrupt is lost where it strikes a callback from native code, which cannot raise.
@@ -178,7 +186,8 @@ class Server:
             pace(event)
 
         if isinstance(request, messages.ResumeJob):
-            return resume(request.job, listen, self._tell)
+            limit = request.memory_limit
+            return resume(request.job, listen, self._tell, restart=request.restart, memory_limit=limit)
         return quantize(request.quantize, listen, self._tell)
 
     def _tell(self, event: messages.Event) -> None:
@@ -189,7 +198,7 @@ class Server:
     def _fail(self, error: Exception, request: int | None) -> None:
         if isinstance(error, UserError):
             notes = " ".join(getattr(error, "__notes__", []))
-            self._send(messages.Failed(code="user", message=str(error), hint=notes, id=request))
+            self._send(messages.Failed(code=_code(error), message=str(error), hint=notes, id=request))
             return
         trace = "".join(traceback.format_exception(error))
         print(trace, file=sys.stderr)
@@ -257,6 +266,13 @@ class Server:
         if self._given_job:
             _interrupt_main()
         threading.Timer(LAST_SECONDS, os._exit, [1]).start()
+
+
+def _code(error: UserError) -> Literal["user", "changed", "memory"]:
+    """What the window can offer to do about it."""
+    if isinstance(error, ChangedError):
+        return "changed"
+    return "memory" if isinstance(error, MemoryLimitError) else "user"
 
 
 def _interrupt_main() -> None:

@@ -7,20 +7,17 @@ weights are read, all windows go through, and the weights are released. For the 
 runs once more on a few positions, with the blocks replaced by the finished hidden states, so that the final
 norm, the head and whatever an architecture does to its logits are those of transformers too.
 
-In memory at a time, all float32: one block, the hidden states (in a file where they are large), the
-activations of one batch of windows, and during `embed` and `head` the embedding matrix.
+In memory at a time, all float32: one block or the embedding matrix or that of the head, and the activations
+of one batch of windows. The hidden states of the others lie where the caller keeps them (`States`).
 
-The batch is a fixed number of windows and the order is fixed: the same windows give the same bits.
+A batch is a fixed number of windows, no batch looks at another, and arrays begin at fixed places in a cache
+line: the same batch through the same blocks gives the same bits, in whichever process and order.
 """
 
 import copy
-import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,8 +29,11 @@ from engine.weights import ModuleWeights, WeightSource
 BATCH_TOKENS = 2048
 """Windows go through a block in batches of about so many tokens: enough to fill the cores."""
 
-LARGEST_IN_MEMORY = 256 << 20
-"""Hidden states of more bytes than this lie in a temporary file."""
+CACHE_LINE = 64
+"""Bytes. Where in one an array begins can decide the last bits of a product with it."""
+
+OWN_PAGES = 32 << 20
+"""Bytes from which the C library gives an array pages of its own: it then begins at one place in any case."""
 
 
 class UnstreamableModelError(EvaluationError):
@@ -44,11 +44,24 @@ class _Recorded(Exception):  # noqa: N818 - ends a pass, is no error
     """Ends a forward pass once the last block has been called."""
 
 
+class States(Protocol):
+    """Keeps the hidden states of batches of windows, float32 [windows, length, width] each."""
+
+    def step(self, batch: int) -> int:
+        """How far the batch has come: 0 embedded, n behind n blocks, -1 nowhere yet."""
+        ...
+
+    def get(self, batch: int) -> torch.Tensor: ...
+
+    def put(self, batch: int, step: int, states: torch.Tensor) -> None: ...
+
+
 class StreamedModel:
     """A decoder model, a block at a time.
 
-    In this order: `hidden = model.embed(windows)`, for each block `with model.block(i): model.run(i, hidden)`
-    (`stream` does both), at last `with model.head(): model.logits(hidden[window, positions])`.
+    In this order, a batch of windows at a time: `with model.embedding(): model.embed(tokens)`, for each block
+    `with model.block(i): model.run(i, states)` (`stream` does both), at last
+    `with model.head(): model.logits(states[window, positions])`.
     """
 
     def __init__(self, source: WeightSource, name: str) -> None:
@@ -56,7 +69,7 @@ class StreamedModel:
         self.name = name
         self._model = _empty_model(source.config, name)
         path, self._blocks = _find_blocks(self._model, name)
-        self._weights = ModuleWeights(self._model, source, name)
+        self._weights = ModuleWeights(self._model, _Aligned(source), name)
         embedding = self._keys_of(self._model.get_input_embeddings())
         head = self._keys_of(self._model.get_output_embeddings())
         self._embedding_keys = [key for key in self._weights.keys if key in embedding]
@@ -80,25 +93,34 @@ class StreamedModel:
         """Columns of the logits."""
         return int(self._model.get_output_embeddings().weight.shape[0])
 
+    @property
+    def width(self) -> int:
+        """Values of a hidden state."""
+        return int(self._model.config.hidden_size)
+
     def batches(self, windows: int, length: int) -> Iterator[slice]:
         """The batches in which `windows` windows of `length` tokens go through."""
         size = max(1, BATCH_TOKENS // length)
         for start in range(0, windows, size):
             yield slice(start, min(start + size, windows))
 
-    def embed(self, windows: np.ndarray) -> torch.Tensor:
-        """Hidden states before the first block: float32 [windows, length, width] of [windows, length]."""
-        tokens = torch.from_numpy(windows)
-        hidden: torch.Tensor | None = None
+    @contextmanager
+    def embedding(self) -> Iterator[None]:
+        """Holds the embedding matrix while the context lasts."""
         with self._weights.loaded(self._embedding_keys):
-            for batch in self.batches(*windows.shape):
-                states = self._record(tokens[batch])
-                if hidden is None:
-                    hidden = _room((*windows.shape, states.shape[-1]))
-                hidden[batch] = states
-        if hidden is None:
-            raise ValueError("no windows")
-        return hidden
+            yield
+
+    def embed(self, tokens: np.ndarray) -> torch.Tensor:
+        """Hidden states before the first block, float32 [windows, length, width], of int64 [windows, length].
+
+        The embedding must be loaded. Before other batches run, one of their shape must have been embedded in
+        this process: that tells what the blocks are called with.
+        """
+        return self._record(torch.from_numpy(tokens))
+
+    def knows(self, shape: tuple[int, ...]) -> bool:
+        """Whether batches of that shape [windows, length] can run."""
+        return shape in self._calls
 
     @contextmanager
     def block(self, index: int) -> Iterator[nn.Module]:
@@ -106,21 +128,12 @@ class StreamedModel:
         with self._weights.loaded(self._block_keys[index]):
             yield self._blocks[index]
 
-    def run(self, index: int, hidden: torch.Tensor, after: Callable[[int], None] | None = None) -> None:
-        """Sends all of `hidden` [windows, length, width] through block `index`, in place.
-
-        The block must be loaded and the windows have been embedded. `after` is called after each batch
-        with its number of windows.
-        """
-        block = self._blocks[index]
-        for batch in self.batches(*hidden.shape[:2]):
-            states = hidden[batch]
-            arguments, named = self._calls[states.shape[0], states.shape[1]][index]
-            result = block(states, *arguments, **named)
-            self._blocks_return_tuples = isinstance(result, tuple)
-            hidden[batch] = result[0] if isinstance(result, tuple) else result
-            if after:
-                after(batch.stop - batch.start)
+    def run(self, index: int, states: torch.Tensor) -> torch.Tensor:
+        """Sends a batch's `states` [windows, length, width] through block `index`, which must be loaded."""
+        arguments, named = self._calls[states.shape[0], states.shape[1]][index]
+        result = self._blocks[index](states, *arguments, **named)
+        self._blocks_return_tuples = isinstance(result, tuple)
+        return result[0] if isinstance(result, tuple) else result
 
     @contextmanager
     def head(self) -> Iterator[None]:
@@ -131,7 +144,8 @@ class StreamedModel:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits float32 [positions, vocabulary] for `hidden` [positions, width] behind the last block.
 
-        The head must be loaded, and all blocks have been run. Positions are independent of each other.
+        The head must be loaded, and a batch have been embedded in this process. Positions are independent of
+        each other.
         """
 
         def given(index: int, states: torch.Tensor, arguments: tuple, named: dict) -> torch.Tensor:
@@ -226,16 +240,51 @@ class StreamedModel:
                 del block.forward
 
 
-def stream(model: StreamedModel, windows: np.ndarray, after: Callable[[int, int], None]) -> torch.Tensor:
-    """Hidden states behind the last block: float32 [windows, length, width] for int64 [windows, length].
+def stream(
+    model: StreamedModel,
+    windows: np.ndarray,
+    states: States,
+    wanted: Iterable[int],
+    after: Callable[[int, int], None],
+) -> None:
+    """Brings the batches `wanted` of `windows` (int64 [windows, length]) behind the last block.
 
-    `after(block, windows)` is called whenever `windows` more of them have gone through that block.
+    Each goes on from where it stands in `states`. `after(block, windows)` is called whenever a batch of so
+    many windows has gone through that block.
     """
-    hidden = model.embed(windows)
-    for index in range(model.block_count):
-        with model.block(index):
-            model.run(index, hidden, partial(after, index))
-    return hidden
+    batches = list(model.batches(*windows.shape))
+    wanted = list(wanted)
+    with model.embedding():
+        for batch in wanted:
+            tokens = windows[batches[batch]]
+            if states.step(batch) < 0:
+                states.put(batch, 0, model.embed(tokens))
+            elif not model.knows(tokens.shape):
+                model.embed(tokens)
+    for block in range(model.block_count):
+        waiting = [batch for batch in wanted if states.step(batch) == block]
+        if not waiting:
+            continue
+        with model.block(block):
+            for batch in waiting:
+                states.put(batch, block + 1, model.run(block, states.get(batch)))
+                after(block, batches[batch].stop - batches[batch].start)
+
+
+class _Aligned:
+    """A source of weights whose arrays begin at a cache line, unless they are large."""
+
+    def __init__(self, source: WeightSource) -> None:
+        self.config, self.names = source.config, source.names
+        self._source = source
+
+    def read(self, name: str) -> np.ndarray:
+        array = self._source.read(name)
+        if array.ctypes.data % CACHE_LINE == 0 or array.nbytes >= OWN_PAGES:
+            return array
+        aligned = torch.empty(array.shape).numpy()  # torch allocates so
+        aligned[...] = array
+        return aligned
 
 
 def _empty_model(config: Any, name: str) -> Any:
@@ -295,23 +344,6 @@ def _find_blocks(model: Any, name: str) -> tuple[str, nn.ModuleList]:
             "so it has no perplexity to measure."
         )
     return path, module
-
-
-def _room(shape: tuple[int, ...]) -> torch.Tensor:
-    """Uninitialized float32 of `shape`: in memory, or in a file without a name where it is large."""
-    count = prod(shape) * 4
-    if count <= LARGEST_IN_MEMORY:
-        return torch.empty(shape)
-    with tempfile.TemporaryFile() as file:
-        try:
-            # Reserved at once: a full disk met later, through the map, would kill the process.
-            os.posix_fallocate(file.fileno(), 0, count)
-        except OSError as error:
-            raise EvaluationError(
-                f"The hidden states need {count / 1e9:.1f} GB in {tempfile.gettempdir()}: {error.strerror}; "
-                "set TMPDIR to a folder with room, or measure fewer windows."
-            ) from error
-        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
 
 
 def _plain(value: Any) -> bool:

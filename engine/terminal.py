@@ -14,11 +14,12 @@ from rich.table import Table
 from engine.api.formats import DEFAULT_METHOD, FORMATS
 from engine.api.jobs import JobSummary
 from engine.api.model import ModelSummary
+from engine.api.needs import Needs
 from engine.api.plan import Plan, TensorPlan
 from engine.api.progress import Listener, silent
 from engine.api.progress import Progress as Event
 from engine.api.report import Report
-from engine.api.units import size
+from engine.api.units import duration, rough, size
 
 PIPE_WIDTH = 200
 """Columns where no terminal says how many: a table in a pipe must not be cut to 80."""
@@ -148,11 +149,37 @@ def _method(tensor: TensorPlan) -> str:
     return DEFAULT_METHOD if FORMATS[tensor.format].exact else tensor.method
 
 
+def show_needs(needs: Needs) -> None:
+    """Memory, disk and time that a run would take, and what there is of them."""
+    for line in needs_lines(needs):
+        say(line)
+
+
+def needs_lines(needs: Needs) -> list[str]:
+    """One line for memory, each disk, and time."""
+    there = [] if needs.memory_available is None else [f"{size(needs.memory_available)} available"]
+    there += [] if needs.memory_limit is None else [f"limit {size(needs.memory_limit)}"]
+    lines = [f"Memory: about {size(needs.memory)}{_in_brackets(there)}"]
+    for disk in needs.disks:
+        free = [] if disk.free is None else [f"{size(disk.free)} free"]
+        purpose = "" if disk.what == "output" else f" for the {disk.what}"
+        lines.append(f"Disk: {size(disk.bytes)}{purpose} in {disk.folder}{_in_brackets(free)}")
+    if needs.seconds is None:
+        return [*lines, "Time: not known before the encoders are compiled, on their first use"]
+    parts = [f"{stage.name} {duration(stage.seconds)}" for stage in needs.stages if stage.seconds]
+    return [*lines, f"Time: {rough(needs.seconds)}{_in_brackets(parts)}"]
+
+
+def _in_brackets(words: list[str]) -> str:
+    return f" ({', '.join(words)})" if words else ""
+
+
 def show_jobs(found: list[JobSummary]) -> None:
     """One job a paragraph: ids and paths are for copying, so they are never broken."""
     for job in found:
-        say(f"{job.id}  {job.kind}  {job.state}  {job.done} of {job.total}", style="bold")
-        say(f"  {job.output}")
+        say("  ".join([job.id, job.kind, job.state, *([str(job.saved)] if job.saved else [])]), style="bold")
+        if job.output:
+            say(f"  {job.output}")
         if job.message:
             say(f"  {job.message}", style="dim")
 

@@ -7,38 +7,55 @@ journal names it; every row is encoded by itself, so a resumed file is the undis
 
 import logging
 import time
-import zlib
+from collections import Counter
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
 from engine.api.errors import ExportError, RecipeError
 from engine.api.formats import FORMATS
+from engine.api.jobs import Saved
 from engine.api.plan import TensorPlan
 from engine.api.progress import Listener, Progress
 from engine.api.units import size
 from engine.checkpoint import check_finite
 from engine.export.gguf import OutputTensor, VerificationError, verify
+from engine.jobs.errors import explained
 from engine.jobs.folder import Job
-from engine.jobs.journal import Unit
-from engine.jobs.partial import PartialFile, checksum, explained, partial_path
+from engine.jobs.limits import out_of_memory
+from engine.jobs.partial import OUTPUT, PartialFile, partial_path
+from engine.jobs.running import Running
+from engine.jobs.units import checksum, planned
 from engine.preparation import HEADER, Prepared
 
 PIECE = 4 << 20
-"""Bytes of float32 weights encoded at a time."""
+LEAST_PIECE = 256 << 10
+"""Bytes of float32 weights encoded at a time, and where memory is short."""
 
 log = logging.getLogger(__name__)
 
 
-def published(job: Job, prepared: Prepared, output: Path) -> bool:
-    """Whether the output has its name already: the job was killed just before it could say so."""
-    units = _planned_units(job, prepared)
-    if len(units) < len(prepared.places) or partial_path(output).exists() or not output.is_file():
+def seems_published(job: Job, prepared: Prepared, output: Path) -> bool:
+    """Whether the output has its name already, as far as names and sizes tell."""
+    finished = len(planned(job.journal, OUTPUT, prepared.places)) == len(prepared.places)
+    if not finished or partial_path(output).exists() or not output.is_file():
         return False
-    with output.open("rb") as file:
-        return output.stat().st_size == prepared.size and all(
-            checksum(file.fileno(), unit.offset, unit.bytes) == unit.crc32 for unit in units.values()
-        )
+    with explained(output):
+        return output.stat().st_size == prepared.size
+
+
+def published(job: Job, prepared: Prepared, output: Path, listener: Listener) -> bool:
+    """Whether the output stands as the journal says, its bytes read and compared."""
+    if not seems_published(job, prepared, output):
+        return False
+    done = 0
+    with explained(output), output.open("rb") as file:
+        for name, unit in planned(job.journal, OUTPUT, prepared.places).items():
+            listener(Progress("check finished", done, prepared.size, "bytes", name))
+            if checksum(file.fileno(), unit.offset, unit.bytes) != unit.crc32:
+                return False
+            done += unit.bytes
+    return True
 
 
 def load_kernels(prepared: Prepared, threads: int, listener: Listener) -> None:
@@ -53,107 +70,110 @@ def load_kernels(prepared: Prepared, threads: int, listener: Listener) -> None:
     listener(Progress("compile or load encoders", 1, 1, "steps"))
 
 
-def write(job: Job, prepared: Prepared, output: Path, listener: Listener) -> None:
+def write(work: Running, prepared: Prepared, output: Path, *, overwrite: bool) -> None:
     """Encode what the journal does not name yet, verify the file, give it its name."""
-    if not job.journal.units():
-        check_finite(prepared.checkpoint, listener)
-    partial = PartialFile(output, prepared.size, fresh=not job.journal.units())
+    journal = work.job.journal
+    begun = bool(journal.units())
+    if not begun:
+        check_finite(prepared.checkpoint, work.listener)
+    partial = PartialFile(output, prepared.size, journal, fresh=not begun)
     try:
-        _write_units(job, prepared, partial, listener)
+        checksums = _write_units(work, prepared, partial)
         formats = {tensor.name: tensor.format for tensor in prepared.plan.tensors}
-        checksums = {name: unit.crc32 for name, unit in job.journal.units().items()}
-        verify(partial.path, prepared.export, formats, checksums, listener)
-        partial.publish()
+        partial.check_in_place()
+        verify(partial.path, prepared.export, formats, checksums, work.listener)
+        partial.publish(overwrite=overwrite)
     except (ExportError, RecipeError, VerificationError):  # resuming would end here again
-        job.journal.clear()
+        journal.clear()
         partial.discard()
         raise
     except BaseException:
-        if job.journal.units():
+        if journal.units():
             partial.close()
         else:
             partial.discard()
         raise
 
 
-def _write_units(job: Job, prepared: Prepared, partial: PartialFile, listener: Listener) -> None:
-    finished = _still_there(_planned_units(job, prepared), partial, listener)
-    if HEADER not in finished:
-        _write_unit(job, partial, HEADER, 0, iter([memoryview(prepared.header)]))
-    total = sum(tensor.bytes for tensor in prepared.plan.tensors)
-    done = sum(tensor.bytes for tensor in prepared.plan.tensors if tensor.name in finished)
+def _write_units(work: Running, prepared: Prepared, partial: PartialFile) -> dict[str, int]:
+    """Each part's CRC-32, once all are in the file."""
+    finished = partial.finished(prepared.places, work.listener)
+    checksums = {name: unit.crc32 for name, unit in finished.items()}
     if finished:
         log.info("%d of %d parts are finished already", len(finished), len(prepared.places))
+    blocks = _Blocks(prepared, set(finished))
+    if HEADER not in finished:
+        partial.write(HEADER, 0, iter([memoryview(prepared.header)]))
+        partial.commit(blocks.saved)
+    total = sum(tensor.bytes for tensor in prepared.plan.tensors)
+    done = sum(tensor.bytes for tensor in prepared.plan.tensors if tensor.name in finished)
     for source, tensor in zip(prepared.export.tensors, prepared.plan.tensors, strict=True):
         if tensor.name in finished:
             continue
         began = time.monotonic()
-        pieces = _encode(prepared, source, tensor, done, total, listener)
-        _write_unit(job, partial, tensor.name, prepared.offsets[tensor.name], pieces)
+        pieces = _encode(work, prepared, source, tensor, done, total)
+        checksums[tensor.name] = partial.write(tensor.name, prepared.offsets[tensor.name], pieces)
+        work.sources.check()
+        blocks.add(tensor)
+        partial.commit(blocks.saved)
+        work.note(blocks.saved)
         done += tensor.bytes
-        listener(Progress("quantize", done, total, "bytes", tensor.name))
+        work.listener(Progress("quantize", done, total, "bytes", tensor.name))
         log.info(
             "%s: %s, %s in %.2f s", tensor.name, tensor.format, size(tensor.bytes), time.monotonic() - began
         )
+    return checksums
 
 
-def _planned_units(job: Job, prepared: Prepared) -> dict[str, Unit]:
-    """The journal's units that lie where the plan puts them; a damaged journal's others count as not done."""
-    units = job.journal.units()
-    return {
-        name: units[name]
-        for name, place in prepared.places.items()
-        if name in units and (units[name].offset, units[name].bytes) == place
-    }
+class _Blocks:
+    """Counts the blocks of which all is written; tensors, where the model has no blocks."""
+
+    def __init__(self, prepared: Prepared, finished: set[str]) -> None:
+        tensors = prepared.plan.tensors
+        blocked = any(tensor.block is not None for tensor in tensors)
+        self._unit = "blocks" if blocked else "tensors"
+        counted = [tensor for tensor in tensors if not blocked or tensor.block is not None]
+        self._total = len({_block(tensor) for tensor in counted})
+        self._left = Counter(_block(tensor) for tensor in counted if tensor.name not in finished)
+
+    def add(self, tensor: TensorPlan) -> None:
+        """It is written."""
+        self._left -= Counter([_block(tensor)])
+
+    @property
+    def saved(self) -> Saved:
+        return Saved(done=self._total - len(self._left), total=self._total, unit=self._unit)
 
 
-def _still_there(units: dict[str, Unit], partial: PartialFile, listener: Listener) -> set[str]:
-    """The names of those units whose bytes stand in the file as noted."""
-    done, total, found = 0, sum(unit.bytes for unit in units.values()), set()
-    for name, unit in units.items():
-        listener(Progress("check finished", done, total, "bytes", name))
-        if partial.checksum(unit.offset, unit.bytes) == unit.crc32:
-            found.add(name)
-        done += unit.bytes
-    return found
-
-
-def _write_unit(job: Job, partial: PartialFile, name: str, offset: int, pieces: Iterator[memoryview]) -> None:
-    """Write `pieces` one behind the other from `offset`, make them durable, then note the unit."""
-    crc, size = 0, 0
-    for piece in pieces:
-        partial.write(piece, offset + size)
-        crc = zlib.crc32(piece, crc)
-        size += len(piece)
-    partial.sync()
-    with explained(job.journal.path):
-        job.journal.append(Unit(unit=name, offset=offset, bytes=size, crc32=crc))
+def _block(tensor: TensorPlan) -> int | str:
+    return tensor.name if tensor.block is None else tensor.block
 
 
 def _encode(
-    prepared: Prepared, source: OutputTensor, tensor: TensorPlan, before: int, total: int, listener: Listener
+    work: Running, prepared: Prepared, source: OutputTensor, tensor: TensorPlan, before: int, total: int
 ) -> Iterator[memoryview]:
-    """The bytes of one tensor, in pieces of rows that take about `PIECE` bytes in float32."""
+    """The bytes of one tensor, in pieces of rows that take about `PIECE` bytes in float32, or fewer where
+    memory is short: rows do not depend on each other, so the bytes are the same."""
     from engine.methods import encode
 
     rows, columns = prod(tensor.shape[:-1]), tensor.shape[-1]
-    step = max(1, PIECE // (4 * columns))
     importance = prepared.importance.get(tensor.name)
-    matrices = 1 if importance is None else len(importance)
-    height = rows // matrices
-    for start, stop in _spans(rows, height, step):
-        weights = source.read(prepared.checkpoint, start, stop)
-        matters = None if importance is None else importance[start // height]
-        data = encode(weights, tensor.format, tensor.method, matters, tensor.params)
-        yield data.data.cast("B")
-        done = before + stop * FORMATS[tensor.format].row_bytes(columns)
-        listener(Progress("quantize", done, total, "bytes", tensor.name))
-
-
-def _spans(rows: int, height: int, step: int) -> Iterator[tuple[int, int]]:
-    """Ranges of at most `step` of `rows` rows; none crosses a multiple of `height` (the next expert)."""
+    height = rows // (1 if importance is None else len(importance))
     start = 0
     while start < rows:
-        stop = min(start + step, (start // height + 1) * height, rows)
-        yield start, stop
+        step = max(1, work.guard.share(PIECE, LEAST_PIECE) // (4 * columns))
+        stop = min(start + step, (start // height + 1) * height, rows)  # not beyond this expert
+        matters = None if importance is None else importance[start // height]
+        try:
+            weights = source.read(prepared.checkpoint, start, stop)
+            data = encode(weights, tensor.format, tensor.method, matters, tensor.params)
+        except Exception as error:
+            if not out_of_memory(error) or not work.guard.shrink():
+                raise
+            log.warning("%s: out of memory; going on in smaller pieces", tensor.name)
+            continue
+        yield data.data.cast("B")
         start = stop
+        done = before + stop * FORMATS[tensor.format].row_bytes(columns)
+        work.listener(Progress("quantize", done, total, "bytes", tensor.name))
+        work.check()

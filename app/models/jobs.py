@@ -6,8 +6,11 @@ from pathlib import Path
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 
 from app import theme
-from app.jobs import JobBoard, JobRecord
+from app.job_record import ACTIVE, JobRecord
+from app.jobs import JobBoard
+from app.models.job_offers import standing
 from app.plain import as_tip
+from engine.api.jobs import EvaluateResult, JobResult, QuantizeResult
 from engine.api.messages import ProgressMade
 from engine.api.units import duration, size
 
@@ -18,18 +21,22 @@ class Column(IntEnum):
     JOB = 0
     STATE = 1
     PROGRESS = 2
-    DETAIL = 3
-    RATE = 4
-    LEFT = 5
+    SAVED = 3
+    DETAIL = 4
+    RATE = 5
+    LEFT = 6
 
 
-HEADERS = ("Job", "State", "Progress", "In hand", "Rate", "Left")
+HEADERS = ("Job", "State", "Progress", "Saved", "Details", "Rate", "Left")
 RIGHT = (Column.RATE, Column.LEFT)
 
 ICONS: dict[str, tuple[str, theme.Tint]] = {
+    "waiting": ("clock", "muted"),
+    "kept": ("clock", "muted"),
     "starting": ("hourglass", "muted"),
     "running": ("play", "accent"),
     "stopping": ("hourglass", "muted"),
+    "removing": ("trash", "muted"),
     "done": ("check-circle", "accent"),
     "failed": ("x-circle", "error"),
     "interrupted": ("pause-circle", "warning"),
@@ -38,15 +45,20 @@ ICONS: dict[str, tuple[str, theme.Tint]] = {
 }
 """State -> icon and its color; the state is always named beside it."""
 
-ACTIVE = ("starting", "running", "stopping")
+IN_WORDS = {
+    "waiting": "begins when the one before it has ended",
+    "kept": "not begun; Start begins it",
+}
+"""What is said in place of what is in hand."""
+
 RECORD = Qt.ItemDataRole.UserRole
 """The role under which every cell gives its `JobRecord`."""
 
 
 def share(record: JobRecord) -> float | None:
-    """How much of the stage in hand, or of a broken-off job, is done: 0 to 1; None: not known."""
-    progress = record.progress
-    return progress.done / progress.total if progress and progress.total else None
+    """How much of the stage in hand, or of a job that is not done, is finished: 0 to 1; None: not known."""
+    counted = record.progress if record.state in ACTIVE and record.progress else record.saved
+    return counted.done / counted.total if counted and counted.total else None
 
 
 def rate(progress: ProgressMade | None) -> str:
@@ -59,7 +71,7 @@ def rate(progress: ProgressMade | None) -> str:
 
 
 def amount(progress: ProgressMade | None) -> str:
-    """ "32 MB of 58 MB", "17 of 32 parts"; empty where not known."""
+    """ "32 MB of 58 MB", "17 of 32 windows"; empty where not known."""
     if progress is None or not progress.total:
         return ""
     if progress.unit == "bytes":
@@ -70,13 +82,18 @@ def amount(progress: ProgressMade | None) -> str:
 def detail(record: JobRecord) -> str:
     """What is in hand; or what came of it."""
     progress = record.progress
-    if record.state in ACTIVE:
-        parts = [progress.stage, progress.item] if progress else []
-        return " · ".join(part for part in parts if part)
+    if record.state in ACTIVE and progress:
+        return " · ".join(part for part in (progress.stage, progress.item) if part)
     if record.state == "done":
-        result = record.result
-        return f"{size(result.bytes)}, {result.bpw:.3g} bits per weight" if result else ""
-    return record.message
+        return outcome(record.result) if record.result else ""
+    return IN_WORDS.get(record.state, record.message)
+
+
+def outcome(result: JobResult) -> str:
+    """ "58 MB, 4.83 bits per weight", "perplexity 20.4"."""
+    if isinstance(result, EvaluateResult):
+        return f"perplexity {result.report.perplexity:.3g}"
+    return f"{size(result.bytes)}, {result.bpw:.3g} bits per weight"
 
 
 class JobsModel(QAbstractTableModel):
@@ -87,6 +104,7 @@ class JobsModel(QAbstractTableModel):
         self._board = board
         self._records = list(reversed(board.records))
         board.added.connect(self._add)
+        board.removed.connect(self._remove)
         board.changed.connect(self._change)
 
     def record(self, row: int) -> JobRecord:
@@ -96,11 +114,22 @@ class JobsModel(QAbstractTableModel):
         return self._records.index(record)
 
     def _add(self, record: JobRecord) -> None:
-        known = {*self._records, record}
-        row = [one for one in reversed(self._board.records) if one in known].index(record)
+        row = len(self._records) - self._board.records.index(record)
         self.beginInsertRows(QModelIndex(), row, row)
         self._records.insert(row, record)
         self.endInsertRows()
+
+    def _remove(self, records: list[JobRecord]) -> None:
+        """Row by row, many would take long: a view makes room for each."""
+        if len(records) > 1:
+            self.beginResetModel()
+            self._records = list(reversed(self._board.records))
+            self.endResetModel()
+            return
+        row = self.row_of(records[0])
+        self.beginRemoveRows(QModelIndex(), row, row)
+        del self._records[row]
+        self.endRemoveRows()
 
     def _change(self, record: JobRecord) -> None:
         row = self.row_of(record)
@@ -149,10 +178,12 @@ def _text(record: JobRecord, column: Column) -> str:
         case Column.JOB:
             return record.title
         case Column.STATE:
-            return record.state
+            return standing(record)
         case Column.PROGRESS:
             part = None if record.state == "done" else share(record)
             return "" if part is None else f"{int(100 * part)} %"
+        case Column.SAVED:
+            return "" if record.saved is None or record.state == "done" else str(record.saved)
         case Column.DETAIL:
             return detail(record)
         case Column.RATE:
@@ -163,12 +194,15 @@ def _text(record: JobRecord, column: Column) -> str:
 
 
 def _tip(record: JobRecord, column: Column) -> str:
+    active = record.state in ACTIVE
     match column:
         case Column.JOB:
             return f"{record.title}\n{Path(record.output)}" if record.output else record.title
         case Column.PROGRESS:
-            return amount(record.progress)
-        case Column.DETAIL if record.result and record.state == "done":
+            return amount(record.progress) if active else ""
+        case Column.SAVED if record.saved:
+            return f"{record.saved}: what is safely on disk, whatever happens now"
+        case Column.DETAIL if record.state == "done" and isinstance(record.result, QuantizeResult):
             return f"{record.result.bytes:,} bytes"
         case _:
             return _text(record, column)

@@ -33,6 +33,11 @@ FIGURES = frozenset({Column.SHAPE, Column.BITS, Column.NOW, Column.AFTER})
 PLANNED = frozenset({Column.METHOD, Column.FORMAT, Column.BITS, Column.AFTER})
 """The columns that a plan fills."""
 
+CHOSEN = frozenset({Column.METHOD, Column.FORMAT})
+"""The columns in which one chooses."""
+
+DESCRIBING = frozenset({Column.ROLE, Column.TYPE})
+
 MIXED = "mixed"
 NOTHING = "—"
 NOT_WRITTEN = "This tensor has no place in the file."
@@ -120,6 +125,18 @@ def tensor_line(entry: Entry, unit: Unit, waiting: Waiting) -> Line:
     tips += [f"{row.bytes:,} bytes", after_tip]
     quiet = plan is not None and plan.kept
     return Line(printable(row.name), tuple(texts), tuple(tips), bits, quiet, entry.pinned, entry.changed)
+
+
+def differ(old: Entry, new: Entry) -> bool:
+    """Whether a line about these two would differ; a rule's number is not shown."""
+    if old.pinned != new.pinned or old.changed != new.changed:
+        return True
+    if old.plan is new.plan:
+        return False
+    if old.plan is None or new.plan is None:
+        return True
+    shown = (new.plan.method, new.plan.format, new.plan.asked)
+    return (old.plan.method, old.plan.format, old.plan.asked) != shown
 
 
 def group_line(label: str, entries: Sequence[Entry], unit: Unit, waiting: Waiting) -> Line:

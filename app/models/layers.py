@@ -4,19 +4,21 @@ A QSortFilterProxyModel would call Python for every comparison; two thousand row
 few milliseconds. Sorting and filtering reset the model, an edit only says which lines changed.
 
 The tree's structure is that of a QStandardItemModel with items for the groups alone: views ask for parents
-hundreds of times for each cell they paint (once for every selected range), and that must not call Python.
+hundreds of times for each line they paint (once for every selected range), and that must not call Python.
 """
 
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from PySide6.QtCore import QItemSelection, QModelIndex, QObject, QPersistentModelIndex, Qt
+from PySide6.QtCore import QItemSelection, QModelIndex, QObject, QPersistentModelIndex, Qt, QThreadPool
 from PySide6.QtGui import QFont, QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QApplication
 
 from app import theme
 from app.models.layer_lines import (
+    CHOSEN,
+    DESCRIBING,
     FIGURES,
     MIXED,
     NOTHING,
@@ -28,18 +30,15 @@ from app.models.layer_lines import (
     Line,
     Unit,
     Waiting,
+    differ,
     group_line,
     tensor_line,
     unit_for,
 )
-from app.models.layer_order import Group, Order, PatternError, grouped
+from app.models.layer_order import Group, Order, PatternError, grouped, load_search
 from app.plain import as_tip
 from app.state import Row, State
-from engine.api.editing import is_pinned, outcome, outcomes
 from engine.api.model import Role
-from engine.api.plan import Planner
-from engine.api.presets import PRESETS
-from engine.api.recipe import Recipe
 
 Index = QModelIndex | QPersistentModelIndex
 ItemRole = Qt.ItemDataRole
@@ -47,9 +46,16 @@ ItemRole = Qt.ItemDataRole
 LINE_ROLE = ItemRole.UserRole
 """The `Line` of an index, for delegates."""
 
+NO_FLAGS = Qt.ItemFlag.NoItemFlags
 SELECTABLE = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
 EDITABLE = SELECTABLE | Qt.ItemFlag.ItemIsEditable  # made once: flags are asked for with every cell
 RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+
+NOWHERE = QModelIndex()
+"""The parent of groups."""
+
+MANY = 8
+"""Groups; when a plan changes more of them, all of them are said to have changed."""
 
 
 class LayersModel(QStandardItemModel):
@@ -67,7 +73,6 @@ class LayersModel(QStandardItemModel):
         self._waited = Waiting("", "")
         self._unit = Unit("MB", 10**6)
         self._order = Order()
-        self._base: tuple[Planner, Recipe, list[tuple[str, str]]] | None = None
         self._names_font = theme.names_font()
         self._figures_font = theme.figures_font(QApplication.font())
         self._group_font = QFont(QApplication.font())
@@ -226,6 +231,8 @@ class LayersModel(QStandardItemModel):
     def _take_model(self) -> None:
         self.beginResetModel()
         rows = self._state.rows
+        if rows:
+            QThreadPool.globalInstance().start(load_search)
         self._unit = unit_for(rows)
         self._waited = self._waiting()
         self._entries = self._planned_entries()
@@ -240,55 +247,45 @@ class LayersModel(QStandardItemModel):
         self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, len(Column) - 1)
 
     def _take_plan(self) -> None:
-        """Say which lines changed: one range in each group that has any, and one of groups."""
+        """Say which lines changed: one range in each group that has any, and one of groups.
+
+        Where it is many groups, that of groups alone: a view paints itself anew for any range, and each takes
+        it time to find. The texts of all lines are made anew then.
+        """
         if len(self._entries) != len(self._state.rows):
             return  # the model is another one already, and will say so
         before, self._entries = self._entries, self._planned_entries()
         waited, self._waited = self._waited, self._waiting()
         every = waited != self._waited  # lines without a plan say what is waited for
-        changed = [every or _differ(old, new) for old, new in zip(before, self._entries, strict=True)]
-        touched = []
+        touched: list[tuple[int, list[int]]] = []
         for place, group in enumerate(self._visible):
-            lines = [line for line, row in enumerate(group.shown) if changed[row]]
-            if not lines:
-                continue
-            touched.append(place)
-            self._lines.pop((group.number, None), None)
-            for line in lines:
-                self._lines.pop((group.number, line), None)
-            parent = self.index(place, 0)
-            first, last = (self.index(line, 0, parent) for line in (lines[0], lines[-1]))
-            self.dataChanged.emit(first.siblingAtColumn(Column.METHOD), last.siblingAtColumn(Column.AFTER))
+            rows = group.shown
+            lines = [n for n, row in enumerate(rows) if every or differ(before[row], self._entries[row])]
+            if lines:
+                touched.append((place, lines))
+            if len(touched) > MANY:
+                self._lines.clear()
+                self._say_changed(0, len(self._visible) - 1)
+                return
+        for place, lines in touched:
+            for line in (None, *lines):
+                self._lines.pop((self._visible[place].number, line), None)
+            self._say_changed(lines[0], lines[-1], self.index(place, 0))
         if touched:
-            first, last = self.index(touched[0], Column.METHOD), self.index(touched[-1], Column.AFTER)
-            self.dataChanged.emit(first, last)
+            self._say_changed(touched[0][0], touched[-1][0])
+
+    def _say_changed(self, first: int, last: int, parent: Index = NOWHERE) -> None:
+        """The planned columns of these lines are others now."""
+        self.dataChanged.emit(
+            self.index(first, Column.METHOD, parent), self.index(last, Column.AFTER, parent)
+        )
 
     def _planned_entries(self) -> list[Entry]:
-        recipe, plan, planner = self._state.document.recipe, self._state.plan, self._state.planner
-        if recipe is None or plan is None or planner is None:
-            return list(map(Entry, self._state.rows))
-        begun = self._begun(planner)
-        entries = []
-        for row in self._state.rows:
-            tensor = plan.tensors[row.index] if row.index is not None else None
-            if row.index is None or tensor is None or tensor.kept:
-                entries.append(Entry(row, tensor))
-            else:
-                changed = begun[row.index] != outcome(tensor.format, tensor.method)
-                entries.append(Entry(row, tensor, is_pinned(recipe, tensor), changed))
-        return entries
-
-    def _begun(self, planner: Planner) -> list[tuple[str, str]]:
-        """The outcomes of the preset or file that the recipe began with. Pins on a preset are not its own."""
-        version = self._state.document.version
-        assert version is not None, "there is a plan"
-        if self._base is None or self._base[0] is not planner or self._base[1] is not version.base:
-            base = version.base
-            if version.name in PRESETS:
-                rules = [rule for rule in base.rules if not rule.pinned]
-                base = base.model_copy(update={"rules": rules})
-            self._base = planner, version.base, outcomes(base, planner)
-        return self._base[2]
+        rows, outlook = self._state.rows, self._state.outlook
+        if outlook is None:
+            return list(map(Entry, rows))
+        planned = map(Entry, rows, outlook.plan.tensors, outlook.pinned, outlook.changed)
+        return [*planned, *map(Entry, rows[len(outlook.pinned) :])]  # what is not written stands behind
 
     def _waiting(self) -> Waiting:
         if self._state.phase == "inspect only":
@@ -300,30 +297,29 @@ class LayersModel(QStandardItemModel):
     # ----------------------------------------------------------------------- what Qt asks
 
     def flags(self, index: Index) -> Qt.ItemFlag:
-        if not index.isValid():
-            return Qt.ItemFlag.NoItemFlags
-        if index.column() in (Column.METHOD, Column.FORMAT):
-            line = self._line_at(index)
+        if index.column() in CHOSEN:
+            line = self.line_at(index)
             if line.bits is not None and not line.quiet:
                 return EDITABLE
-        return SELECTABLE
+        return SELECTABLE if index.isValid() else NO_FLAGS
 
     def data(self, index: Index, role: int = ItemRole.DisplayRole) -> Any:
         if not index.isValid():
             return None
         column = index.column()
         if role == ItemRole.DisplayRole:
-            return self._line_at(index).texts[column]
+            return self.line_at(index).texts[column]
         if role == ItemRole.TextAlignmentRole:
             return RIGHT if column in FIGURES else None
         if role == ItemRole.FontRole:
-            return self._font(index, column)
+            return self.font(column, index.parent().isValid())
         if role == ItemRole.ForegroundRole:
-            return self._color(index, column)
+            quiet = self.is_quiet(self.line_at(index), column, index.parent().isValid())
+            return theme.colors().muted if quiet else None
         if role == LINE_ROLE:
-            return self._line_at(index)
+            return self.line_at(index)
         if role == ItemRole.ToolTipRole:
-            return as_tip(self._line_at(index).tips[column]) or None
+            return as_tip(self.line_at(index).tips[column]) or None
         if role == ItemRole.AccessibleTextRole:
             return self._spoken(index, column)
         return None
@@ -344,23 +340,22 @@ class LayersModel(QStandardItemModel):
             return RIGHT if section in FIGURES else Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
         return None
 
-    def _font(self, index: Index, column: int) -> QFont | None:
+    def font(self, column: int, inside: bool) -> QFont | None:
+        """The font of a column for tensors, `inside` a group, or for groups; None: the view's."""
         if column == Column.NAME:
-            return self._names_font if index.parent().isValid() else self._group_font
+            return self._names_font if inside else self._group_font
         return self._figures_font if column in FIGURES else None
 
-    def _color(self, index: Index, column: int) -> Any:
-        """Quiet where there is nothing to choose, and where a text only describes."""
-        describes = column in (Column.ROLE, Column.TYPE)
-        if describes or (column == Column.SHAPE and not index.parent().isValid()):
-            return theme.colors().muted
-        line = self._line_at(index)
+    def is_quiet(self, line: Line, column: int, inside: bool) -> bool:
+        """Whether there is nothing to choose, or the text only describes."""
+        if column in DESCRIBING or (column == Column.SHAPE and not inside):
+            return True
         waits = column in PLANNED and line.bits is None
-        return theme.colors().muted if waits or line.quiet or line.texts[column] == MIXED else None
+        return waits or line.quiet or line.texts[column] == MIXED
 
     def _spoken(self, index: Index, column: int) -> str:
         """For a screen reader: full names, and in words what is drawn."""
-        line = self._line_at(index)
+        line = self.line_at(index)
         if column == Column.NAME:
             return line.name
         marks = [", pinned"] * line.pinned + [", changed"] * line.changed if column == Column.FORMAT else []
@@ -368,7 +363,7 @@ class LayersModel(QStandardItemModel):
 
     # ------------------------------------------------------------------------------- lines
 
-    def _line_at(self, index: Index) -> Line:
+    def line_at(self, index: Index) -> Line:
         parent = index.parent()
         if parent.isValid():
             return self._line(self._visible[parent.row()], index.row())
@@ -386,15 +381,3 @@ class LayersModel(QStandardItemModel):
                 line = tensor_line(self._entries[group.shown[place]], self._unit, waiting)
             self._lines[key] = line
         return line
-
-
-def _differ(old: Entry, new: Entry) -> bool:
-    """Whether a line about these two would differ; a rule's number is not shown."""
-    if (old.pinned, old.changed) != (new.pinned, new.changed):
-        return True
-    if old.plan is None or new.plan is None:
-        return old.plan is not new.plan
-    if old.plan is new.plan:
-        return False
-    shown = (new.plan.method, new.plan.format, new.plan.asked)
-    return (old.plan.method, old.plan.format, old.plan.asked) != shown

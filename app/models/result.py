@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from app.jobs import JobRecord
-from app.models.jobs import ACTIVE, amount
-from engine.api.jobs import QuantizeResult
+from app.ending import saved_sentence
+from app.job_record import ACTIVE, JobRecord
+from engine.api.jobs import EvaluateRequest, EvaluateResult, JobResult, QuantizeRequest, QuantizeResult
 from engine.api.report import Report
 from engine.api.units import duration, size
 
@@ -40,25 +40,36 @@ def command_of(record: JobRecord) -> str:
     request = record.request
     if request is None or not record.folder:
         return ""
+    if isinstance(request, QuantizeRequest):
+        words = _quantize_words(record, request)
+    else:
+        words = _evaluate_words(request)
+    if request.threads:
+        words += ["--threads", str(request.threads)]
+    if request.memory_limit:
+        words += ["--memory-limit", str(request.memory_limit)]
+    return shlex.join([program(), *words])
+
+
+def _quantize_words(record: JobRecord, request: QuantizeRequest) -> list[str]:
     recipe = str(Path(record.folder) / RECIPE_NAME)
-    words = [
-        program(),
-        "quantize",
-        request.model,
-        "--recipe",
-        recipe,
-        "--out",
-        record.output or request.output,
-    ]
+    words = ["quantize", request.model, "--recipe", recipe, "--out", record.output or request.output]
     if request.measure:
         words += ["--measure", request.measure.text]
         if request.measure.windows:
             words += ["--windows", str(request.measure.windows)]
-    if request.threads:
-        words += ["--threads", str(request.threads)]
     if request.overwrite or record.state == "done":
         words.append("--overwrite")
-    return shlex.join(words)
+    return words
+
+
+def _evaluate_words(request: EvaluateRequest) -> list[str]:
+    words = ["evaluate", request.model, "--text", request.text, "--protocol", request.protocol]
+    if request.reference:
+        words += ["--reference", request.reference]
+    if request.windows:
+        words += ["--windows", str(request.windows)]
+    return words
 
 
 @cache
@@ -70,8 +81,10 @@ def program() -> str:
     return str(ours)
 
 
-def table_of(result: QuantizeResult) -> list[Line]:
+def table_of(result: JobResult) -> list[Line]:
     """Before and after, measured; figures of the loss only where it was measured."""
+    if isinstance(result, EvaluateResult):
+        return _loss(result.report)
     sizes, bits = (result.source_bytes, result.bytes), (result.source_bpw, result.bpw)
     lines = [
         Line("Size", size(sizes[0]), size(sizes[1]), _shrunk(result), sizes),
@@ -117,7 +130,7 @@ def _with_error(value: float | None, error: float | None) -> str:
     return f"{value:.3g} ± {error:.1g}" if error else f"{value:.3g}"
 
 
-def csv_of(result: QuantizeResult) -> str:
+def csv_of(result: JobResult) -> str:
     """The table as CSV, figures not rounded."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -129,43 +142,63 @@ def csv_of(result: QuantizeResult) -> str:
 def headline(record: JobRecord) -> str:
     """The whole in one sentence."""
     name = Path(record.output).name or record.title
-    result = record.result
+    evaluates = isinstance(record.request, EvaluateRequest)
     match record.state:
-        case "done" if result is not None:
-            smaller = f"{name}: {_shrunk(result)}"
-            share = result.report.top1_agreement if result.report else None
-            return smaller if share is None else f"{smaller}, the same next token in {100 * share:.3g} %"
         case "done":
-            return f"{name} is written"
+            return _success(name, record.result)
         case "failed":
-            return f"{name} could not be written"
+            return f"{name} failed" if evaluates else f"{name} could not be written"
         case "interrupted":
             return f"{name} is not finished: the job was interrupted"
         case "replaced":
             return f"{name}: another job started over on it"
         case "unreadable":
             return "The folder of this job is damaged"
+        case "waiting" | "kept":
+            return f"{name} has not begun"
+        case "removing":
+            return f"{name} is being removed"
         case _:
-            return f"{name} is being written"
+            return f"{name} is being measured" if evaluates else f"{name} is being written"
+
+
+def _success(name: str, result: JobResult | None) -> str:
+    if result is None:
+        return f"{name} is written"
+    if isinstance(result, EvaluateResult):
+        measured = Path(result.report.model).name
+        return f"{measured}: perplexity {result.report.perplexity:.3g}{_agreement(result.report)}"
+    return f"{name}: {_shrunk(result)}{_agreement(result.report)}"
+
+
+def _agreement(report: Report | None) -> str:
+    share = report.top1_agreement if report else None
+    return "" if share is None else f", the same next token in {100 * share:.3g} %"
 
 
 def story(record: JobRecord) -> str:
     """Below the headline: what happened, what it means, what to do."""
     if record.state == "done" and record.result is not None:
         result = record.result
-        return (
-            f"Read back and verified, {result.bytes:,} bytes as predicted. "
-            f"It took {duration(result.seconds)} and at most {size(result.peak_rss_bytes)} of memory."
-        )
+        took = f"It took {duration(result.seconds)} and at most {size(result.peak_rss_bytes)} of memory."
+        if isinstance(result, EvaluateResult):
+            return took
+        return f"Read back and verified, {result.bytes:,} bytes as predicted. {took}"
     said = [_sentence(record.message)] if record.message else []
     if record.state in ACTIVE:
         said.append("Its figures are shown here when it is done.")
+    elif record.state == "waiting":
+        said.append("It waits for the job that runs; the jobs in line begin one after the other.")
+    elif record.state == "kept":
+        said.append("It waited when Bitwright ended. Start begins it.")
+    elif record.remedy == "start again":
+        said.append("Start it again: what is saved belongs to another state.")
     elif record.resumable:
-        saved = amount(record.progress) if record.progress and record.progress.stage == "saved" else ""
-        said.append(f"{saved} are saved." if saved else "What is finished is saved.")
-        said.append("Resume goes on from there; the file will be the same as if nothing had happened.")
+        if record.saved and record.saved.done and str(record.saved) not in record.message:
+            said.append(saved_sentence(record.saved))
+        said.append("Resume goes on from there; the result will be the same as if nothing had happened.")
     elif record.state == "failed":
-        said.append("Nothing was written. Mend what the message names, then run again.")
+        said.append("Nothing was written. Mend what the message names, then start it again.")
     return " ".join(said)
 
 

@@ -5,7 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 from app.state import State
+from engine.api.jobs import LEAST_MEMORY
 from engine.api.plan import Plan
+from engine.api.units import parse_size, size
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
 
 SUFFIX = ".gguf"
@@ -68,6 +70,26 @@ def refusal(name: str, folder: str) -> str:
         return "Choose a folder."
     if not is_folder(folder.strip()):
         return f"There is no folder {folder.strip()}."
+    return ""
+
+
+def memory_limit(text: str) -> int | None:
+    """The bytes that a field's text means; None: no limit, also where `memory_refusal` says why not."""
+    if not text.strip() or memory_refusal(text):
+        return None
+    return parse_size(text)
+
+
+def memory_refusal(text: str) -> str:
+    """Why a text is no limit of memory, one sentence; empty where it is, or is empty."""
+    if not text.strip():
+        return ""
+    try:
+        limit = parse_size(text)
+    except ValueError as error:
+        return f"Memory limit: {error}"
+    if limit < LEAST_MEMORY:
+        return f"Memory limit: the engine alone takes more; give at least {size(LEAST_MEMORY)}."
     return ""
 
 

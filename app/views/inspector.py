@@ -53,6 +53,7 @@ class Inspector(QWidget):
         self._settle = QTimer(self, singleShot=True, interval=SETTLE_MS)
         self._settle.timeout.connect(self._ask)
         self._facts: dict[str, tuple[QLabel, QLabel]] = {}
+        self._said: dict[str, tuple[str, str]] = {}
         plotting().ready.connect(self._ask)
         self._make_widgets()
         state.selection_changed.connect(self._follow)
@@ -117,13 +118,13 @@ class Inspector(QWidget):
             self._empty.setText(some if self._state.rows else empty)
             self._stack.setCurrentIndex(0)
             return
-        self._stack.setCurrentIndex(1)
         name = shortened(printable(row.name))
         self._name.setText(breakable(name.replace(".", "." + BREAK).replace("_", "_" + BREAK)))
         self._name.setAccessibleName(row.name)
         name, key = _told(row.name), _told(row.key)
         self._name.setToolTip(as_tip(name if row.name == row.key else f"{name}\nIn the file: {key}"))
         self._show_facts()
+        self._stack.setCurrentIndex(1)  # filled: shown first, it would be laid out anew for every fact
         if self._shown != (self._state.path, row.key):
             self._shown = (self._state.path, row.key)
             self.figure.show_text("Reading the weights…")
@@ -162,12 +163,16 @@ class Inspector(QWidget):
 
     def _set(self, fact: str, text: str, tip: str = "") -> None:
         """A fact that says nothing takes no line."""
+        if self._said.get(fact) == (text, tip):
+            return
+        self._said[fact] = text, tip
         label, value = self._facts[fact]
         value.setText(breakable(text))
         value.setToolTip(as_tip(tip))
         value.setAccessibleName(f"{fact}: {text}")
-        label.setVisible(bool(text))
-        value.setVisible(bool(text))
+        for part in (label, value):
+            if part.isHidden() == bool(text):
+                part.setVisible(bool(text))
 
     # ------------------------------------------------------------------------------ the weights
 

@@ -27,7 +27,8 @@ class LayersView(QWidget):
         self.filter = FilterRow(self.model)
         self.table = LayersTree(self.model, self.edits)
         self.table.customContextMenuRequested.connect(self._show_menu)
-        self.table.chosen_changed.connect(lambda: state.select(self.table.chosen_keys()))
+        self.table.chosen_changed.connect(self._publish)
+        self._publishing = False
         state.selection_changed.connect(self._follow)
         state.model_changed.connect(self._take_model)
         self._path = state.path
@@ -130,8 +131,13 @@ class LayersView(QWidget):
         keys = [other.key for other in self._state.rows if other.role == row.role and other.key in shown]
         self._state.select(tuple(keys))
 
+    def _publish(self, keys: tuple[str, ...]) -> None:
+        self._publishing = True
+        self._state.select(keys)
+        self._publishing = False
+
     def _follow(self) -> None:
-        if self._state.selection != self.table.chosen_keys():
+        if not self._publishing and self._state.selection != self.table.chosen_keys():
             self.table.choose(self._state.selection)
 
     def _take_model(self) -> None:

@@ -1,5 +1,6 @@
 """What one can do to the tensors of the table: a gesture is one undoable change, or a sentence why not."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -123,11 +124,14 @@ class LayerEdits(QObject):
         target = self._target(rows)
         if target is None:
             return
-        given: dict[str, list[Row]] = {}
+        by_columns: dict[int, list[Row]] = {}
         for row in target.rows:
-            name = format_for_bits(bits, target.tensor(row).shape[-1])
+            by_columns.setdefault(target.tensor(row).shape[-1], []).append(row)
+        given: dict[str, list[Row]] = {}
+        for columns, rows in by_columns.items():
+            name = format_for_bits(bits, columns)
             assert name is not None, "these bits have formats"
-            given.setdefault(name, []).append(row)
+            given.setdefault(name, []).extend(rows)
         recipe = target.recipe
         for name, chosen in given.items():
             recipe = _set(target, recipe, chosen, format=name)
@@ -225,15 +229,23 @@ def _misfits(target: _Target, wanted: str, given: Mapping[str, Sequence[Row]]) -
 
     `given` says what each was given, which may not fit its rows either.
     """
-    got = [storage(target.tensor(row), name).format for name, rows in given.items() for row in rows]
-    others = [name for name in got if name != wanted]
+    alike: Counter[tuple[str, int]] = Counter()  # storage depends on no more, but for what is kept in F32
+    example: dict[tuple[str, int], TensorPlan] = {}
+    for name, rows in given.items():
+        for row in rows:
+            tensor = target.tensor(row)
+            alike[name, tensor.shape[-1]] += 1
+            example[name, tensor.shape[-1]] = tensor
+    got = {case: storage(tensor, case[0]).format for case, tensor in example.items()}
+    others = [case for case, format in got.items() if format != wanted]
     if not others:
         return ""
-    instead = " or ".join(sorted(set(others)))
-    gets = f"it gets {instead}" if len(others) == 1 else f"they get {instead}"
-    if len(got) == 1:
+    instead = " or ".join(sorted({got[case] for case in others}))
+    unfit, all_of_them = sum(alike[case] for case in others), alike.total()
+    gets = f"it gets {instead}" if unfit == 1 else f"they get {instead}"
+    if all_of_them == 1:
         return f"{wanted} does not fit this tensor: {gets}"
-    count = f"{len(others):,} of {len(got):,}" if len(others) < len(got) else f"these {len(got):,}"
+    count = f"{unfit:,} of {all_of_them:,}" if unfit < all_of_them else f"these {all_of_them:,}"
     return f"{wanted} does not fit {count} tensors: {gets}"
 
 

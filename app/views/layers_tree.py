@@ -1,15 +1,25 @@
 """The tree of layers: what is expanded, selected and in sight survives filters, sorting and new plans."""
 
-from PySide6.QtCore import QItemSelectionModel, QModelIndex, Qt, Signal
-from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QAbstractItemView, QTreeView, QWidget
+from collections.abc import Sequence
+
+from PySide6.QtCore import QItemSelectionModel, QModelIndex, QRect, Qt, Signal
+from PySide6.QtGui import QPainter, QResizeEvent
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QStyle,
+    QStyleOptionFocusRect,
+    QStyleOptionViewItem,
+    QTreeView,
+    QWidget,
+)
 
 from app import theme
 from app.models.layer_lines import Column
 from app.models.layers import Index, LayersModel
 from app.state import Row
-from app.views.layer_delegates import BitsDelegate, ChoiceDelegate, FormatDelegate, RowDelegate
+from app.views.layer_delegates import ChoiceDelegate, RowDelegate
 from app.views.layers_edits import LayerEdits
+from app.views.layers_paint import LinePainter
 
 WIDTHS = {
     Column.ROLE: 80,
@@ -40,7 +50,8 @@ FEW = 60
 class LayersTree(QTreeView):
     """The table itself. `chosen` are the tensors selected in it, in the order of the table."""
 
-    chosen_changed = Signal()
+    chosen_changed = Signal(object)
+    """Their keys, as `chosen_keys` gives them."""
 
     def __init__(self, model: LayersModel, edits: LayerEdits, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -51,6 +62,7 @@ class LayersTree(QTreeView):
         self._scrolled = 0
         self._filtered = False
         self._restoring = False
+        self._painter = LinePainter(model)
         self.setAccessibleName("Layers")
         self.setUniformRowHeights(True)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
@@ -96,24 +108,60 @@ class LayersTree(QTreeView):
             lambda index, name: edits.set_method(self.rows_for(index), name),
             self,
         )
-        format = FormatDelegate(
+        format = ChoiceDelegate(
             "Format",
             lambda index: edits.formats(self.rows_for(index)),
             lambda index, name: edits.set_format(self.rows_for(index), name),
             self,
         )
-        plain, bits = RowDelegate(self), BitsDelegate(self)
+        plain = RowDelegate(self)
         self.setItemDelegate(plain)
         self.setItemDelegateForColumn(Column.METHOD, method)
         self.setItemDelegateForColumn(Column.FORMAT, format)
-        self.setItemDelegateForColumn(Column.BITS, bits)
-        return [plain, method, format, bits]
+        return [plain, method, format]
+
+    def drawRow(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
+        """See `app.views.layers_paint`."""
+        header, inside = self.header(), index.parent().isValid()
+        top, height = option.rect.y(), option.rect.height()
+        line = QRect(-header.offset(), top, header.length(), height)
+        selected = self.selectionModel().isSelected(index)
+        if selected:
+            painter.fillRect(line, theme.colors().selection)
+        cells = [
+            (column, QRect(header.sectionViewportPosition(column), top, header.sectionSize(column), height))
+            for column in Column
+        ]
+        name, indent = cells[Column.NAME][1], self.indentation() * (2 if inside else 1)
+        if not inside:
+            self.drawBranches(painter, QRect(name.x(), top, indent, height), index)
+        name.setLeft(name.x() + indent)
+        self._painter.paint(painter, self._model.line_at(index), inside, cells, selected, option.font)
+        current = self.currentIndex()
+        if self.hasFocus() and current.row() == index.row() and current.parent() == index.parent():
+            self._draw_focus(painter, line, selected)
+
+    def _draw_focus(self, painter: QPainter, line: QRect, selected: bool) -> None:
+        option, role = QStyleOptionFocusRect(), self.palette().ColorRole
+        option.initFrom(self)
+        option.state |= QStyle.StateFlag.State_KeyboardFocusChange
+        option.backgroundColor = self.palette().color(role.Highlight if selected else role.Window)
+        option.rect = line
+        self.style().drawPrimitive(QStyle.PrimitiveElement.PE_FrameFocusRect, option, painter)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         least, most = NAME_WIDTHS
         others = sum(self.header().sectionSize(column) for column in WIDTHS)
         self.header().resizeSection(Column.NAME, min(max(self.viewport().width() - others, least), most))
+
+    def dataChanged(self, first: Index, last: Index, roles: Sequence[int] = ()) -> None:
+        """A change of groups is one of all that stands in them: a box that is open there shows it, too."""
+        super().dataChanged(first, last, roles)
+        current = self.currentIndex()
+        box = self.indexWidget(current)
+        if box is not None and not first.parent().isValid():
+            self.itemDelegateForIndex(current).setEditorData(box, current)
 
     # ------------------------------------------------------------------------------ selection
 
@@ -161,7 +209,7 @@ class LayersTree(QTreeView):
     def _publish(self) -> None:
         if not self._restoring:
             self._keys = self.chosen_keys()
-            self.chosen_changed.emit()
+            self.chosen_changed.emit(self._keys)
 
     # --------------------------------------------------------------------- what outlives a reset
 
@@ -173,7 +221,16 @@ class LayersTree(QTreeView):
 
     def open_all(self) -> None:
         self._open = set(range(len(self._labels)))
-        self.expandAll()
+        self._expand()
+        self.executeDelayedItemsLayout()
+
+    def _expand(self) -> None:
+        """Expand the groups that are to be open, in one layout; `expandAll` looks at every tensor as well."""
+        before, self._restoring = self._restoring, True
+        self.scheduleDelayedItemsLayout()
+        for number, index in self._model.group_indices():
+            self.setExpanded(index, self._model.filtered or number in self._open)
+        self._restoring = before
 
     def close_all(self) -> None:
         self._open = set()
@@ -190,11 +247,7 @@ class LayersTree(QTreeView):
             self._labels = model.labels
             self._open = set(model.first_open(FEW))
             self._scrolled = 0
-        if model.filtered:
-            self.expandAll()
-        else:
-            for number, index in model.group_indices():
-                self.setExpanded(index, number in self._open)
+        self._expand()
         self._select(self._keys)
         self._scroll_back()
         self._restoring = False

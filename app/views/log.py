@@ -23,8 +23,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.jobs import JobRecord
-from app.models.jobs import ACTIVE
+from app.job_record import ACTIVE, JobRecord
 from app.plain import printable
 
 PIECE = 16 << 10
@@ -66,6 +65,11 @@ class LogPanel(QWidget):
         """Go on reading where this job is shown and runs (again)."""
         if record is self._record and record.state in ACTIVE and not self._tick.isActive():
             self._follow()
+
+    def forget(self, records: list[JobRecord]) -> None:
+        """These jobs are not in the list any more."""
+        if self._record in records:
+            self.show_record(None)
 
     def _make_widgets(self) -> None:
         self._title = QLabel(textFormat=Qt.TextFormat.PlainText)

@@ -21,13 +21,15 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.jobs import JobRecord
+from app.job_record import JobRecord
+from app.machine import memory_available
+from app.models.job_offers import folder_refusal, less_memory_refusal, standing
 from app.models.jobs import ICONS
 from app.models.result import TABLE_HEAD, Line, command_of, csv_of, headline, story, table_of, traces
 from app.plain import as_tip
 from app.views.icon_label import IconLabel
 from app.views.jobs import open_output_folder
-from engine.api.jobs import QuantizeResult
+from engine.api.jobs import JobResult
 
 HEADING_ICON = 24
 PAGE_WIDTH = 760
@@ -44,6 +46,8 @@ class ResultPanel(QScrollArea):
     """Shows one job; where it did not end well, why, and what can be done."""
 
     resume_requested = Signal(object)
+    less_memory_requested = Signal(object)
+    restart_requested = Signal(object)
     show_log = Signal(object)
     message = Signal(str)
     """A passing sentence."""
@@ -101,7 +105,7 @@ class ResultPanel(QScrollArea):
             shown.setAccessibleName(f"Command: {command}")
             layout.addWidget(shown)
 
-    def _fill_measured(self, layout: QVBoxLayout, result: QuantizeResult) -> None:
+    def _fill_measured(self, layout: QVBoxLayout, result: JobResult) -> None:
         report = result.report
         if report is None:
             layout.addLayout(_noted("info", "muted", NOT_MEASURED))
@@ -119,13 +123,21 @@ class ResultPanel(QScrollArea):
             form.addRow(label, value)
         layout.addLayout(form)
 
-    def _buttons(self, record: JobRecord, result: QuantizeResult | None) -> QHBoxLayout:
+    def _buttons(self, record: JobRecord, result: JobResult | None) -> QHBoxLayout:
         """Only those that can be used: the others would say nothing here."""
         row = QHBoxLayout()
         row.setSpacing(2 * theme.SPACE)
         if record.resumable:
             row.addWidget(_button("Resume", "arrow-clockwise", lambda: self.resume_requested.emit(record)))
-        if record.output:
+        if record.remedy == "less memory" and not less_memory_refusal(record, memory_available()):
+            row.addWidget(
+                _button("Resume with less memory", "gauge", lambda: self.less_memory_requested.emit(record))
+            )
+        if record.restartable and not record.resumable:
+            row.addWidget(
+                _button("Start again", "arrow-counter-clockwise", lambda: self.restart_requested.emit(record))
+            )
+        if not folder_refusal(record):
             row.addWidget(_button("Open folder", "folder-open", partial(open_output_folder, record)))
         if command_of(record):
             row.addWidget(
@@ -155,7 +167,7 @@ def _heading(record: JobRecord) -> QHBoxLayout:
     font.setPointSizeF(font.pointSizeF() * 1.4)
     font.setWeight(font.Weight.DemiBold)
     words.setFont(font)
-    picture = IconLabel(*ICONS[record.state], f"State: {record.state}", HEADING_ICON)
+    picture = IconLabel(*ICONS[record.state], f"State: {standing(record)}", HEADING_ICON)
     row = QHBoxLayout()
     row.setSpacing(2 * theme.SPACE)
     row.addWidget(picture, 0, Qt.AlignmentFlag.AlignTop)

@@ -25,6 +25,8 @@ from app.models.run_request import (
     QUICK_WINDOWS,
     file_name,
     formats_line,
+    memory_limit,
+    memory_refusal,
     proposed_folder,
     proposed_name,
     refusal,
@@ -97,6 +99,7 @@ class RunSheet(QDialog):
             recipe=self._recipe,
             overwrite=not self.replace.isHidden() and self.replace.isChecked(),
             measure=measure,
+            memory_limit=memory_limit(self.memory.text()),
         )
 
     # ------------------------------------------------------------------------------ its making
@@ -120,6 +123,9 @@ class RunSheet(QDialog):
         self.windows.setToolTip(
             "Windows of 512 tokens that are measured; more take longer and make the error smaller"
         )
+        self.memory = _named(QLineEdit(), "Memory limit")
+        self.memory.setPlaceholderText("all that the machine can give")
+        self.memory.setToolTip("The most memory that the job may take, such as 8 GB. With less it is slower")
         self.text_line = _value("Evaluation text")
         self.browse_text = _button("Browse…", "Choose a text to measure on")
 
@@ -149,6 +155,7 @@ class RunSheet(QDialog):
         form.addRow("Measure", self.measure)
         form.addRow("", _row(self.text_line, self.browse_text))
         form.addRow("", _row(self.windows, QLabel("windows"), stretch=True))
+        form.addRow("Memory &limit", self.memory)
         self._form = form
         buttons = _row(self.reason, self.again, self.cancel, self.run)
         layout = QVBoxLayout(self)
@@ -179,6 +186,7 @@ class RunSheet(QDialog):
         self.replace.toggled.connect(self._change)
         self.measure.toggled.connect(self._change)
         self.windows.valueChanged.connect(self._change)
+        self.memory.textChanged.connect(self._change)
         self.browse_folder.clicked.connect(self._choose_folder)
         self.browse_text.clicked.connect(self._choose_text)
         self.again.clicked.connect(self._ask)
@@ -216,7 +224,7 @@ class RunSheet(QDialog):
         """A field is another one now: what was checked holds no more."""
         self._asked += 1
         name = file_name(self.name.text())
-        wrong = refusal(name, self.folder.text())
+        wrong = refusal(name, self.folder.text()) or memory_refusal(self.memory.text())
         self._refuse(wrong or "The checks are being made.")
         exists = not wrong and something_there(self._output())
         self._form.setRowVisible(self._replace_row, exists)

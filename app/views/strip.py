@@ -1,8 +1,8 @@
 """The strip along the bottom: what the recipe makes of the model, and whether it fits on this machine."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
 
 from PySide6.QtCore import QSize, Qt, QTimer
@@ -13,15 +13,32 @@ from app import theme
 from app.background import Latest
 from app.machine import Room, read_room
 from app.plain import as_tip, printable
+from app.planner import MEASURED_WINDOWS, Outlook
 from app.settings import Settings
 from app.state import State
 from app.theme import ICON_SIZE, SPACE
-from engine.api.needs import measure_memory, quantize_memory
-from engine.api.units import duration, size
+from engine.api.model import ModelSummary
+from engine.api.needs import Speeds, measure_seconds, quantize_seconds
+from engine.api.plan import ExportSummary, Plan
+from engine.api.units import duration, rough, size
 
 READ_EVERY_MS = 5000
-MEASURED_WINDOWS = 16
-"""Windows that a run measures unless it is told otherwise."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds; None where a speed that counts was not measured."""
+
+    quantize: float | None
+    measure: float
+
+
+def estimate(export: ExportSummary, plan: Plan, speeds: Speeds, source_bytes: int) -> Times:
+    """How long a run takes on a machine of these speeds. Goes through all tensors."""
+    return Times(
+        quantize_seconds(export, plan, speeds, source_bytes),
+        measure_seconds(export, speeds, MEASURED_WINDOWS),
+    )
 
 
 class Strip(QWidget):
@@ -38,9 +55,14 @@ class Strip(QWidget):
         self._state, self._settings = state, settings
         self._folder = ""
         self._room: Room | None = None
+        self._silent: set[str] = set()
         self._read_room = read_room
         self._reader = Latest(self)
         self._reader.answered.connect(self._take_room)
+        self._times: Times | None = None
+        self._timed: tuple[Outlook, Speeds] | None = None
+        self._clock = Latest(self)
+        self._clock.answered.connect(self._take_times)
         self.facts = {name: Fact(name) for name in ("size", "bits", "ratio", "disk", "memory", "time")}
         row = QHBoxLayout(self)
         row.setContentsMargins(4 * SPACE, 0, 4 * SPACE, 0)
@@ -54,6 +76,7 @@ class Strip(QWidget):
         self._timer.timeout.connect(self._ask)
         state.model_changed.connect(self._follow_model)
         state.plan_changed.connect(self._refresh)
+        settings.speeds_changed.connect(self._refresh)
         theme.notifier().changed.connect(self._refresh)
         self._follow_model()
 
@@ -77,6 +100,7 @@ class Strip(QWidget):
         super().hideEvent(event)
 
     def _follow_model(self) -> None:
+        self._times = None
         self._ask()
         self._refresh()
 
@@ -91,85 +115,98 @@ class Strip(QWidget):
         self._refresh()
 
     def _refresh(self) -> None:
-        for fact in self.facts.values():
-            fact.show_text("")
-        if self._state.summary is None:
+        self._silent = set(self.facts)
+        summary, outlook = self._state.summary, self._state.outlook
+        if summary is None:
             path = self._state.path
-            self.facts["size"].show_text(f"Opening {path.name}…" if path else "No model is open.")
-        elif self._state.plan is None:
-            self._show_source()
+            self._say("size", f"Opening {path.name}…" if path else "No model is open.")
+        elif outlook is None:
+            self._say_source(summary)
         else:
-            self._show_plan()
-            self._show_disk()
-            self._show_memory()
-            self._show_time()
+            self._say_size(summary, outlook)
+            self._say_disk(outlook.file_bytes)
+            self._say_memory(outlook)
+            self._say_time(summary, outlook)
+        for name in self._silent:
+            self.facts[name].show_text("")
 
-    def _show_source(self) -> None:
-        summary, phase = self._state.summary, self._state.phase
-        assert summary is not None, "a model is open"
-        self.facts["size"].show_text(size(summary.bytes), f"{summary.bytes:,} bytes in the source")
+    def _say(self, name: str, text: str, tip: str = "", mark: str = "") -> None:
+        self._silent.discard(name)
+        self.facts[name].show_text(text, tip, mark)
+
+    def _say_source(self, summary: ModelSummary) -> None:
+        self._say("size", size(summary.bytes), f"{summary.bytes:,} bytes in the source")
         if summary.parameters:
             bits = 8 * summary.bytes / summary.parameters
-            self.facts["bits"].show_text(f"{bits:.3g} bits per weight", f"{bits:.6g} bits, scales and all")
-        if phase == "inspect only":
-            self.facts["ratio"].show_text("can be looked at, not exported", self._state.refusal, "info")
+            self._say("bits", f"{bits:.3g} bits per weight", f"{bits:.6g} bits, scales and all")
+        if self._state.phase == "inspect only":
+            self._say("ratio", "can be looked at, not exported", self._state.refusal, "info")
         else:
-            self.facts["ratio"].show_text("plan being made…", "The size of the output is known in a moment")
+            self._say("ratio", "plan being made…", "The size of the output is known in a moment")
 
-    def _show_plan(self) -> None:
-        summary, plan, after = self._state.summary, self._state.plan, self._state.file_bytes
-        assert summary is not None, "a model is open"
-        assert plan is not None, "a plan is made"
-        if after is None:
-            return
-        self.facts["size"].show_text(
+    def _say_size(self, summary: ModelSummary, outlook: Outlook) -> None:
+        after, bits = outlook.file_bytes, outlook.bits_per_weight
+        self._say(
+            "size",
             f"{size(summary.bytes)} → {size(after)}",
             f"{summary.bytes:,} bytes in the source\n{after:,} bytes in the file: predicted, exact",
         )
-        bits = plan.bits_per_weight
         before = 8 * summary.bytes / max(1, summary.parameters)
-        self.facts["bits"].show_text(
-            f"{bits:.2f} bpw", f"{bits:.6g} bits per weight, scales and all; {before:.6g} in the source"
-        )
+        tip = f"{bits:.6g} bits per weight, scales and all; {before:.6g} in the source"
+        self._say("bits", f"{bits:.2f} bpw", tip)
         ratio = summary.bytes / after
         text = f"{ratio:.1f} × smaller" if ratio >= 1 else f"{1 / ratio:.1f} × larger"
-        self.facts["ratio"].show_text(text, f"{100 * after / summary.bytes:.3g} % of the source's bytes")
+        self._say("ratio", text, f"{100 * after / summary.bytes:.3g} % of the source's bytes")
 
-    def _show_disk(self) -> None:
-        needed, room = self._state.file_bytes, self._room
-        if needed is None or room is None or room.free is None:
+    def _say_disk(self, needed: int) -> None:
+        room = self._room
+        if room is None or room.free is None:
             return
         tip = f"{needed:,} bytes needed, {room.free:,} bytes are free in {room.folder}"
         if needed > room.free:
             text = f"disk: needs {size(needed)}, {size(room.free)} are free in {room.folder}"
-            self.facts["disk"].show_text(text, f"{tip}.\nFree some room, or choose another folder.", "error")
+            self._say("disk", text, f"{tip}.\nFree some room, or choose another folder.", "error")
         else:
-            self.facts["disk"].show_text(f"disk {size(needed)} of {size(room.free)} free", tip)
+            self._say("disk", f"disk {size(needed)} of {size(room.free)} free", tip)
 
-    def _show_memory(self) -> None:
-        export, room = self._state.export, self._room
-        if export is None or room is None or room.total is None or room.available is None:
+    def _say_memory(self, outlook: Outlook) -> None:
+        room = self._room
+        if room is None or room.total is None or room.available is None:
             return
-        needed = quantize_memory(export)
+        needed = outlook.quantize_memory
         if self._settings.measure:
-            needed = max(needed, measure_memory(export, MEASURED_WINDOWS))
+            needed = max(needed, outlook.measure_memory)
         tip = (
             f"About {needed:,} bytes at the peak, estimated from the shapes; "
             f"{room.available:,} of {room.total:,} bytes are available now"
         )
         if needed > room.available:
             text = f"memory: needs about {size(needed)}, {size(room.available)} are available"
-            self.facts["memory"].show_text(text, f"{tip}.\nClose other programs, or do not measure.", "error")
+            self._say("memory", text, f"{tip}.\nClose other programs, or do not measure.", "error")
         else:
-            self.facts["memory"].show_text(f"memory ≈ {size(needed)} of {size(room.total)}", tip)
+            self._say("memory", f"memory ≈ {size(needed)} of {size(room.total)}", tip)
 
-    def _show_time(self) -> None:
-        plan, rate = self._state.plan, self._settings.rate
-        if plan is None or not rate:
+    def _say_time(self, summary: ModelSummary, outlook: Outlook) -> None:
+        """What is known; what is not is worked out beside the window's thread."""
+        export, speeds = self._state.export, self._settings.speeds
+        if export is None or speeds is None:
             return
-        weights = sum(prod(tensor.shape) for tensor in plan.tensors)
-        tip = f"Predicted: {weights:,} weights at the speed of the last run, {rate:,.3g} a second"
-        self.facts["time"].show_text(f"≈ {duration(weights / rate)}", tip)
+        if self._timed is None or self._timed[0] is not outlook or self._timed[1] != speeds:
+            self._timed = outlook, speeds
+            self._clock.ask(partial(estimate, export, outlook.plan, speeds, summary.bytes))
+        times = self._times
+        if times is None or times.quantize is None:
+            return
+        measured = times.measure if self._settings.measure else 0.0
+        parts = f"quantize {duration(times.quantize)}"
+        if measured:
+            parts += f", measure {duration(measured)}"
+        tip = f"Predicted from the speeds of this machine: {parts}"
+        self._say("time", rough(times.quantize + measured), tip)
+
+    def _take_times(self, times: Times) -> None:
+        self._times = times
+        self._refresh()
 
 
 class Fact(QWidget):
@@ -187,6 +224,7 @@ class Fact(QWidget):
         row.addWidget(self._icon)
         row.addWidget(self._label)
         self.failed = False
+        self._shown: tuple[str, str, str, theme.Colors] | None = None
 
     @property
     def text(self) -> str:
@@ -194,6 +232,10 @@ class Fact(QWidget):
 
     def show_text(self, text: str, tip: str = "", mark: str = "") -> None:
         """`mark`: "error" for what does not fit, "info" for a note."""
+        of = theme.colors()
+        if self._shown == (text, tip, mark, of):
+            return
+        self._shown = text, tip, mark, of
         self.failed = mark == "error"
         self._label.setText(printable(text))
         self.setToolTip(as_tip(tip))
@@ -203,7 +245,6 @@ class Fact(QWidget):
         if mark:
             icon = theme.icon("warning-octagon", "error") if self.failed else theme.icon("info", "muted")
             self._icon.setPixmap(icon.pixmap(ICON_SIZE, ICON_SIZE))
-        of = theme.colors()
         palette = self._label.palette()
         palette.setColor(self._label.foregroundRole(), of.error if self.failed else of.text)
         self._label.setPalette(palette)

@@ -168,13 +168,6 @@ class _Editor:
         self.open = self.matter - self.pinned
         self.default = _Wish.of(recipe.default)
         self.wishes = [wish or self.default for wish in self._decided(recipe.rules, None)]
-        self._members: dict[tuple[Role | None, int | None], list[int]] = {}
-        for place in sorted(self.matter):
-            tensor = planner.tensors[place]
-            self._members.setdefault((tensor.role, None), []).append(place)
-            if tensor.block is not None:
-                self._members.setdefault((tensor.role, tensor.block), []).append(place)
-                self._members.setdefault((None, tensor.block), []).append(place)
 
     def only(self, wish: _Wish) -> Recipe:
         """The recipe that gives all tensors one choice: its default says it."""
@@ -204,10 +197,6 @@ class _Editor:
             wrong = [place for place in sorted(relevant) if decided[place] != wishes[place]]
             candidates += [left + cover.rules(wrong, whole_blocks) for whole_blocks in (False, True)]
         return min(candidates, key=_length)
-
-    def members(self, role: Role | None, block: int | None) -> list[int]:
-        """Tensors that matter, of a role, of a block, or of a role in a block."""
-        return self._members[role, block]
 
     def _without_own(self, rules: list[Rule], touched: set[int]) -> Iterator[list[Rule]]:
         """`rules`, and without those that say something about just the touched tensors' roles and names, and
@@ -296,7 +285,7 @@ class _Cover:
         return self._named[place]
 
     def _alike(self, role: Role | None, block: int | None, wish: _Wish) -> bool:
-        members = self._editor.members(role, block)
+        members = self._editor.planner.members(role, block)
         return all(place not in self._relevant or self._wishes[place] == wish for place in members)
 
 

@@ -36,3 +36,11 @@ class EvaluationError(UserError):
 
 class JobError(UserError):
     """A job that is unknown, still running, or no longer fits its sources."""
+
+
+class ChangedError(JobError):
+    """A job whose sources, recipe or libraries are others than when it began: to be started again."""
+
+
+class MemoryLimitError(UserError):
+    """Work that needs more memory than there is, or than it was allowed."""

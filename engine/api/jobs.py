@@ -1,11 +1,14 @@
 """What is asked of a job, what comes back, and how jobs are listed."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
 from engine.api.recipe import Recipe
 from engine.api.report import Report
+
+LEAST_MEMORY = 340_000_000
+"""Bytes below which a limit of memory is refused: imports and encoders, loaded, and the smallest pieces."""
 
 State = Literal["running", "done", "failed", "interrupted", "replaced", "unreadable"]
 """`replaced`: another job started over on its output. `unreadable`: its folder is damaged."""
@@ -28,14 +31,36 @@ class Measure(BaseModel):
 
 
 class QuantizeRequest(BaseModel):
-    """Quantize `model` (a path) by `recipe` into `output`. `threads`: None takes all cores."""
+    """Quantize `model` (a path) by `recipe` into `output`.
 
+    `threads`: None takes all cores. `memory_limit`: bytes of private memory that the engine may use; None:
+    what the machine can give.
+    """
+
+    kind: Literal["quantize"] = "quantize"
     model: str
     output: str
     recipe: Recipe
     threads: int | None = Field(None, ge=1)
     overwrite: bool = False
     measure: Measure | None = None
+    memory_limit: int | None = Field(None, ge=LEAST_MEMORY)
+
+
+class EvaluateRequest(BaseModel):
+    """Measure `model`, against `reference` if there is one, on at most `windows` windows of the file `text`.
+
+    Otherwise as in `QuantizeRequest`.
+    """
+
+    kind: Literal["evaluate"] = "evaluate"
+    model: str
+    text: str
+    reference: str | None = None
+    protocol: str = "llama.cpp"
+    windows: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1)
+    memory_limit: int | None = Field(None, ge=LEAST_MEMORY)
 
 
 class QuantizeResult(BaseModel):
@@ -45,6 +70,7 @@ class QuantizeResult(BaseModel):
     loss was to be measured and could be (else a warning says why).
     """
 
+    kind: Literal["quantize"] = "quantize"
     job: str
     output: str
     bytes: int
@@ -56,6 +82,32 @@ class QuantizeResult(BaseModel):
     source_bytes: int
     source_bpw: float
     report: Report | None = None
+
+
+class EvaluateResult(BaseModel):
+    """What a finished evaluate job says. `seconds` and `peak_rss_bytes` are of its last run."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    job: str
+    report: Report
+    seconds: float
+    peak_rss_bytes: int
+    warnings: list[str]
+
+
+JobRequest = Annotated[QuantizeRequest | EvaluateRequest, Field(discriminator="kind")]
+JobResult = Annotated[QuantizeResult | EvaluateResult, Field(discriminator="kind")]
+
+
+class Saved(BaseModel):
+    """How much of a job is safely on disk: `done` of `total` `unit`s ("blocks", "blocks measured")."""
+
+    done: int
+    total: int
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.done:,} of {self.total:,} {self.unit}"
 
 
 class Check(BaseModel):
@@ -71,9 +123,10 @@ class Check(BaseModel):
 
 
 class JobSummary(BaseModel):
-    """One line of `bitwright jobs`. `done` of `total` units of work are on disk; times are ISO 8601, UTC.
+    """One line of `bitwright jobs`. Times are ISO 8601, UTC.
 
-    `request` and `result` are there where the job's folder can be read and the job is finished.
+    `saved` is None where nothing is. `output` is "" for a job that writes no file. `request` and `result` are
+    there where the job's folder can be read and the job is finished.
     """
 
     id: str
@@ -81,9 +134,8 @@ class JobSummary(BaseModel):
     state: State
     output: str
     created: str
-    done: int
-    total: int
     message: str
     folder: str
-    request: QuantizeRequest | None = None
-    result: QuantizeResult | None = None
+    saved: Saved | None = None
+    request: JobRequest | None = None
+    result: JobResult | None = None

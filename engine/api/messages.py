@@ -11,11 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from engine.api.jobs import Check, JobSummary, QuantizeRequest, QuantizeResult
+from engine.api.jobs import LEAST_MEMORY, Check, JobResult, JobSummary, QuantizeRequest, Saved
 from engine.api.model import ModelSummary, TensorSummary
+from engine.api.needs import Speeds
 from engine.api.plan import ExportSummary, ExportTensor
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
 HEARTBEAT_SECONDS = 2.0
@@ -55,6 +56,24 @@ class ListJobs(_Message):
     id: int
 
 
+class RemoveJobs(_Message):
+    """Delete the folders of these jobs, and what the unfinished ones have written. Answer: pages of `jobs`.
+
+    A job that is running stays.
+    """
+
+    request: Literal["remove"] = "remove"
+    id: int
+    jobs: list[str]
+
+
+class MeasureSpeeds(_Message):
+    """How fast this machine is at what runs do. Answer: `speeds`."""
+
+    request: Literal["speeds"] = "speeds"
+    id: int
+
+
 class ReadHistogram(_Message):
     """The distribution of one source tensor's weights. Answer: `histogram`. A newer one replaces it."""
 
@@ -70,8 +89,12 @@ class StartQuantize(_Message):
 
 
 class ResumeJob(_Message):
+    """Go on with a job; `restart`: begin it again from nothing. A `memory_limit` replaces the job's own."""
+
     request: Literal["resume"] = "resume"
     job: str
+    restart: bool = False
+    memory_limit: int | None = Field(None, ge=LEAST_MEMORY)
 
 
 class Cancel(_Message):
@@ -80,7 +103,17 @@ class Cancel(_Message):
     request: Literal["cancel"] = "cancel"
 
 
-Request = OpenModel | CheckRun | ListJobs | ReadHistogram | StartQuantize | ResumeJob | Cancel
+Request = (
+    OpenModel
+    | CheckRun
+    | ListJobs
+    | RemoveJobs
+    | MeasureSpeeds
+    | ReadHistogram
+    | StartQuantize
+    | ResumeJob
+    | Cancel
+)
 
 # ------------------------------------------------------------------------------- engine to window
 
@@ -146,6 +179,12 @@ class JobsListed(_Message):
     last: bool
 
 
+class SpeedsMeasured(_Message):
+    event: Literal["speeds"] = "speeds"
+    id: int
+    speeds: Speeds
+
+
 class HistogramRead(_Message):
     """`path`: a .npy file, float64 [2, bins]: lower edges, counts; bins are `width` wide. Reader deletes it.
 
@@ -165,7 +204,10 @@ class HistogramRead(_Message):
 
 
 class JobStarted(_Message):
-    """The job has a folder now and can be resumed from here on. `log` grows while it runs."""
+    """The job has a folder now and can be resumed from here on. `log` grows while it runs.
+
+    `output` is "" for a job that writes no file.
+    """
 
     event: Literal["job"] = "job"
     job: str
@@ -192,6 +234,13 @@ class ProgressMade(_Message):
     eta: float | None = None
 
 
+class ProgressSaved(_Message):
+    """What is safely on disk by now: a job that dies here goes on from there."""
+
+    event: Literal["saved"] = "saved"
+    saved: Saved
+
+
 class Metric(_Message):
     """A figure that was measured. `unit` is empty for pure numbers."""
 
@@ -216,11 +265,13 @@ class Warned(_Message):
 class Failed(_Message):
     """A request that failed (`id`), or the job (None), or a part of it.
 
-    `code`: "user" (the sentence says what to mend), "busy", "protocol", or "defect" (ours: with a traceback).
+    `code`: "user" (the sentence says what to mend), "changed" (what a job stands on is another now: it can
+    only be started again), "memory" (there is too little), "busy", "protocol", or "defect" (ours: with a
+    traceback).
     """
 
     event: Literal["error"] = "error"
-    code: Literal["user", "busy", "protocol", "defect"]
+    code: Literal["user", "changed", "memory", "busy", "protocol", "defect"]
     message: str
     hint: str = ""
     traceback: str = ""
@@ -236,7 +287,7 @@ class Stopped(_Message):
 
 class Done(_Message):
     event: Literal["done"] = "done"
-    result: QuantizeResult
+    result: JobResult
 
 
 Event = (
@@ -248,10 +299,12 @@ Event = (
     | ExportPage
     | Checked
     | JobsListed
+    | SpeedsMeasured
     | HistogramRead
     | JobStarted
     | StageStarted
     | ProgressMade
+    | ProgressSaved
     | Metric
     | Artifact
     | Warned

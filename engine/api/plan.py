@@ -118,6 +118,7 @@ class Planner:
             for name in dict.fromkeys(names):
                 self._places.setdefault(name, []).append(place)
         self._last: Sequence[tuple[Choice, TensorPlan] | None] = [None] * len(self.tensors)
+        self._kinds: dict[tuple[Role | None, int | None], list[int]] = {}
 
     def plan(self, recipe: Recipe) -> Plan:
         """Apply `recipe`; formats fall back where rows do not divide, with the reason noted."""
@@ -153,6 +154,18 @@ class Planner:
                 ]
             self._matched[key] = found
         return found
+
+    def members(self, role: Role | None, block: int | None) -> list[int]:
+        """The places of the tensors of a role (`block` None), of a block, or of a role in a block."""
+        if not self._kinds:
+            kinds: dict[tuple[Role | None, int | None], list[int]] = {}
+            for place, tensor in enumerate(self.tensors):
+                kinds.setdefault((tensor.role, None), []).append(place)
+                if tensor.block is not None:
+                    kinds.setdefault((tensor.role, tensor.block), []).append(place)
+                    kinds.setdefault((None, tensor.block), []).append(place)
+            self._kinds = kinds
+        return self._kinds.get((role, block), [])
 
     def _named(self, rule: Rule) -> list[int] | None:
         """The places that a rule for one name selects, looked up: there may be hundreds of such rules."""

@@ -13,19 +13,32 @@ source's tensor name and in the canonical (GGUF) name. The last rule that matche
 import difflib
 import json
 import re
+import stat
+import time
+from bisect import bisect_right
 from functools import lru_cache
 from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, ValidationInfo, field_validator
 
 from engine.api.errors import RecipeError
 from engine.api.formats import DEFAULT_METHOD, FORMATS, METHODS
 from engine.api.model import Role
+from engine.api.wording import shown
 
 ROLES = frozenset(role.value for role in Role)
-BLOCKS = re.compile(r"\d{1,6}(-(\d{1,6})?)?(,\d{1,6}(-(\d{1,6})?)?)*")
+RANGE = re.compile(r"\d{1,6}(-(\d{1,6})?)?")
+LINEAR = re.compile(r"[^*+?{|()]*")
+"""Patterns without repetition or choice: a search for them cannot take long."""
+
+PATIENCE, PATIENCE_PER_NAME = 0.5, 5e-5
+"""Seconds of work for searching names with one pattern, at most; one name takes a few microseconds."""
+
+PATTERN_LIMIT = 2000
+BLOCKS_LIMIT = 100_000
+FILE_LIMIT = 64 << 20  # a rule for each tensor of the largest mixtures of experts takes 10 MB
 
 
 class _Strict(BaseModel):
@@ -54,7 +67,7 @@ class Choice(_Strict):
     def _known_params(cls, params: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if params:
             raise ValueError(
-                f"the method {info.data.get('method')!r} has no parameter {next(iter(params))!r}"
+                f"the method {info.data.get('method')!r} has no parameter {shown(next(iter(params)))}"
             )
         return params
 
@@ -75,36 +88,46 @@ class Rule(Choice):
     def _compiles(cls, pattern: str) -> str:
         if not pattern:
             raise ValueError("match is empty; name a role or write a regular expression")
+        if len(pattern) > PATTERN_LIMIT:
+            raise ValueError(f"match has {len(pattern)} letters, where {PATTERN_LIMIT} are allowed")
         try:
             re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"match {pattern!r} is no regular expression: {error}") from None
+            if not LINEAR.fullmatch(pattern):
+                _pattern(pattern)
+        except (re.error, ValueError, OverflowError, RecursionError) as error:
+            raise ValueError(f"match {shown(pattern)} is no regular expression: {error}") from None
         return pattern
 
     @field_validator("blocks")
     @classmethod
     def _ranges(cls, blocks: str | None) -> str | None:
-        if blocks is not None and not BLOCKS.fullmatch(blocks):
-            raise ValueError(f"blocks {blocks!r} is not a list of blocks such as '0-3,7,28-'")
-        for part in (blocks or "").split(","):
+        if blocks is None:
+            return None
+        parts = blocks.split(",")
+        if len(blocks) > BLOCKS_LIMIT or not all(RANGE.fullmatch(part) for part in parts):
+            raise ValueError(f"blocks {shown(blocks)} is not a list of blocks such as '0-3,7,28-'")
+        for part in parts:
             first, _, last = part.partition("-")
             if last and int(last) < int(first):
                 raise ValueError(f"blocks {part!r} runs backwards; write '{last}-{first}'")
         return blocks
 
     def matches(self, names: tuple[str, ...], role: Role, block: int | None) -> bool:
-        """Whether the rule selects a tensor known under `names` (source and canonical)."""
+        """Whether the rule selects a tensor known under `names` (source and canonical).
+
+        Raises RecipeError for a regular expression that takes too long.
+        """
         if self.blocks is not None and (block is None or not _contains(self.blocks, block)):
             return False
         if self.match in ROLES:
             return self.match == role
-        return any(re.search(self.match, name) for name in names)
+        return _is_in(self.match, names)
 
 
 class CalibrationText(_Strict):
     """The text that statistics are gathered from: `windows` of `length` tokens, drawn with `seed`."""
 
-    files: list[str] = Field(default_factory=list)
+    files: Annotated[list[str], FailFast()] = Field(default_factory=list)
     windows: int = Field(128, ge=1)
     length: int = Field(512, ge=8)
     seed: int = 0
@@ -120,7 +143,7 @@ class Output(_Strict):
     @classmethod
     def _none_known(cls, options: dict[str, Any]) -> dict[str, Any]:
         if options:
-            raise ValueError(f"the gguf container has no option {next(iter(options))!r}")
+            raise ValueError(f"the gguf container has no option {shown(next(iter(options)))}")
         return options
 
 
@@ -130,7 +153,7 @@ class Recipe(_Strict):
     version: Literal[1] = 1
     calibration: CalibrationText | None = None
     imatrix: str | None = None
-    rules: list[Rule] = Field(default_factory=list)
+    rules: Annotated[list[Rule], FailFast()] = Field(default_factory=list)
     default: Choice
     output: Output = Field(default_factory=Output)
 
@@ -152,6 +175,8 @@ def parse_recipe(text: str, where: str) -> Recipe:
         ) from None
     if not isinstance(content, dict):
         raise RecipeError(f"{where}: a recipe is a JSON object with 'default' and 'rules'.")
+    if "\\ud" in text.lower() and not _is_text(content):
+        raise RecipeError(f"{where}: a text in it holds half a character (\\ud800 or the like).")
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -159,9 +184,23 @@ def parse_recipe(text: str, where: str) -> Recipe:
         raise RecipeError(f"{where}: {sentence if sentence.endswith('?') else sentence + '.'}") from None
 
 
+def _is_text(content: object) -> bool:
+    """Whether all texts in JSON's content can be written again."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
+
+
 def load_recipe(path: Path) -> Recipe:
     """The recipe in a file. Files that it names are looked for beside it."""
     try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):  # reading a pipe would wait for its writer
+            raise RecipeError(f"{path}: the recipe cannot be read: it is not a plain file.")
+        if state.st_size > FILE_LIMIT:
+            raise RecipeError(f"{path}: has {state.st_size:,} bytes; no recipe is so large.")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise RecipeError(f"{path}: the recipe cannot be read: {error.strerror}.") from None
@@ -184,18 +223,67 @@ def block_ranges(blocks: list[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
+class _Pattern:
+    """A regular expression with repetition or choice, to search names with.
+
+    Some of these take time that doubles with every letter of a name, and Python's own `re` cannot be broken
+    off. So a search is given `PATIENCE`, and a little more with each name.
+    """
+
+    def __init__(self, text: str) -> None:
+        import regex  # type: ignore[import-untyped] # here: it takes 20 ms, and few recipes need it
+
+        self._text, self._left = text, PATIENCE
+        try:
+            self._search = regex.compile(text, cache_pattern=False).search
+        except regex.error as error:
+            raise ValueError(str(error)) from None
+
+    def is_in(self, names: tuple[str, ...]) -> bool:
+        """Whether the pattern is found in one of the names. Raises RecipeError if it takes too long."""
+        start, left = time.thread_time(), min(self._left + PATIENCE_PER_NAME * len(names), PATIENCE)
+        try:
+            return any(self._search(name, timeout=max(left, PATIENCE_PER_NAME)) for name in names)
+        except TimeoutError:
+            raise RecipeError(
+                f"The regular expression {shown(self._text)} in a rule takes too long; make it simpler."
+            ) from None
+        finally:
+            self._left = left - (time.thread_time() - start)
+
+
+_pattern = lru_cache(maxsize=64)(_Pattern)  # rules are searched for one after the other
+
+
+def _is_in(pattern: str, names: tuple[str, ...]) -> bool:
+    """Whether the regular expression is found in one of the names."""
+    if LINEAR.fullmatch(pattern):
+        return any(re.search(pattern, name) for name in names)
+    return _pattern(pattern).is_in(names)
+
+
 def _contains(blocks: str, block: int) -> bool:
-    return any(first <= block <= last for first, last in _spans(blocks))
+    firsts, lasts = _spans(blocks)
+    place = bisect_right(firsts, block) - 1
+    return place >= 0 and block <= lasts[place]
 
 
 @lru_cache(maxsize=1024)
-def _spans(blocks: str) -> tuple[tuple[int, float], ...]:
-    """The first and last block of each range: "0-3,28-" -> (0, 3), (28, inf)."""
-    spans = []
+def _spans(blocks: str) -> tuple[list[int], list[float]]:
+    """The first and last blocks of the ranges, rising and apart: "28-,0-3" -> [0, 28], [3, inf]."""
+    ranges = set()
     for part in blocks.split(","):
         first, dash, last = part.partition("-")
-        spans.append((int(first), int(last) if last else inf if dash else int(first)))
-    return tuple(spans)
+        ranges.add((int(first), int(last) if last else inf if dash else int(first)))
+    firsts: list[int] = []
+    lasts: list[float] = []
+    for start, end in sorted(ranges):
+        if lasts and start <= lasts[-1]:
+            lasts[-1] = max(lasts[-1], end)
+        else:
+            firsts.append(start)
+            lasts.append(end)
+    return firsts, lasts
 
 
 def _known(kind: str, name: str, known: dict[str, Any]) -> str:
@@ -203,12 +291,12 @@ def _known(kind: str, name: str, known: dict[str, Any]) -> str:
         return name
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-    raise ValueError(f"unknown {kind} {name!r}; {hint}")
+    raise ValueError(f"unknown {kind} {shown(name)}; {hint}")
 
 
 def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
     """The first fault of a recipe as one sentence that names its rule."""
-    faults = error.errors()
+    faults = error.errors(include_url=False, include_input=False)
     # A misspelt key explains why another one is missing.
     fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     path = list(fault["loc"])
@@ -217,8 +305,8 @@ def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
     if path[:1] == ["rules"] and len(path) > 1:
         index = int(path[1])
         rule = content["rules"][index]
-        shown = f" ({rule['match']!r})" if isinstance(rule, dict) and rule.get("match") else ""
-        where, path, known = f"rule {index + 1}{shown}: ", path[2:], list(Rule.model_fields)
+        match = f" ({shown(rule['match'])})" if isinstance(rule, dict) and rule.get("match") else ""
+        where, path, known = f"rule {index + 1}{match}: ", path[2:], list(Rule.model_fields)
     elif path[:1] == ["default"] and len(path) > 1:
         where, path, known = "default: ", path[1:], list(Choice.model_fields)
     key = ".".join(str(part) for part in path)
@@ -226,7 +314,7 @@ def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
         case "extra_forbidden":
             close = difflib.get_close_matches(str(path[-1]), known, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-            return f"{where}unknown key {key!r}; {hint}"
+            return f"{where}unknown key {shown(key)}; {hint}"
         case "missing":
             return f"{where}{key!r} is missing"
         case "value_error":

@@ -45,11 +45,13 @@ def _mean(arrays: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
     if name + COUNTS not in arrays:
         raise RecipeError(f"{path}: {name} has sums but no counts; the file is incomplete.")
     sums = arrays[name + SUMS]
-    sums = sums.reshape(-1, sums.shape[-1])
+    if not sums.size:
+        raise RecipeError(f"{path}: {name} has no sums; make the file anew.")
+    sums = sums.reshape(-1, sums.shape[-1] if sums.shape else 1)
     counts = arrays[name + COUNTS].reshape(-1, 1)
     if len(counts) != len(sums):
         raise RecipeError(f"{path}: {name} has {len(sums)} rows of sums and {len(counts)} counts.")
     if not (np.isfinite(sums).all() and (sums >= 0).all() and np.isfinite(counts).all()):
         raise RecipeError(f"{path}: {name} holds negative or not finite values; make the file anew.")
-    seen = (counts > 0) & (sums.sum(axis=1, keepdims=True) > 0)
+    seen = (counts > 0) & (sums > 0).any(axis=1, keepdims=True)
     return np.where(seen, sums / np.maximum(counts, 1), 1).astype(np.float32)

@@ -9,6 +9,7 @@ from gguf import MODEL_ARCH, LlamaFileType
 
 from engine.api.gguf import GgufValue
 from engine.api.model import Role
+from engine.api.wording import shown, word
 from engine.checkpoint.checkpoint import Checkpoint, Tensor
 from engine.checkpoint.errors import NotAModelError
 from engine.checkpoint.files import SourceFile
@@ -39,8 +40,7 @@ def assemble_transformers(
             "There is no config.json: the architecture is unknown, and the model cannot be exported."
         )
     config = _text_part(config)
-    model_type = (config or {}).get("model_type")
-    architecture = model_type if isinstance(model_type, str) else None
+    architecture = word((config or {}).get("model_type"))
     quantization = recognise(config, stored)
     gguf_name = gguf_architecture(architecture) if architecture else None
     known = [_identified(tensor, gguf_name, quantization) for tensor in stored]
@@ -71,9 +71,8 @@ def assemble_gguf(
     values = {key: value.value for key, value in metadata.items() if value.item_type is None}
     kind = values.get("general.type", "model")
     if kind != "model" and kind != "mmproj":
-        raise NotAModelError(f"{path} is a GGUF file of type {kind!r}, not a model.")
-    architecture = values.get("general.architecture")
-    architecture = architecture if isinstance(architecture, str) else None
+        raise NotAModelError(f"{path} is a GGUF file of type {shown(kind)}, not a model.")
+    architecture = word(values.get("general.architecture"))
     notes = [] if architecture else ["The file names no architecture (general.architecture)."]
     hidden = _whole(values, [f"{architecture}.feed_forward_length"])
     known = [_identified(tensor, None, None, gguf=True) for tensor in stored]
@@ -112,7 +111,7 @@ def _text_part(config: dict | None) -> dict | None:
 def _whole(values: dict | None, keys: Iterable[str]) -> int | None:
     """The first of the keys that has a positive whole number."""
     found = ((values or {}).get(key) for key in keys)
-    return next((value for value in found if type(value) is int and value > 0), None)
+    return next((value for value in found if type(value) is int and 0 < value < 1 << 63), None)
 
 
 def _with_fused(tensors: list[Tensor], hidden: int | None) -> Iterator[Tensor]:

@@ -18,7 +18,7 @@ from engine.checkpoint.quantized import FP8_TYPES, Quantization, scale_name
 from engine.checkpoint.stored import PLAIN_BITS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """One stored tensor.
 
@@ -130,11 +130,15 @@ class Checkpoint:
             stop = max(start, stop)
         shape = (stop - start, *tensor.shape[1:]) if tensor.shape else ()
         before = tensor.bytes * start // max(tensor.shape[0], 1) if tensor.shape else 0
-        file = self._opened[tensor.file]
-        values = decode(file, tensor.offset + before, prod(shape), tensor.dtype, name).reshape(shape)
+        values = self._decoded(tensor, before, shape)
         if tensor.dtype in FP8_TYPES:
             self._multiply_by_scales(tensor, values, start)
         return values
+
+    def _decoded(self, tensor: Tensor, start: int, shape: tuple[int, ...]) -> np.ndarray:
+        """float32 of `shape`: the values stored from byte `start` of `tensor` on, whatever scales it has."""
+        file = self._opened[tensor.file]
+        return decode(file, tensor.offset + start, prod(shape), tensor.dtype, tensor.name).reshape(shape)
 
     def read_bytes(self, tensor: Tensor, start: int, out: np.ndarray) -> None:
         """Fills `out` (uint8, C-contiguous) with the stored bytes of `tensor` from byte `start` of it on."""
@@ -145,7 +149,7 @@ class Checkpoint:
         name = scale_name(tensor.name, self.tensors)
         if name is None:
             return
-        scales = self.read(name)
+        scales = self._decoded(self.tensors[name], 0, self.tensors[name].shape)
         if scales.size == 1:
             values *= scales.reshape(())
             return
@@ -164,7 +168,9 @@ class Checkpoint:
     def _scale_block(self, tensor: Tensor, scales: tuple[int, ...], axis: int) -> int:
         """How many values along `axis` share a scale: all, one, what the config states, or else 128."""
         if len(scales) != len(tensor.shape):
-            raise UnknownTypeError(f"{tensor.name} has scales of shape {scales}, which do not fit its own.")
+            raise UnknownTypeError(
+                f"{tensor.name} of {self.path} has scales of shape {scales}, which do not fit its own."
+            )
         size, count = tensor.shape[axis], scales[axis]
         settings = (self.config or {}).get("quantization_config")
         stated = settings.get("weight_block_size") if isinstance(settings, dict) else None
@@ -176,7 +182,8 @@ class Checkpoint:
             if isinstance(block, int) and block > 0 and -(-size // block) == count:
                 return block
         raise UnknownTypeError(
-            f"{tensor.name} of shape {tensor.shape} has scales of shape {scales}, which do not fit it."
+            f"{tensor.name} of {self.path}, of shape {tensor.shape}, has scales of shape {scales}, "
+            "which do not fit it."
         )
 
     def summary(self) -> ModelSummary:

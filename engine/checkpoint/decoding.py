@@ -60,7 +60,7 @@ def decode(file: SourceFile, offset: int, values: int, dtype: str, name: str) ->
     if dtype == "F32":
         file.read_array(offset, result, name)
         return result
-    convert, unit_values, unit_bytes = _converter(dtype, name)
+    convert, unit_values, unit_bytes = _converter(dtype, f"In {file.path}, {name}")
     step = max(PIECE // unit_bytes, 1)
     scratch = np.empty(min(step, values // unit_values) * unit_bytes, np.uint8)
     for start in range(0, values // unit_values, step):
@@ -71,15 +71,15 @@ def decode(file: SourceFile, offset: int, values: int, dtype: str, name: str) ->
     return result
 
 
-def _converter(dtype: str, name: str) -> tuple[Callable[[np.ndarray, np.ndarray], None], int, int]:
-    """A function from stored bytes into float32, and the values and bytes of one unit."""
+def _converter(dtype: str, what: str) -> tuple[Callable[[np.ndarray, np.ndarray], None], int, int]:
+    """A function from stored bytes into float32, and the values and bytes of one unit. `what` is decoded."""
     if dtype in _NUMPY_TYPES:
         plain = np.dtype(_NUMPY_TYPES[dtype])
         return lambda piece, out: _plain(piece.view(plain), out, dtype), 1, plain.itemsize
     if dtype in GGMLQuantizationType.__members__:
         kind = GGMLQuantizationType[dtype]
-        return lambda piece, out: _blocks(piece, out, kind, name), *GGML_QUANT_SIZES[kind]
-    raise UnknownTypeError(f"{name} is stored as {dtype}, which cannot be decoded; use the original model.")
+        return lambda piece, out: _blocks(piece, out, kind, what), *GGML_QUANT_SIZES[kind]
+    raise UnknownTypeError(f"{what} is stored as {dtype}, which cannot be decoded; use the original model.")
 
 
 def _plain(stored: np.ndarray, out: np.ndarray, dtype: str) -> None:
@@ -90,15 +90,16 @@ def _plain(stored: np.ndarray, out: np.ndarray, dtype: str) -> None:
     elif dtype.startswith("F8"):
         byte_values(dtype).take(stored, out=out, mode="clip")  # "clip" writes into `out` without a copy
     else:
-        out[:] = stored
+        with np.errstate(all="ignore"):  # NaN, and an F64 beyond the range, are for `check_finite` to say
+            out[:] = stored
 
 
-def _blocks(piece: np.ndarray, out: np.ndarray, kind: GGMLQuantizationType, name: str) -> None:
+def _blocks(piece: np.ndarray, out: np.ndarray, kind: GGMLQuantizationType, what: str) -> None:
     try:
         # As one long row: gguf decodes 16 rows at a time, slowly if they are short.
         with np.errstate(all="ignore"):  # a scale may be NaN: that is for `check_finite` to say
             out[:] = quants.dequantize(piece.reshape(1, -1), kind)[0]
     except NotImplementedError:
         raise UnknownTypeError(
-            f"{name} is stored as {kind.name}, which cannot be decoded; use the original model."
+            f"{what} is stored as {kind.name}, which cannot be decoded; use the original model."
         ) from None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.api.wording import fits, shown
 from engine.checkpoint.errors import (
     BadHeaderError,
     ConfigError,
@@ -115,3 +116,8 @@ def require(condition: bool, path: Path, problem: str) -> None:
     """Raises `BadHeaderError` naming the file unless `condition` holds."""
     if not condition:
         raise BadHeaderError(f"{path} has a damaged header: {problem}.")
+
+
+def require_name(name: str, path: Path) -> None:
+    """Raises `BadHeaderError` unless `name` can be shown: it will stand in tables, messages and logs."""
+    require(fits(name), path, f"the name {shown(name)} is too long, or holds what cannot be shown")

@@ -1,7 +1,8 @@
 """Finds NaN and infinity in a checkpoint before anything is made of it, at the speed of reading.
 
 Floats are judged by their bits, in place: a value is not finite exactly if all bits of its exponent are set,
-so the largest pattern without the sign says it for a whole piece. GGML's block types are judged by their
+so the largest pattern without the sign says it for a whole piece. An F64 that float32 makes infinite counts
+as infinite: float32 is what is read. GGML's block types are judged by their
 half-precision scales, the only fields of a block that can make a weight infinite or NaN; types whose scales
 are stored otherwise are decoded. Integers are finite.
 """
@@ -17,9 +18,9 @@ from engine.checkpoint.errors import NonFiniteError
 
 PIECE = 1 << 20
 
-# Bits without the sign, and the smallest pattern that is not finite.
+# Bits without the sign, and the smallest pattern that is not finite in float32.
 _PATTERNS = {
-    "F64": (np.uint64, 0x7FFFFFFFFFFFFFFF, 0x7FF0000000000000),
+    "F64": (np.uint64, 0x7FFFFFFFFFFFFFFF, 0x47EFFFFFF0000000),
     "F32": (np.uint32, 0x7FFFFFFF, 0x7F800000),
     "F16": (np.uint16, 0x7FFF, 0x7C00),
     "BF16": (np.uint16, 0x7FFF, 0x7F80),

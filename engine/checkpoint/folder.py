@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.api.wording import fits, named, shown
 from engine.checkpoint.errors import (
     AmbiguousFolderError,
     ConfigError,
@@ -25,12 +26,19 @@ def _weight_map(index: Path) -> tuple[dict[str, str], int]:
     if not isinstance(shards, dict) or not shards:
         raise ConfigError(f"{index} has no weight_map; download it again.")
     for name, shard in shards.items():
-        if not isinstance(shard, str) or not shard or shard in (".", "..") or re.search(r"[/\\\0]", shard):
+        if not _is_file_name(shard):
             raise ShardNameError(
-                f"{index} places {name} in {shard!r}, which is not a plain file name in its own folder; "
-                "the model is damaged or hostile."
+                f"{index} places {named(name)} in {shown(shard)}, which is not a plain file name in its own "
+                "folder; the model is damaged or hostile."
             )
     return shards, count
+
+
+def _is_file_name(name: object) -> bool:
+    """Whether it names a file in the index's own folder and nothing else."""
+    return (
+        isinstance(name, str) and name not in ("", ".", "..") and fits(name) and not re.search(r"[/\\]", name)
+    )
 
 
 @dataclass(frozen=True)

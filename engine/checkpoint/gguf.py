@@ -16,6 +16,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
 from engine.api.gguf import GgufValue
+from engine.api.wording import shown
 from engine.checkpoint.errors import (
     BadHeaderError,
     ByteOrderError,
@@ -25,11 +26,12 @@ from engine.checkpoint.errors import (
     TensorOffsetsError,
     UnknownTypeError,
 )
-from engine.checkpoint.files import SourceFile, require
-from engine.checkpoint.stored import Stored, check_apart
+from engine.checkpoint.files import SourceFile, require, require_name
+from engine.checkpoint.stored import Stored, check_apart, check_shape
 
 MAGIC = b"GGUF"
 HEADER_LIMIT = 128 << 20  # the largest vocabularies take 20 MB
+TENSOR_LIMIT = 1 << 20  # the largest mixtures of experts have some 100,000
 WINDOW = 256 << 10
 ITEM_TYPES: dict[GGUFValueType, np.dtype] = {
     GGUFValueType.UINT8: np.dtype("u1"),
@@ -44,6 +46,7 @@ ITEM_TYPES: dict[GGUFValueType, np.dtype] = {
     GGUFValueType.FLOAT64: np.dtype("<f8"),
     GGUFValueType.BOOL: np.dtype("?"),
 }
+_SIGNED_BYTES = [*range(128), *range(-128, 0)]
 
 
 class Cursor:
@@ -88,6 +91,12 @@ class Cursor:
         # A piece of a word may be cut inside of a character; it must survive a round trip.
         return self.take(self.u64(what), what).decode("utf-8", "surrogateescape")
 
+    def name(self, what: str) -> str:
+        """A string that names something."""
+        name = self.string(what)
+        require_name(name, self.file.path)
+        return name
+
     def strings(self, number: int, what: str) -> list[str]:
         """The next `number` strings; vocabularies have hundreds of thousands, hence the loop of its own."""
         items: list[str] = []
@@ -125,10 +134,12 @@ def read_header(file: SourceFile) -> tuple[dict[str, GgufValue], list[Stored]]:
     if version not in (2, 3):
         raise NotAModelError(f"{file.path} is GGUF version {version}; versions 2 and 3 are supported.")
     tensor_count = cursor.count(24, "tensors")
+    if tensor_count > TENSOR_LIMIT:
+        raise OversizedHeaderError(f"{file.path} claims {tensor_count:,} tensors: no model has so many.")
     value_count = cursor.count(13, "metadata values")
     metadata: dict[str, GgufValue] = {}
     for _ in range(value_count):
-        key = cursor.string("a metadata key")
+        key = cursor.name("a metadata key")
         require(key not in metadata, file.path, f"it has two values for {key!r}")
         metadata[key] = _value(cursor, key)
     infos = [_info(cursor) for _ in range(tensor_count)]
@@ -149,8 +160,10 @@ def _value(cursor: Cursor, key: str) -> GgufValue:
         return GgufValue(kind, cursor.strings(number, key), item)
     dtype = ITEM_TYPES[item]
     number = cursor.count(dtype.itemsize, f"values under {key!r}")
-    items = np.frombuffer(cursor.take(number * dtype.itemsize, key), dtype)
-    return GgufValue(kind, items.tolist(), item)
+    stored = cursor.take(number * dtype.itemsize, key)
+    if item == GGUFValueType.INT8:  # one object for each value, not for each item
+        return GgufValue(kind, [_SIGNED_BYTES[byte] for byte in stored], item)
+    return GgufValue(kind, np.frombuffer(stored, dtype).tolist(), item)
 
 
 def _value_type(cursor: Cursor, key: str) -> GGUFValueType:
@@ -169,7 +182,7 @@ def _scalar(cursor: Cursor, kind: GGUFValueType, key: str) -> object:
 
 def _info(cursor: Cursor) -> tuple[str, tuple[int, ...], GGMLQuantizationType, int]:
     """Name, shape in NumPy's order, type, and offset in the data of the next tensor."""
-    name = cursor.string("a tensor's name")
+    name = cursor.name("a tensor's name")
     dimensions = cursor.u32(name)
     require(dimensions <= 4, cursor.file.path, f"{name!r} has {dimensions} dimensions")
     shape = struct.unpack(f"<{dimensions}Q", cursor.take(8 * dimensions, name))[::-1]
@@ -182,7 +195,7 @@ def _info(cursor: Cursor) -> tuple[str, tuple[int, ...], GGMLQuantizationType, i
 def _alignment(file: SourceFile, metadata: dict[str, GgufValue]) -> int:
     alignment = metadata["general.alignment"].value if "general.alignment" in metadata else 32
     good = type(alignment) is int and 0 < alignment <= 1 << 20 and alignment & (alignment - 1) == 0
-    require(good, file.path, f"an alignment of {alignment!r} is not a power of two")
+    require(good, file.path, f"an alignment of {shown(alignment)} is not a power of two")
     return alignment
 
 
@@ -208,6 +221,7 @@ def _place(
         size = prod(shape) // block_values * block_bytes
         if data + offset + size > file.size:
             raise file.truncated(name, data + offset + size)
+        check_shape(file.path, name, shape)
         tensors.append(Stored(name, shape, kind.name, file, data + offset, size))
     check_apart(tensors, contiguous=False)
     return tensors

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from engine.api.gguf import GgufValue
+from engine.api.wording import named, shown
 from engine.checkpoint import gguf, pytorch, safetensors
 from engine.checkpoint.assembly import assemble_gguf, assemble_transformers
 from engine.checkpoint.checkpoint import Checkpoint
@@ -121,7 +122,8 @@ def _compare_with_index(weights: Weights, tensors: list[Stored]) -> None:
     for name, shard in weights.places.items():
         if found.get(name) != shard:
             raise IndexMismatchError(
-                f"{weights.index} places {name} in {shard}, which does not hold it; download the model again."
+                f"{weights.index} places {named(name)} in {shard}, which does not hold it; "
+                "download the model again."
             )
 
 
@@ -158,11 +160,11 @@ def _check_split(files: list[SourceFile], headers: list[tuple[dict[str, GgufValu
         stated = [metadata[key].value if key in metadata else None for key in ("split.no", "split.count")]
         if stated != [i, len(files)]:
             raise IndexMismatchError(
-                f"{file.path} says that it is part {stated[0]} (from 0) of {stated[1]}, "
+                f"{file.path} says that it is part {shown(stated[0])} (from 0) of {shown(stated[1])}, "
                 f"not {i} of {len(files)}; give all parts their own names again (…-00001-of-00003.gguf)."
             )
         count = metadata.get("split.tensors.count")
         if count is not None and count.value != total:
             raise IndexMismatchError(
-                f"{file.path} promises {count.value} tensors in all parts, which hold {total}."
+                f"{file.path} promises {shown(count.value)} tensors in all parts, which hold {total}."
             )

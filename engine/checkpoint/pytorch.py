@@ -1,20 +1,18 @@
 """Reads a pytorch_model.bin: the zip archive that `torch.save` writes since version 1.6.
 
 The archive holds a pickle (`*/data.pkl`) that describes the tensors, and one uncompressed record per storage
-(`*/data/KEY`), read later by `pread`. The pickle is hostile until proven otherwise: it is scanned first, and
-then only the names in `_allowed` exist for it, all of them ours, so nothing of its choosing is ever called.
+(`*/data/KEY`), read later by `pread`. The pickle is hostile until proven otherwise: `pickled` reads it, and
+only the names in `_NAMES` exist for it, all of them ours, so nothing of its choosing is ever called.
 `torch.load` would take seconds to import and the memory of the whole model.
 """
 
 import io
-import pickle
-import pickletools
 import struct
 import zipfile
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+from engine.api.wording import named
 from engine.checkpoint.errors import (
     BadHeaderError,
     ByteOrderError,
@@ -23,11 +21,12 @@ from engine.checkpoint.errors import (
     TensorOffsetsError,
     UnsafePickleError,
 )
-from engine.checkpoint.files import SourceFile, require
-from engine.checkpoint.stored import PLAIN_BITS, Stored, plain_bytes
+from engine.checkpoint.files import SourceFile, require, require_name
+from engine.checkpoint.pickled import Function, PickleError, Reference, UnknownNameError, load
+from engine.checkpoint.stored import PLAIN_BITS, Stored, check_shape, plain_bytes
 
 ZIP_MAGIC = b"PK\x03\x04"
-HEADER_LIMIT = 100_000_000
+HEADER_LIMIT = 32 << 20  # what describes the experts of the largest models takes 20 MB
 WRAPPERS = ("state_dict", "model", "module")  # keys under which trainers put the weights
 
 STORAGE_TYPES = {
@@ -62,13 +61,7 @@ class _Type:
     name: str | None  # None: a storage without a type
 
 
-@dataclass(frozen=True)
-class _Storage:
-    dtype: str | None
-    key: str
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _View:
     """A tensor as the pickle describes it: `start` and `stride` in values."""
 
@@ -79,40 +72,41 @@ class _View:
     stride: tuple[int, ...]
 
 
-def _view(storage: _Storage, start: int, shape: Any, stride: Any, *rest: Any) -> _View:
+def _view(storage: Any = None, start: Any = None, shape: Any = None, stride: Any = None, *rest: Any) -> _View:
     """Stands for `torch._utils._rebuild_tensor_v2`, and for `_v3` where the type is the third of `rest`."""
-    dtype = storage.dtype or rest[2].name
-    sizes = (start, *shape, *stride)
-    if dtype not in PLAIN_BITS or not all(type(size) is int and size >= 0 for size in sizes):
-        raise pickle.UnpicklingError("a tensor has an impossible type, shape or stride")
-    return _View(dtype, storage.key, start, tuple(shape), tuple(stride))
+    match storage:
+        case Reference((_, _Type(dtype), str(key), _, _)):
+            pass
+        case _:
+            raise PickleError("a tensor in it has no storage")
+    if dtype is None and len(rest) > 2 and isinstance(rest[2], _Type):
+        dtype = rest[2].name
+    sizes = (start, *shape, *stride) if isinstance(shape, tuple) and isinstance(stride, tuple) else ()
+    possible = sizes and all(type(size) is int and 0 <= size < 1 << 63 for size in sizes)
+    if dtype not in PLAIN_BITS or not possible:
+        raise PickleError("a tensor in it has an impossible type, shape or stride")
+    return _View(dtype, key, start, shape, stride)
 
 
-def _parameter(data: _View, *_: Any) -> _View:
+def _parameter(data: Any = None, *_: Any) -> Any:
     """Stands for `torch._utils._rebuild_parameter`."""
     return data
 
 
-_allowed: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _view,
-    ("torch._utils", "_rebuild_tensor_v3"): _view,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+def _dictionary(*_: Any) -> dict:
+    """Stands for `collections.OrderedDict`, which is filled later."""
+    return {}
+
+
+_NAMES: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): Function(_dictionary),
+    ("torch._utils", "_rebuild_tensor_v2"): Function(_view),
+    ("torch._utils", "_rebuild_tensor_v3"): Function(_view),
+    ("torch._utils", "_rebuild_parameter"): Function(_parameter),
     ("torch.storage", "UntypedStorage"): _Type(None),
     **{("torch", name): _Type(dtype) for name, dtype in STORAGE_TYPES.items()},
     **{("torch", name): _Type(dtype) for name, dtype in TORCH_TYPES.items()},
 }
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _allowed:
-            raise UnsafePickleError(f"{module}.{name}")
-        return _allowed[module, name]
-
-    def persistent_load(self, identifier: Any) -> _Storage:
-        _, kind, key, _, _ = identifier
-        return _Storage(kind.name, key)
 
 
 def read_header(file: SourceFile) -> list[Stored]:
@@ -185,13 +179,14 @@ def _records(file: SourceFile) -> dict[str, zipfile.ZipInfo]:
 
 def _record_offset(file: SourceFile, record: zipfile.ZipInfo) -> int:
     """Where the bytes of an uncompressed record start; its local header has a length of its own."""
-    require(record.compress_type == zipfile.ZIP_STORED, file.path, f"{record.filename} is compressed")
-    local = file.read(record.header_offset, 30, record.filename)
-    require(local[:4] == ZIP_MAGIC, file.path, f"{record.filename} is not where the archive says")
-    name, extra = struct.unpack("<HH", local[26:30])
-    offset = record.header_offset + 30 + name + extra
+    name = named(record.filename)
+    require(record.compress_type == zipfile.ZIP_STORED, file.path, f"{name} is compressed")
+    local = file.read(record.header_offset, 30, name)
+    require(local[:4] == ZIP_MAGIC, file.path, f"{name} is not where the archive says")
+    name_length, extra_length = struct.unpack("<HH", local[26:30])
+    offset = record.header_offset + 30 + name_length + extra_length
     if offset + record.file_size > file.size:
-        raise file.truncated(record.filename, offset + record.file_size)
+        raise file.truncated(name, offset + record.file_size)
     return offset
 
 
@@ -199,30 +194,28 @@ def _record_bytes(file: SourceFile, records: dict[str, zipfile.ZipInfo], name: s
     record = records[name]
     if record.file_size > HEADER_LIMIT:
         raise OversizedHeaderError(
-            f"{file.path} claims {record.file_size:,} bytes for {name}; it is damaged."
+            f"{file.path} claims {record.file_size:,} bytes for {named(name)}; it is damaged."
         )
-    return file.read(_record_offset(file, record), record.file_size, name)
+    return file.read(_record_offset(file, record), record.file_size, named(name))
 
 
-def _unpickle(file: SourceFile, data: bytes) -> object:
+def _unpickle(file: SourceFile, data: bytes) -> Any:
     try:
-        for opcode, argument, _ in pickletools.genops(data):
-            # The memo is an array that grows to the largest index, so a few bytes could claim all memory.
-            if opcode.name.endswith("PUT") and int(str(argument)) > len(data):
-                raise pickle.UnpicklingError("an impossible memo index")
-        return _Unpickler(io.BytesIO(data)).load()
-    except UnsafePickleError as error:
+        return load(data, _NAMES)
+    except UnknownNameError as error:
         raise UnsafePickleError(
-            f"{file.path} asks to call {error} while it is read, which weights have no need of; nothing was "
-            "executed. Ask its author for safetensors."
+            f"{file.path} asks to call {named(str(error))} while it is read, which weights have no need of; "
+            "nothing was executed. Ask its author for safetensors."
         ) from error
-    except Exception as error:  # a hostile pickle can make the loader raise anything
+    except PickleError as error:
         raise BadHeaderError(f"{file.path} has a damaged description of its tensors: {error}.") from error
 
 
 def _stored(
     file: SourceFile, records: dict[str, zipfile.ZipInfo], prefix: str, name: str, view: _View
 ) -> Stored:
+    require_name(name, file.path)
+    check_shape(file.path, name, view.shape)
     size = plain_bytes(view.dtype, view.shape)
     record = records.get(f"{prefix}{view.key}")
     require(record is not None and size is not None, file.path, f"the record of {name} is missing")

@@ -10,6 +10,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from engine.api.wording import word
 from engine.checkpoint.stored import Stored
 
 FP8_TYPES = ("F8_E4M3", "F8_E5M2")
@@ -64,7 +65,7 @@ def recognise(config: Mapping | None, tensors: list[Stored]) -> Quantization | N
     method = settings.get("quant_method")
     # A config may only ask for quantization on loading; then the weights are plain.
     packed = any(tensor.dtype in PACKED_TYPES for tensor in tensors)
-    return Quantization(f"{method} (not supported)", 8.0) if isinstance(method, str) and packed else None
+    return Quantization(f"{_method(method)} (not supported)", 8.0) if method and packed else None
 
 
 def _dict(value: object) -> dict:
@@ -72,9 +73,22 @@ def _dict(value: object) -> dict:
     return value if isinstance(value, dict) else {}
 
 
+def _bits(value: object) -> int | None:
+    """A number of bits, if it is one."""
+    return value if type(value) is int and 1 <= value <= 64 else None
+
+
+def _size(value: object) -> bool:
+    return type(value) is int and 0 < value < 1 << 31
+
+
+def _method(value: object) -> str:
+    return word(value) or "an unknown method"
+
+
 def _grouped(what: str, bits: float | None, group: object) -> str:
     label = what if bits is None else f"{what}, {bits:g} bits"
-    if isinstance(group, int):
+    if type(group) is int and abs(group) < 1 << 31:
         label += f", groups of {group}" if group > 0 else ", one group a row"
     return label
 
@@ -94,15 +108,14 @@ def _gptq_or_awq(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantizati
         rows, columns = tensor.shape
         index = tensors.get(name.removesuffix("qweight") + "g_idx")
         method = settings.get("quant_method") or ("gptq" if columns == outputs else "awq")
-        stated = settings.get("bits") or settings.get("w_bit")
+        stated = _bits(settings.get("bits")) or _bits(settings.get("w_bit"))
         if method == "awq":
             inputs, bits = rows, 32 * columns / max(outputs, 1)
         else:
-            bits = stated if isinstance(stated, int) and 1 <= stated <= 16 else 0
-            inputs = index.shape[0] if index else rows * 32 // (bits or 4)
-            bits = bits or 32 * rows / max(inputs, 1)
+            inputs = index.shape[0] if index and index.shape else rows * 32 // (stated or 4)
+            bits = stated or 32 * rows / max(inputs, 1)
         group = settings.get("group_size", settings.get("q_group_size", inputs // max(groups, 1)))
-        label = {"gptq": "GPTQ", "awq": "AWQ"}.get(str(method), str(method))
+        label = {"gptq": "GPTQ", "awq": "AWQ"}.get(_method(method), _method(method))
         return Quantization(_grouped(label, bits, group), bits or 8.0)
     return None
 
@@ -113,8 +126,8 @@ def _compressed(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantizatio
         return None
     group = next(iter(_dict(settings.get("config_groups")).values()), None)
     weights = _dict(_dict(group).get("weights"))
-    layout = _dict(group).get("format") or settings.get("format") or "packed"
-    bits = weights.get("num_bits") if isinstance(weights.get("num_bits"), int) else None
+    layout = word(_dict(group).get("format")) or word(settings.get("format")) or "packed"
+    bits = _bits(weights.get("num_bits"))
     if weights.get("type") == "float" and bits == 8 and packed is None:
         return _fp8(settings, tensors)
     if packed is not None and packed.dtype == "U8":
@@ -126,7 +139,7 @@ def _compressed(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantizatio
 def _bitsandbytes(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantization | None:
     for name in tensors:
         if ".quant_state.bitsandbytes__" in name:
-            return Quantization(f"bitsandbytes {name.rsplit('__', 1)[1].upper()}", 4.0)
+            return Quantization(f"bitsandbytes {_method(name.rsplit('__', 1)[1].upper())}", 4.0)
         if name.endswith(".SCB"):
             return Quantization("bitsandbytes INT8", 8.0)
     return None
@@ -136,7 +149,7 @@ def _hqq(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantization | Non
     if settings.get("quant_method") != "hqq" and not any(name.endswith(".W_q") for name in tensors):
         return None
     weights = _dict(_dict(settings.get("quant_config")).get("weight_quant_params"))
-    bits = weights.get("nbits") if isinstance(weights.get("nbits"), int) else None
+    bits = _bits(weights.get("nbits"))
     return Quantization(_grouped("HQQ", bits, weights.get("group_size")), float(bits or 8), hqq=True)
 
 
@@ -152,7 +165,7 @@ def _fp8(settings: Mapping, tensors: Mapping[str, Stored]) -> Quantization | Non
         return None
     label = f"FP8 {weight.dtype.removeprefix('F8_')}"
     block = settings.get("weight_block_size")
-    if isinstance(block, list) and len(block) == 2:
+    if isinstance(block, list) and len(block) == 2 and all(_size(size) for size in block):
         label += f", blocks of {block[0]} × {block[1]}"
     elif (scale := scale_name(weight.name, tensors)) is not None:
         shape = tensors[scale].shape

@@ -7,15 +7,17 @@ https://huggingface.co/docs/safetensors
 """
 
 import json
+from collections import Counter
 
+from engine.api.wording import shown
 from engine.checkpoint.errors import (
     DuplicateTensorError,
     OversizedHeaderError,
     TensorOffsetsError,
     UnknownTypeError,
 )
-from engine.checkpoint.files import SourceFile, require
-from engine.checkpoint.stored import PLAIN_BITS, Stored, check_apart, plain_bytes
+from engine.checkpoint.files import SourceFile, require, require_name
+from engine.checkpoint.stored import AXES_LIMIT, PLAIN_BITS, Stored, check_apart, check_shape, plain_bytes
 
 HEADER_LIMIT = 100_000_000  # as in the format's own library
 
@@ -52,9 +54,8 @@ def _parse(file: SourceFile, text: bytes) -> dict[str, object]:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         content = dict(pairs)
         if len(content) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise DuplicateTensorError(f"{file.path} names {twice!r} twice in its header.")
+            ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+            raise DuplicateTensorError(f"{file.path} names {shown(twice)} twice in its header.")
         return content
 
     try:
@@ -68,8 +69,7 @@ def _parse(file: SourceFile, text: bytes) -> dict[str, object]:
 
 def _tensor(file: SourceFile, data: int, name: str, entry: object) -> Stored:
     """The entry of one tensor, checked; `data` is where the data starts."""
-    written = not any("\ud800" <= letter <= "\udfff" for letter in name)
-    require(written, file.path, f"the name {name!a} holds half a character")
+    require_name(name, file.path)
     require(
         isinstance(entry, dict) and {"dtype", "shape", "data_offsets"} <= set(entry),
         file.path,
@@ -78,22 +78,24 @@ def _tensor(file: SourceFile, data: int, name: str, entry: object) -> Stored:
     assert isinstance(entry, dict)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     require(
-        _counts(shape) and _counts(offsets) and len(offsets) == 2,
+        _counts(shape) and _counts(offsets) and len(offsets) == 2 and len(shape) <= AXES_LIMIT,
         file.path,
-        f"the shape or the offsets of {name!r} are not lists of whole numbers",
+        f"the shape or the offsets of {name!r} are not lists of whole numbers, or far too long",
     )
     if not isinstance(dtype, str) or dtype not in PLAIN_BITS:
-        raise UnknownTypeError(f"{file.path} stores {name} as {dtype!r}, a type that is not known.")
+        raise UnknownTypeError(f"{file.path} stores {name} as {shown(dtype)}, a type that is not known.")
     begin, end = offsets
     if plain_bytes(dtype, shape) != end - begin:
         raise TensorOffsetsError(
-            f"{file.path} has a damaged header: {name} of type {dtype} and shape {shape} "
+            f"{file.path} has a damaged header: {name} of type {dtype} and shape {shown(shape)} "
             f"does not take the {end - begin:,} bytes between its offsets."
         )
     if data + end > file.size:
         raise file.truncated(name, data + end)
+    check_shape(file.path, name, tuple(shape))
     return Stored(name, tuple(shape), dtype, file, data + begin, end - begin)
 
 
 def _counts(values: object) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+    """Whether it is a list of numbers from 0 on, of 64 bits at most."""
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 64 for value in values)

@@ -6,8 +6,9 @@ from itertools import pairwise
 from math import prod
 from pathlib import Path
 
+from engine.api.wording import shown
 from engine.checkpoint.errors import TensorOffsetsError
-from engine.checkpoint.files import SourceFile
+from engine.checkpoint.files import SourceFile, require
 
 # Bits per value of the plain types, as safetensors names them. F8_E8M0 is a power of two: a scale.
 PLAIN_BITS = {
@@ -19,9 +20,10 @@ PLAIN_BITS = {
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     "F4": 4,
 }
+AXES_LIMIT = 32  # NumPy has room for twice as many
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stored:
     """`shape` in NumPy's order; `offset` from the start of `file`; `bytes` is the stored size."""
 
@@ -41,6 +43,12 @@ def plain_bytes(dtype: str, shape: Iterable[int]) -> int | None:
     """Stored size of a plain type; None if the values do not end on a byte."""
     bits = PLAIN_BITS[dtype] * prod(shape)
     return None if bits % 8 else bits // 8
+
+
+def check_shape(path: Path, name: str, shape: tuple[int, ...]) -> None:
+    """Raises `BadHeaderError` for a shape that no array can have, though the tensor may be empty."""
+    possible = len(shape) <= AXES_LIMIT and prod(size or 1 for size in shape) < 1 << 59
+    require(possible, path, f"no array can have the shape {shown(list(shape))} of {name}")
 
 
 def check_apart(tensors: list[Stored], *, contiguous: bool) -> None:

@@ -3,34 +3,54 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 from platformdirs import user_state_path
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from engine.api.errors import JobError, OutputError, UserError
-from engine.api.jobs import JobSummary, QuantizeRequest, QuantizeResult, State
+from engine.api.jobs import (
+    EvaluateRequest,
+    EvaluateResult,
+    JobRequest,
+    JobResult,
+    JobSummary,
+    QuantizeRequest,
+    QuantizeResult,
+    State,
+)
+from engine.jobs.errors import explained_job
 from engine.jobs.journal import Journal
-from engine.jobs.partial import explained, sync_folder
+from engine.jobs.units import make_folder, sync_folder
 
 log = logging.getLogger(__name__)
 
-Content = TypeVar("Content", bound=BaseModel)
+Content = TypeVar("Content")
+
+REQUESTS: TypeAdapter[QuantizeRequest | EvaluateRequest] = TypeAdapter(JobRequest)
+RESULTS: TypeAdapter[QuantizeResult | EvaluateResult] = TypeAdapter(JobResult)
+
+
+LOCKING = 0.5
+LOOKING = 0.05
+"""Seconds to wait for a job's lock, to take it and to look whether it is held: others look, too."""
 
 
 class Asked(BaseModel):
-    """`job.json`: what was asked, written once. `total` counts units of work."""
+    """`job.json`: what was asked, written once. `output` is "" where nothing but a result is made."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     kind: str
     created: str
     output: str
-    total: int
     request: dict[str, Any]
     fingerprint: dict[str, str]
 
@@ -59,33 +79,44 @@ class Job:
 
     @classmethod
     def create(
-        cls, kind: str, output: Path, request: dict, fingerprint: dict[str, str], total: int, recipe: str
+        cls,
+        request: QuantizeRequest | EvaluateRequest,
+        output: Path | None,
+        fingerprint: dict[str, str],
+        replacing: Sequence["Job"] = (),
     ) -> "Job":
-        """A new job folder, its request and recipe on disk, in state "running", locked by this process."""
+        """A new job folder with its request on disk, in state "running", locked by this process.
+
+        The jobs `replacing` cannot be resumed from then on.
+        """
         now = datetime.now(UTC)
-        folder = jobs_folder() / f"{now:%Y%m%d-%H%M%S}-{now.microsecond:06}"
         asked = Asked(
-            kind=kind,
+            kind=request.kind,
             created=now.isoformat(timespec="microseconds"),
-            output=str(output),
-            total=total,
-            request=request,
+            output=str(output or ""),
+            request=request.model_dump(mode="json", exclude_none=True),
             fingerprint=fingerprint,
         )
-        try:
-            folder.mkdir(parents=True)
-        except OSError as error:
-            raise OutputError(
-                f"{folder}: the job's folder cannot be made ({error.strerror}); "
-                "set XDG_STATE_HOME to a folder that can be written."
-            ) from None
-        with explained(folder):
-            job = cls(folder)
-            job.lock()
-            _replace(folder / "recipe.json", recipe)
-            _replace(folder / "job.json", asked.model_dump_json(indent=1))
-            job.set_state("running")
+        with _explained_making():
+            job = cls(_new_folder(f"{now:%Y%m%d-%H%M%S}-{now.microsecond:06}"))
+            try:
+                job._fill(request, asked)
+            except BaseException:
+                job.unlock()
+                shutil.rmtree(job.folder, ignore_errors=True)
+                raise
+        for other in replacing:
+            other.replace(job)
         return job
+
+    def _fill(self, request: QuantizeRequest | EvaluateRequest, asked: Asked) -> None:
+        """Its first files. What has no `job.json` is no job yet, so that comes last."""
+        self._lock.acquire(timeout=0)
+        if isinstance(request, QuantizeRequest):
+            _replace(self.folder / "recipe.json", request.recipe.to_json())
+        self.journal.path.touch(0o600)
+        _replace(self.folder / "state.json", Standing(state="running").model_dump_json(indent=1))
+        _replace(self.folder / "job.json", asked.model_dump_json(indent=1))
 
     @classmethod
     def find(cls, job_id: str) -> "Job":
@@ -109,34 +140,60 @@ class Job:
             what = "has no readable job.json"
         raise JobError(f"Job {self.id} {what} and cannot be resumed; start it again.")
 
+    def request(self) -> QuantizeRequest | EvaluateRequest:
+        """What was asked. Raises `JobError` where it cannot be read."""
+        try:
+            return REQUESTS.validate_python(self.asked().request)
+        except ValidationError:
+            raise JobError(f"Job {self.id} has a damaged job.json; start it again.") from None
+
     def lock(self) -> None:
         """Claim the job for this process until it ends. Raises `JobError` if another one works on it."""
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise JobError(f"Job {self.id} is still running in another process.") from None
+        with explained_job(self.folder):
+            try:
+                self._lock.acquire(timeout=LOCKING, poll_interval=LOCKING / 10)
+            except Timeout:
+                raise JobError(f"Job {self.id} is still running in another process.") from None
 
     def unlock(self) -> None:
         self._lock.release()
 
     def set_state(self, state: State, message: str = "", result: dict | None = None) -> None:
         standing = Standing(state=state, message=message, result=result)
-        with explained(self.folder):
+        with explained_job(self.folder):
             _replace(self.folder / "state.json", standing.model_dump_json(indent=1))
+
+    def replace(self, other: "Job") -> None:
+        """Give it up for `other`, which started over in its place; not if a process is at work on it."""
+        with suppress(JobError, OutputError):
+            self.lock()
+            self.set_state("replaced", f"job {other.id} started over in its place")
+            rmtree(self.folder / "work", ignore_errors=True)
+        self.unlock()
 
     def state(self) -> tuple[State, str]:
         """State and message. A job that says "running" with nobody at work was interrupted."""
         standing = self._standing()
+        if standing is not None and standing.state != "running":
+            return standing.state, standing.message
+        if self._runs():
+            return "running", ""
         if standing is None:
             return "interrupted", "its state file cannot be read"
-        if standing.state == "running" and not self._lock.is_locked:
-            try:
-                self._lock.acquire(timeout=0)
-            except Timeout:
-                return "running", standing.message
-            self._lock.release()
-            return "interrupted", "its process ended without a word (killed, or out of memory)"
-        return standing.state, standing.message
+        return "interrupted", "its process ended without a word (killed, or out of memory)"
+
+    def _runs(self) -> bool:
+        """Whether a process holds the lock: this one, or another."""
+        if self._lock.is_locked:
+            return True
+        try:
+            self._lock.acquire(timeout=LOOKING, poll_interval=LOOKING / 10)
+        except Timeout:
+            return True
+        except OSError:  # a disk that only can be read: nobody works there
+            return False
+        self._lock.release()
+        return False
 
     def _standing(self) -> Standing | None:
         try:
@@ -154,8 +211,6 @@ class Job:
                 state="unreadable",
                 output="",
                 created="",
-                done=0,
-                total=0,
                 message=str(error),
                 folder=str(self.folder),
             )
@@ -167,12 +222,11 @@ class Job:
             state=state,
             output=asked.output,
             created=asked.created,
-            done=len(self.journal.units()),
-            total=asked.total,
             message=message,
             folder=str(self.folder),
-            request=_validated(QuantizeRequest, asked.request),
-            result=_validated(QuantizeResult, standing.result if standing else None),
+            saved=self.journal.saved(),
+            request=_validated(REQUESTS, asked.request),
+            result=_validated(RESULTS, standing.result if standing else None),
         )
 
     @property
@@ -182,8 +236,8 @@ class Job:
     @contextmanager
     def logging(self) -> Iterator[None]:
         """Send the engine's log, what libraries warn of, and how the work ends to the job's `engine.log`."""
-        with explained(self.folder):
-            handler = logging.FileHandler(self.log_path, encoding="utf-8")
+        with explained_job(self.folder):
+            handler = _LogFile(self.log_path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         loggers = [logging.getLogger("engine"), logging.getLogger("py.warnings")]
         loggers[0].setLevel(logging.INFO)
@@ -206,11 +260,27 @@ class Job:
             handler.close()
 
 
+class _LogFile(logging.FileHandler):
+    """A log that misses lines where the disk refuses them: the work goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 def all_jobs() -> list[Job]:
-    """Every job folder, oldest first (ids begin with the time)."""
-    if not jobs_folder().is_dir():
-        return []
-    return [Job(folder) for folder in sorted(jobs_folder().iterdir()) if (folder / "job.json").is_file()]
+    """Every job, oldest first (ids begin with the time)."""
+    return [Job(folder) for folder in job_folders() if (folder / "job.json").is_file()]
+
+
+def job_folders() -> list[Path]:
+    """The folders of all jobs, and those of jobs that died before they began, oldest first."""
+    found = jobs_folder()
+    return sorted(path for path in found.iterdir() if path.is_dir()) if found.is_dir() else []
 
 
 def list_jobs() -> list[JobSummary]:
@@ -224,15 +294,40 @@ def jobs_writing(output: Path) -> list[Job]:
     for job in all_jobs():
         summary = job.summary()
         unfinished = summary.state in ("running", "failed", "interrupted")
-        if unfinished and Path(summary.output).resolve() == output.resolve():
+        if unfinished and summary.output and Path(summary.output).resolve() == output.resolve():
             found.append(job)
     return found
 
 
-def _validated(kind: type[Content], content: dict | None) -> Content | None:
+@contextmanager
+def _explained_making() -> Iterator[None]:
+    """What the disk refuses while there is no job yet that could be resumed."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{jobs_folder()}: the job's folder cannot be made there ({error.strerror}); "
+            "free some space, or set XDG_STATE_HOME to a folder that can be written."
+        ) from None
+
+
+def _new_folder(name: str) -> Path:
+    """A folder for a job, for the user alone; the clock may be set back, so the name may be taken."""
+    folders = jobs_folder()
+    make_folder(folders)
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        with suppress(FileExistsError):
+            folder = folders / f"{name}{suffix}"
+            folder.mkdir(mode=0o700)
+            sync_folder(folders)
+            return folder
+    raise OutputError(f"{folders} holds too many jobs of one moment; set the clock.")
+
+
+def _validated(kind: TypeAdapter[Content], content: dict | None) -> Content | None:
     """What a job's file holds, or None: another version's or a damaged one tells nothing."""
     try:
-        return kind.model_validate(content)
+        return kind.validate_python(content)
     except ValidationError:
         return None
 

@@ -1,18 +1,27 @@
-"""The journal: one JSON line for each finished unit of work, durable before the next unit begins."""
+"""The journal: one JSON line for each finished unit of work, durable before the unit counts as finished."""
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
+
+from engine.api.jobs import Saved
 
 
 class Unit(BaseModel):
-    """A finished unit: where its bytes lie in the output, and their CRC-32."""
+    """A finished unit: where its bytes lie, and their CRC-32.
+
+    `file` is a name in the job's folder, "" the job's output. `saved`: how much of the job is done with it.
+    """
 
     unit: str
-    offset: int
-    bytes: int
+    file: str = ""
+    offset: int = Field(ge=0)
+    bytes: int = Field(ge=0)
     crc32: int
+    saved: Saved | None = None
 
 
 class Journal:
@@ -21,11 +30,12 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, unit: Unit) -> None:
-        """Note that `unit` is done; returns when the line is on disk."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    def append(self, units: Sequence[Unit]) -> None:
+        """Note that `units` are done; returns when their lines are on disk."""
+        lines = b"".join(unit.model_dump_json(exclude_none=True).encode() + b"\n" for unit in units)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            os.write(descriptor, self._separator(descriptor) + unit.model_dump_json().encode() + b"\n")
+            _write(descriptor, self._separator(descriptor) + lines)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -38,19 +48,37 @@ class Journal:
 
     def units(self) -> dict[str, Unit]:
         """The finished units in their order, the last line of a unit counting."""
-        try:
-            lines = self.path.read_bytes().split(b"\n")
-        except OSError:  # none yet, or not readable: then nothing counts as finished
-            return {}
         found: dict[str, Unit] = {}
-        for line in lines:
+        for line in self._lines():
             try:
-                entry = Unit.model_validate_json(line)
+                unit = Unit.model_validate_json(line)
             except ValidationError:
                 continue
-            found[entry.unit] = entry
+            found[unit.unit] = unit
         return found
 
+    def saved(self) -> Saved | None:
+        """How much of the job is done, as the newest whole line says that tells it."""
+        for line in reversed(self._lines()):
+            with suppress(ValidationError):
+                saved = Unit.model_validate_json(line).saved
+                if saved is not None:
+                    return saved
+        return None
+
+    def _lines(self) -> list[bytes]:
+        try:
+            return self.path.read_bytes().split(b"\n")
+        except OSError:  # none yet, or not readable: then nothing counts as finished
+            return []
+
     def clear(self) -> None:
-        """Forget all units: their bytes are gone."""
-        self.path.unlink(missing_ok=True)
+        """Forget all units: their bytes are gone. Where that fails it does no harm: bytes are checked."""
+        with suppress(OSError):
+            os.truncate(self.path, 0)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """All of `data`: a disk that is nearly full takes the beginning, and refuses the rest only then."""
+    while data:
+        data = data[os.write(descriptor, data) :]

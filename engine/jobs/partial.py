@@ -4,51 +4,22 @@ import errno
 import hashlib
 import os
 import shutil
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 
 from engine.api.errors import OutputError
+from engine.jobs.errors import explained
+from engine.jobs.journal import Journal
+from engine.jobs.units import UnitFile, make_folder, sync_folder
 
-PIECE = 8 << 20
+OUTPUT = ""
+"""What the journal calls the job's output (see `Unit.file`)."""
 
 REPLACE = "choose another name, or replace it (--overwrite)"
 """What to do about an output that exists, in words that hold in the window and on the command line."""
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn an `OSError` about `path` into an `OutputError` that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(_sentence(error, path)) from None
-
-
-def _sentence(error: OSError, path: Path) -> str:
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return f"{path}: the disk is full; free some space, then resume the job."
-        case errno.EFBIG:
-            return (
-                f"{path}: the file would pass this system's limit on file sizes; raise the limit (ulimit -f)."
-            )
-        case errno.EACCES | errno.EPERM:
-            return f"{path}: no permission to write there; choose another folder or change its permissions."
-        case errno.EROFS:
-            return f"{path}: the disk is mounted read-only; choose another folder."
-        case errno.ENOENT | errno.ENOTDIR:
-            return f"{path}: the folder {path.parent} does not exist; make it first."
-        case errno.ENAMETOOLONG:
-            return f"{path}: the name is too long for this disk; choose a shorter one."
-        case errno.EISDIR:
-            return f"{path}: is a folder; give the name of a file."
-        case _:
-            return f"{path}: cannot be written: {error.strerror}."
 
 
 def check_output(
@@ -106,47 +77,26 @@ def partial_path(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-class PartialFile:
+class PartialFile(UnitFile):
     """`NAME.partial` of `size` bytes. One process at a time; `fresh` discards what an earlier one left."""
 
-    def __init__(self, output: Path, size: int, *, fresh: bool) -> None:
+    def __init__(self, output: Path, size: int, journal: Journal, *, fresh: bool) -> None:
         self.output = output
-        self.path = partial_path(output)
         self._claim = _claim(output)
         try:
-            with explained(self.path):
-                self._file = open_partial(self.path, fresh)
-                try:
-                    os.posix_fallocate(self._file, 0, size)  # a full disk shows here, not after hours
-                    os.ftruncate(self._file, size)
-                except OSError:
-                    os.close(self._file)
-                    if fresh:
-                        self.path.unlink()
-                    raise
+            super().__init__(partial_path(output), size, journal, OUTPUT, fresh=fresh)
         except OutputError:
             self._claim.release()
             raise
 
-    def write(self, data: memoryview, offset: int) -> None:
-        """All of `data` (bytes) at `offset`."""
-        with explained(self.output):
-            while data:
-                written = os.pwrite(self._file, data, offset)
-                data, offset = data[written:], offset + written
-
-    def sync(self) -> None:
-        """Return when everything written is on disk."""
-        with explained(self.output):
-            os.fsync(self._file)
-
-    def checksum(self, offset: int, size: int) -> int:
-        """CRC-32 of `size` bytes at `offset`, as they stand in the file."""
-        return checksum(self._file, offset, size)
-
-    def publish(self) -> None:
+    def publish(self, *, overwrite: bool) -> None:
         """Give the file its final name."""
         self.sync()
+        self.check_in_place()
+        if not overwrite and os.path.lexists(self.output):
+            raise OutputError(
+                f"{self.output}: was made by something else meanwhile; move it away, then resume the job."
+            )
         with explained(self.output):
             self.path.replace(self.output)
             sync_folder(self.output.parent)
@@ -154,43 +104,28 @@ class PartialFile:
 
     def discard(self) -> None:
         """Remove the file: nothing in it is worth resuming."""
-        self.path.unlink(missing_ok=True)  # before the claim ends: the next file of this name is another's
+        with suppress(OSError):  # it is in nobody's way
+            self.path.unlink()  # before the claim ends: the next file of this name is another's
         self.close()
 
     def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-            self._claim.release()
+        super().close()
+        self._claim.release()
 
 
-def open_partial(path: Path, fresh: bool) -> int:
-    """A descriptor of `path`, made if need be, emptied if `fresh`."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | (os.O_TRUNC if fresh else 0), 0o666)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def checksum(descriptor: int, offset: int, size: int) -> int:
-    """CRC-32 of `size` bytes at `offset` of an open file."""
-    crc = 0
-    for start in range(offset, offset + size, PIECE):
-        crc = zlib.crc32(os.pread(descriptor, min(PIECE, offset + size - start), start), crc)
-    return crc
+def discard_partial(output: Path) -> None:
+    """Remove what an unfinished job has written of `output`, unless another one is at it just now."""
+    with suppress(OutputError):
+        claim = _claim(output)
+        partial_path(output).unlink(missing_ok=True)
+        claim.release()
 
 
 def _claim(output: Path) -> FileLock:
     """The right to write `output`, held until released or the process ends."""
     folder = user_state_path("bitwright") / "locks"
     with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         name = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:32]
         claim = FileLock(folder / f"{name}.lock")
         try:

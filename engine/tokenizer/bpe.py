@@ -7,14 +7,18 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
 from engine.api.errors import TokenizerError
+from engine.api.wording import shown
 from engine.tokenizer.pretokenizers import PreTokenizer
 
 
 class BpeEncoder:
     """Encodes text that holds no user-defined token."""
 
-    def __init__(self, tokens: list[str], merges: list[str], pre: PreTokenizer) -> None:
-        """`merges` are "left right", best first. Raises TokenizerError for a merge of unknown tokens."""
+    def __init__(self, tokens: list[str], merges: list[str], pre: PreTokenizer, source: str) -> None:
+        """`merges` are "left right", best first; `source` names them in errors.
+
+        Raises TokenizerError for a merge of unknown tokens, and for tokens that are no text.
+        """
         ids = {token: i for i, token in enumerate(tokens)}
         # The first of equal merges counts, and a merge begins with at least one character: both as
         # llama.cpp reads them.
@@ -22,7 +26,9 @@ class BpeEncoder:
         try:
             model = BPE(vocab=ids, merges=list(pairs), ignore_merges=pre.ignore_merges)
         except Exception as error:  # the library raises nothing more specific
-            raise TokenizerError(f"The merges of the tokenizer do not fit its tokens ({error}).") from error
+            raise TokenizerError(
+                f"The merges of the tokenizer in {source} do not fit its tokens ({shown(str(error))})."
+            ) from error
         self._tokenizer = Tokenizer(model)
         # The stubs of `tokenizers` do not know that these are pre-tokenizers.
         steps: list[Any] = [Split(Regex(pattern), "isolated") for pattern in pre.patterns]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.api.errors import CheckpointError, TokenizerError
+from engine.api.wording import shown
 from engine.checkpoint.errors import MissingPathError
 from engine.checkpoint.files import read_json
 
@@ -69,10 +70,10 @@ def read_folder(folder: Path) -> TokenizerFolder:
         found.added |= {int(token_id): AddedToken(text, False) for text, token_id in plain.items()}
         found.added |= {int(token_id): _added(entry) for token_id, entry in decoder.items()}
         found.added |= {int(entry["id"]): _added(entry) for entry in listed}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise TokenizerFileError(
             f"The added tokens in {folder} (tokenizer.json, tokenizer_config.json, added_tokens.json) do "
-            f"not have an id and a text each ({error!r}); download these files again."
+            f"not have an id and a text each ({shown(error)}); download these files again."
         ) from error
     return found
 
@@ -90,7 +91,7 @@ def read_if_there(path: Path) -> dict[str, Any]:
 def _added(entry: dict[str, Any]) -> AddedToken:
     text = entry["content"]
     if not isinstance(text, str):
-        raise TypeError(f"{text!r} is no text")
+        raise TypeError(f"{shown(text)} is no text")
     return AddedToken(text, bool(entry.get("special")))
 
 

@@ -7,7 +7,10 @@ from typing import Any
 
 from gguf import GGUFValueType, Keys
 
+from engine.api.errors import CheckpointError
 from engine.api.gguf import GgufValue
+from engine.api.wording import named, word
+from engine.checkpoint.files import SourceFile
 from engine.tokenizer.folder import TokenizerFileError, TokenizerFolder, read_folder, read_if_there
 from engine.tokenizer.tokenizer import value_of
 from engine.tokenizer.vocabulary import Vocabulary, read_vocabulary
@@ -21,6 +24,7 @@ SPECIAL_KEYS = {
     "pad": Keys.Tokenizer.PAD_ID,
     "mask": Keys.Tokenizer.MASK_ID,
 }
+TEMPLATE_LIMIT = 16 << 20  # the largest templates have some 50 KB
 # Classes of transformers that begin every text with BOS unless a file says otherwise.
 CLASSES_WITH_BOS = frozenset({"LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer"})
 
@@ -91,7 +95,8 @@ def _adds_bos(files: TokenizerFolder, vocabulary: Vocabulary, special: dict[str,
         return _template_start(files.tokenizer_json) == vocabulary.tokens[special["bos"]]
     if vocabulary.kind == "llama":
         return True
-    return str(files.tokenizer_config.get("tokenizer_class")).removesuffix("Fast") in CLASSES_WITH_BOS
+    stated_class = word(files.tokenizer_config.get("tokenizer_class")) or ""
+    return stated_class.removesuffix("Fast") in CLASSES_WITH_BOS
 
 
 def _template_start(tokenizer: dict[str, Any]) -> str:
@@ -109,15 +114,33 @@ def _post_processors(tokenizer: dict[str, Any]) -> list[dict[str, Any]]:
     return [one for one in (inner if isinstance(inner, list) else [step]) if isinstance(one, dict)]
 
 
+def _template_text(path: Path) -> str:
+    """The text of a template's file. It is copied into the output, so a link must not name another file."""
+    target = path.resolve()
+    if target.name != path.name and target.parent.name != "blobs":  # Hugging Face's cache links into blobs
+        raise TokenizerFileError(
+            f"{path} links to another file, {named(str(target))}, whose text would be written into the "
+            "output; put the template itself there."
+        )
+    try:
+        file = SourceFile(path)
+        if file.size > TEMPLATE_LIMIT:
+            raise TokenizerFileError(f"{path} has {file.size:,} bytes; no template is so large.")
+        content = file.read(0, file.size, "the text").decode()
+        file.close()
+    except UnicodeDecodeError as error:
+        raise TokenizerFileError(f"{path} is not UTF-8 text; download it again.") from error
+    except CheckpointError as error:
+        raise TokenizerFileError(str(error)) from error
+    return content
+
+
 def _chat_templates(files: TokenizerFolder) -> dict[str, GgufValue]:
     """The chat template, and named further ones where the model has several."""
     content: object = files.tokenizer_config.get("chat_template")
     jinja = files.folder / "chat_template.jinja"
     if jinja.is_file():  # newer than the entry in the config, and wins over it in transformers
-        try:
-            content = jinja.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise TokenizerFileError(f"{jinja} cannot be read ({error}).") from error
+        content = _template_text(jinja)
     elif content is None:
         content = read_if_there(files.folder / "chat_template.json").get("chat_template")
     if isinstance(content, str):

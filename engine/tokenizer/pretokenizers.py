@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.api.errors import TokenizerError
+from engine.api.wording import shown
 
 
 class UnknownPreTokenizerError(TokenizerError):
@@ -207,12 +208,12 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
 BY_NAME = {name: entry for entry in PRE_TOKENIZERS for name in entry.names}
 
 
-def pre_tokenizer_named(name: str) -> PreTokenizer:
-    """The entry of a GGUF file's `tokenizer.ggml.pre`; raises UnknownPreTokenizerError."""
+def pre_tokenizer_named(name: str, source: str = "The GGUF file") -> PreTokenizer:
+    """The entry of a `tokenizer.ggml.pre`; `source` is its file. Raises UnknownPreTokenizerError."""
     if name not in BY_NAME:
         raise UnknownPreTokenizerError(
-            f"The GGUF file splits text in the way called '{name}' (tokenizer.ggml.pre), which Bitwright "
-            f"does not know; it knows {', '.join(sorted(BY_NAME))}."
+            f"{source} splits text in a way called {shown(name)} (tokenizer.ggml.pre), which Bitwright does "
+            "not know; measure with a runtime that does."
         )
     return BY_NAME[name]
 
@@ -226,7 +227,7 @@ def recognise(pre_tokenizer: object, ignore_merges: bool, source: str) -> PreTok
     chain = tuple(split_chain(pre_tokenizer, source))
     found = [entry for entry in PRE_TOKENIZERS if chain in entry.chains]
     if not found:
-        steps = " then ".join(repr(step) for step in chain) or "not at all"
+        steps = shown(" then ".join(chain), 300) if chain else "not at all"
         raise UnknownPreTokenizerError(
             f"{source} splits text in a way that llama.cpp has no name for ({steps}), so a GGUF file made "
             "from it would give other tokens; only tokenizers of known model families can be exported."
@@ -239,10 +240,18 @@ def split_chain(step: Any, source: str) -> Iterator[str]:
 
     Each is a regular expression, `Digits` and `ByteLevel` included, or "Type:Option" for others.
     """
+    waiting = [step]  # no recursion: a file may nest as deeply as it likes
+    while waiting:
+        match waiting.pop():
+            case {"type": "Sequence", "pretokenizers": [*steps]}:
+                waiting += reversed(steps)
+            case inner:
+                yield from _splits(inner, source)
+
+
+def _splits(step: Any, source: str) -> Iterator[str]:
+    """The splits of a step that is no sequence."""
     match step:
-        case {"type": "Sequence", "pretokenizers": [*steps]}:
-            for inner in steps:
-                yield from split_chain(inner, source)
         case {"type": "ByteLevel"}:
             yield from _byte_level(step, source)
         # Removing what does *not* match is isolating what does: these expressions leave no gaps.
@@ -257,9 +266,27 @@ def split_chain(step: Any, source: str) -> Iterator[str]:
         case {"type": "Digits"}:
             yield DIGIT if step.get("individual_digits") else DIGITS
         case {"type": str(kind)}:
-            yield f"{kind}:{step.get('behavior', step.get('pattern', ''))}"
+            yield f"{kind}:{_text(step.get('behavior', step.get('pattern', '')))}"
         case _:
-            yield repr(step)
+            yield shown(step)
+
+
+def flat_steps(step: object) -> list[dict[str, Any]]:
+    """A normalizer or pre-tokenizer as a flat list of its steps, however deeply they are nested."""
+    waiting, flat = [step], []
+    while waiting:
+        step = waiting.pop()
+        if isinstance(step, dict):
+            inner = step.get("normalizers") or step.get("pretokenizers")
+            if isinstance(inner, list):
+                waiting += reversed(inner)
+            else:
+                flat.append(step)
+    return flat
+
+
+def _text(option: object) -> str:
+    return option if isinstance(option, str) else shown(option)
 
 
 def _byte_level(step: dict[str, Any], source: str) -> Iterator[str]:

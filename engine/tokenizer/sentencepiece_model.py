@@ -19,7 +19,8 @@ from pathlib import Path
 
 from gguf import TokenType
 
-from engine.api.errors import TokenizerError
+from engine.api.errors import CheckpointError, TokenizerError
+from engine.checkpoint.files import JSON_LIMIT, SourceFile
 
 BPE = 2
 ALGORITHMS = {1: "unigram", 2: "BPE", 3: "word", 4: "character"}
@@ -42,10 +43,10 @@ class SentencePieceModel:
 
 
 def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """Reads a BPE model; raises SentencePieceFileError for anything else, OSError for an unreadable file."""
+    """Reads a BPE model; raises SentencePieceFileError for anything else."""
     try:
-        model, algorithm = _model(path.read_bytes())
-    except (ValueError, IndexError, struct.error) as error:
+        model, algorithm = _model(_content(path))
+    except (ValueError, IndexError, OverflowError, struct.error) as error:
         raise SentencePieceFileError(
             f"{path} is not a SentencePiece model, or is damaged; download the file again "
             "(a file of a few lines that begins with 'version https://git-lfs' is only a pointer to it)."
@@ -58,6 +59,18 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
     return model
 
 
+def _content(path: Path) -> bytes:
+    try:
+        file = SourceFile(path)
+        if file.size > JSON_LIMIT:
+            raise ValueError("larger than any model")
+        content = file.read(0, file.size, "the model")
+        file.close()
+    except CheckpointError as error:
+        raise SentencePieceFileError(str(error)) from error
+    return content
+
+
 def _model(data: bytes) -> tuple[SentencePieceModel, int]:
     # The defaults of the message's definition hold where a field is absent.
     model = SentencePieceModel(special_ids={"unk": 0, "bos": 1, "eos": 2, "pad": -1})
@@ -65,9 +78,9 @@ def _model(data: bytes) -> tuple[SentencePieceModel, int]:
     for number, value in _fields(data):
         if number == 1:
             piece = dict(_fields(_message(value)))
-            model.pieces.append(_message(piece[1]).decode() if 1 in piece else "")
+            model.pieces.append(_text(piece.get(1)))
             model.scores.append(_number(piece.get(2, 0.0)))
-            model.types.append(int(_number(piece.get(3, TokenType.NORMAL))))
+            model.types.append(int(TokenType(_number(piece.get(3, TokenType.NORMAL)))))
         elif number == 2:
             trainer = dict(_fields(_message(value)))
             algorithm = int(_number(trainer.get(3, algorithm)))
@@ -130,6 +143,12 @@ def _number(value: bytes | int | float) -> int | float:
     if isinstance(value, bytes):
         raise ValueError("a message where a number belongs")
     return value
+
+
+def _text(value: bytes | int | float | None) -> str:
+    if not isinstance(value, bytes) or not value:
+        raise ValueError("a piece without a text")
+    return value.decode()
 
 
 def _signed(value: int) -> int:

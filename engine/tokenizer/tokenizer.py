@@ -7,6 +7,7 @@ from gguf import GGUFValueType, Keys, TokenType
 
 from engine.api.errors import TokenizerError
 from engine.api.gguf import GgufValue
+from engine.api.wording import shown
 from engine.tokenizer.bpe import BpeEncoder
 from engine.tokenizer.pretokenizers import pre_tokenizer_named
 from engine.tokenizer.spm import SpmEncoder
@@ -57,10 +58,10 @@ class Tokenizer:
         self._encoder: Encoder
         kind = read.text(Keys.Tokenizer.MODEL)
         if kind == "gpt2":
-            pre = pre_tokenizer_named(read.text(Keys.Tokenizer.PRE, default="default"))
+            pre = pre_tokenizer_named(read.text(Keys.Tokenizer.PRE, default="default"), source)
             defaults = {"bos": 11, "eos": 11, "add_bos": pre.add_bos}
             self._space, self._space_first = " ", False
-            self._encoder = BpeEncoder(tokens, read.texts(Keys.Tokenizer.MERGES), pre)
+            self._encoder = BpeEncoder(tokens, read.texts(Keys.Tokenizer.MERGES), pre, source)
         elif kind == "llama":
             defaults = {"bos": 1, "eos": 2, "add_bos": True}
             self._space, self._space_first = "▁", read.flag(Keys.Tokenizer.ADD_PREFIX, default=True)
@@ -69,8 +70,8 @@ class Tokenizer:
             self._encoder = SpmEncoder(tokens, scores, unknown or 0)
         else:
             raise UnknownTokenizerKindError(
-                f"{source} has a tokenizer of the kind '{kind}' (tokenizer.ggml.model); Bitwright runs the "
-                "kinds 'gpt2' (byte-level BPE) and 'llama' (SentencePiece BPE)."
+                f"{source} has a tokenizer of the kind {shown(kind)} (tokenizer.ggml.model); Bitwright runs "
+                "the kinds 'gpt2' (byte-level BPE) and 'llama' (SentencePiece BPE)."
             )
         self.bos = read.token_id(Keys.Tokenizer.BOS_ID, self.size, defaults["bos"])
         self.eos = read.token_id(Keys.Tokenizer.EOS_ID, self.size, defaults["eos"])
@@ -122,7 +123,7 @@ def _user_defined(tokens: list[str], types: list[Any]) -> list[tuple[str, int]]:
         for i, (text, kind) in enumerate(zip(tokens, types, strict=True))
         if text in USER_DEFINED_BY_NAME or (kind == TokenType.USER_DEFINED and text not in CONTROL_BY_NAME)
     ]
-    return sorted(found, key=lambda item: -len(item[0].encode()))
+    return sorted(found, key=lambda item: -len(item[0].encode(errors="surrogateescape")))
 
 
 class _Reader:

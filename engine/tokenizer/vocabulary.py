@@ -8,14 +8,16 @@ from typing import Any
 from gguf import TokenType
 
 from engine.api.errors import TokenizerError
+from engine.api.wording import named, shown
 from engine.tokenizer.folder import AddedToken, TokenizerFileError, TokenizerFolder
-from engine.tokenizer.pretokenizers import UnknownPreTokenizerError, recognise
+from engine.tokenizer.pretokenizers import UnknownPreTokenizerError, flat_steps, recognise
 from engine.tokenizer.sentencepiece_model import read_sentencepiece
 
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
 ADDED_SCORE = -1000.0
-MAX_TOKENS = 1 << 22  # far above any vocabulary; keeps a damaged id from filling the memory
+MAX_TOKENS = 1 << 22  # far above any vocabulary
+MAX_UNUSED = 1 << 14  # ids that may lack a token: a damaged number must not fill the memory
 
 
 class UnknownModelTypeError(TokenizerError):
@@ -62,25 +64,25 @@ def read_vocabulary(files: TokenizerFolder, vocab_size: int | None) -> Vocabular
     elif isinstance(model, dict) and _marks_spaces(files.tokenizer_json):
         vocabulary = _from_scored_merges(files, model)
     else:
-        kind = model.get("type") if isinstance(model, dict) else None
+        kind = named((model.get("type") if isinstance(model, dict) else None) or "unknown")
         raise UnknownModelTypeError(
-            f"{files.tokenizer_json_path} holds a tokenizer of the kind {kind or 'unknown'} that is neither "
+            f"{files.tokenizer_json_path} holds a tokenizer of the kind {kind} that is neither "
             "byte-level BPE nor SentencePiece BPE; Bitwright can export only these two."
         )
-    _add_tokens(vocabulary, files.added, vocab_size)
+    _add_tokens(vocabulary, files.added, vocab_size, str(files.folder))
     _fill_up(vocabulary, vocab_size, str(files.folder))
     return vocabulary
 
 
 def _splits_bytes(tokenizer: dict[str, Any]) -> bool:
-    return _is_bpe(tokenizer) and '"ByteLevel"' in _types(tokenizer.get("pre_tokenizer"))
+    return _is_bpe(tokenizer) and "ByteLevel" in _types(tokenizer.get("pre_tokenizer"))
 
 
 def _marks_spaces(tokenizer: dict[str, Any]) -> bool:
     """Whether spaces become "▁", by the normalizer (older files) or the pre-tokenizer (newer ones)."""
     return _is_bpe(tokenizer) and (
-        '"Metaspace"' in _types(tokenizer.get("pre_tokenizer"))
-        or any(step.get("content") == "▁" for step in _steps(tokenizer.get("normalizer")))
+        "Metaspace" in _types(tokenizer.get("pre_tokenizer"))
+        or any(step.get("content") == "▁" for step in flat_steps(tokenizer.get("normalizer")))
     )
 
 
@@ -89,25 +91,18 @@ def _is_bpe(tokenizer: dict[str, Any]) -> bool:
 
 
 def _types(step: object) -> list[str]:
-    return [f'"{inner.get("type")}"' for inner in _steps(step)]
-
-
-def _steps(step: object) -> list[dict[str, Any]]:
-    """A normalizer or pre-tokenizer as a flat list of its steps."""
-    if not isinstance(step, dict):
-        return []
-    inner = step.get("normalizers") or step.get("pretokenizers")
-    return [flat for one in inner for flat in _steps(one)] if isinstance(inner, list) else [step]
+    return [named(inner.get("type")) for inner in flat_steps(step)]
 
 
 def _byte_level(files: TokenizerFolder, model: dict[str, Any]) -> Vocabulary:
     source = str(files.tokenizer_json_path)
     pre = recognise(files.tokenizer_json.get("pre_tokenizer"), bool(model.get("ignore_merges")), source)
     # NFC is left out silently: llama.cpp normalizes nothing, and text is nearly always NFC already.
-    strange = [kind for kind in _types(files.tokenizer_json.get("normalizer")) if kind != '"NFC"']
+    strange = [kind for kind in _types(files.tokenizer_json.get("normalizer")) if kind != "NFC"]
     if strange:
         raise UnknownPreTokenizerError(
-            f"{source} changes text before it is split ({', '.join(strange)}), which llama.cpp cannot do."
+            f"{source} changes text before it is split ({shown(', '.join(strange), 200)}), which llama.cpp "
+            "cannot do."
         )
     tokens = _base_tokens(model, source)
     known = set(tokens)
@@ -115,7 +110,7 @@ def _byte_level(files: TokenizerFolder, model: dict[str, Any]) -> Vocabulary:
     for left, right in _merges(model, source):
         if not {left, right, left + right} <= known or " " in left + right:
             raise TokenizerFileError(
-                f"The merges in {source} hold {left!r} + {right!r}, which are no tokens."
+                f"The merges in {source} hold {shown(left)} + {shown(right)}, which are no tokens."
             )
         merges.append(f"{left} {right}")
     return Vocabulary("gpt2", pre.names[0], tokens, _types_of(tokens, None), merges=merges)
@@ -144,7 +139,8 @@ def _from_scored_merges(files: TokenizerFolder, model: dict[str, Any]) -> Vocabu
     source = str(files.tokenizer_json_path)
     tokens = _base_tokens(model, source)
     added = {token.text for token in files.added.values()}
-    steps = _steps(files.tokenizer_json.get("pre_tokenizer")) + _steps(files.tokenizer_json.get("normalizer"))
+    steps = flat_steps(files.tokenizer_json.get("pre_tokenizer"))
+    steps += flat_steps(files.tokenizer_json.get("normalizer"))
     splits = any(step.get("type") == "Metaspace" and step.get("split", True) for step in steps)
     scores = _scores(tokens, _merges(model, source), added, splits, source)
     return Vocabulary(
@@ -181,10 +177,11 @@ def _scores(
         rank.setdefault(text, len(rank))
         made_by.setdefault(text, set()).add(len(left))
         previous = text
+    lengths = sorted({len(text) for text in known})  # few: a long text is not cut everywhere
     for text in tokens:
         if text not in known or BYTE_TOKEN.fullmatch(text):
             continue
-        cuts = {i for i in range(1, len(text)) if text[:i] in known and text[i:] in known}
+        cuts = {i for i in lengths if 0 < i < len(text) and text[:i] in known and text[i:] in known}
         if cuts - made_by.get(text, set()) or (splits and "▁" in text[1:]):
             raise _unfaithful(text, source)
     # Tokens that no merge makes are single characters, bytes and control tokens; they come last, in order.
@@ -193,8 +190,8 @@ def _scores(
 
 def _unfaithful(text: str, source: str) -> UnfaithfulScoresError:
     return UnfaithfulScoresError(
-        f"{source} joins tokens in an order that llama.cpp cannot follow (first seen at the token {text!r}); "
-        "put the tokenizer.model that it was made from into the folder, if there is one."
+        f"{source} joins tokens in an order that llama.cpp cannot follow (first seen at the token "
+        f"{shown(text)}); put the tokenizer.model that it was made from into the folder, if there is one."
     )
 
 
@@ -206,7 +203,8 @@ def _base_tokens(model: dict[str, Any], source: str) -> list[str]:
     if len(by_id) != len(vocab):
         raise TokenizerFileError(f"The vocabulary in {source} gives one id to two tokens.")
     if max(by_id, default=0) > MAX_TOKENS:
-        raise TokenizerFileError(f"The vocabulary in {source} has a token with the id {max(by_id)}.")
+        raise TokenizerFileError(f"The vocabulary in {source} has a token with the id {shown(max(by_id))}.")
+    _refuse_gaps(max(by_id, default=-1) + 1, len(by_id), source)
     return [by_id.get(i, "") for i in range(max(by_id, default=-1) + 1)]
 
 
@@ -219,7 +217,9 @@ def _merges(model: dict[str, Any], source: str) -> list[tuple[str, str]]:
     for merge in merges:
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
-            raise TokenizerFileError(f"The merges in {source} hold {merge!r}, which is no pair of tokens.")
+            raise TokenizerFileError(
+                f"The merges in {source} hold {shown(merge)}, which is no pair of tokens."
+            )
         pairs.append((pair[0], pair[1]))
     return pairs
 
@@ -237,12 +237,23 @@ def _types_of(tokens: list[str], unknown: object) -> list[int]:
     return [int(kind) for kind in kinds]
 
 
-def _add_tokens(vocabulary: Vocabulary, added: dict[int, AddedToken], vocab_size: int | None) -> None:
+def _refuse_gaps(size: int, known: int, source: str) -> None:
+    """Raises VocabularySizeError if of `size` ids, `known` of which have a token, too many have none."""
+    if size - known > max(known, MAX_UNUSED):
+        raise VocabularySizeError(
+            f"The tokenizer in {source} has {known} tokens for {size} ids: it is damaged, or another model's."
+        )
+
+
+def _add_tokens(
+    vocabulary: Vocabulary, added: dict[int, AddedToken], vocab_size: int | None, source: str
+) -> None:
     """Puts added tokens at their ids. Those beyond the embedding have no weights and are left out."""
     limit = MAX_TOKENS if vocab_size is None else vocab_size
-    for token_id, token in sorted(added.items()):
-        if not 0 <= token_id < limit:
-            continue
+    fitting = sorted(item for item in added.items() if 0 <= item[0] < limit)
+    if fitting:
+        _refuse_gaps(fitting[-1][0] + 1, len(vocabulary.tokens) + len(fitting), source)
+    for token_id, token in fitting:
         missing = token_id + 1 - len(vocabulary.tokens)
         vocabulary.tokens += [""] * missing
         vocabulary.types += [int(TokenType.UNUSED)] * missing
@@ -258,9 +269,10 @@ def _fill_up(vocabulary: Vocabulary, vocab_size: int | None, source: str) -> Non
     size = len(vocabulary.tokens) if vocab_size is None else vocab_size
     if not len(vocabulary.tokens) <= size <= MAX_TOKENS:
         raise VocabularySizeError(
-            f"The tokenizer in {source} has {len(vocabulary.tokens)} tokens, but the model only {size}: "
-            "the two do not belong together."
+            f"The tokenizer in {source} has {len(vocabulary.tokens)} tokens, but the model only "
+            f"{shown(size)}: the two do not belong together."
         )
+    _refuse_gaps(size, len(vocabulary.tokens), source)
     missing = size - len(vocabulary.tokens)
     vocabulary.tokens += [""] * missing
     vocabulary.types += [int(TokenType.UNUSED)] * missing
@@ -275,6 +287,6 @@ def _fill_up(vocabulary: Vocabulary, vocab_size: int | None, source: str) -> Non
         first = seen.setdefault(vocabulary.tokens[i], i)
         if first != i:
             raise TokenizerFileError(
-                f"The tokenizer in {source} has the token {vocabulary.tokens[i]!r} twice "
+                f"The tokenizer in {source} has the token {shown(vocabulary.tokens[i])} twice "
                 f"(ids {first} and {i}), which llama.cpp refuses to load."
             )

@@ -20,7 +20,7 @@ def raw(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def hello(protocol: int = 1, **more: object) -> None:
+def hello(protocol: int = 2, **more: object) -> None:
     say("hello", protocol=protocol, version="0", devices=["cpu"], pid=os.getpid(), **more)
 
 
@@ -30,7 +30,7 @@ def begin_job(job: str = JOB) -> None:
 
 def progress(done: int) -> None:
     item = f"blk.{done}.ffn_down"
-    say("progress", stage="quantize", done=done, total=32, unit="tensors", item=item)
+    say("progress", stage="quantize", done=done, total=32, unit="blocks", item=item)
 
 
 def read() -> dict:
@@ -147,9 +147,16 @@ def garbage() -> None:
 
 
 def job(end: str = "done") -> None:
-    """Reads its request, works a little, ends as `end` says."""
+    """Reads its request, works a little, ends as `end` says.
+
+    "by name": as the folder of the output is called, "done" for one that is resumed; each has its own id.
+    """
     request = read()
     hello()
+    new = JOB
+    if end == "by name":
+        end = Path(request["quantize"]["output"]).parent.name if "quantize" in request else "done"
+        new = f"{JOB}-{os.getpid()}"
     if end == "refused":
         say("error", code="user", message="The disk is full.", hint="Make room.")
         sys.exit(2)
@@ -157,26 +164,35 @@ def job(end: str = "done") -> None:
         read()
         say("stopped")
         sys.exit(0)
-    begin_job(request.get("job", JOB))
+    if end == "changed" and not request.get("restart"):
+        say("error", code="changed", message="The source is another one now.")
+        sys.exit(2)
+    job = f"{JOB}-again" if request.get("restart") else request.get("job", new)
+    begin_job(job)
+    say("warning", message=f"limit {request.get('memory_limit')}")
     say("heartbeat", memory=1, peak=900_000_000_000)
     say("stage", stage="quantize")
     say("warning", message="careful")
     for done in range(18):
+        say("saved", saved={"done": done, "total": 32, "unit": "blocks"})
         progress(done)
     if end == "defect":
         say("error", code="defect", message="ValueError: x", traceback="Traceback: x")
         sys.exit(1)
+    if end == "memory":
+        say("error", code="memory", message="The memory ran out.")
+        sys.exit(2)
     if end == "stopped":
         while read()["request"] != "cancel":
             pass
-        say("stopped", job=JOB)
+        say("stopped", job=job)
         sys.exit(0)
     if end == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if end == "works":
         forever()
-    result = {"job": JOB, "output": "/out.gguf", "bytes": 10, "predicted_bytes": 10, "bpw": 4.5}
-    result |= {"seconds": 1.0, "peak_rss_bytes": 5, "warnings": ["careful", "small"]}
+    result = {"kind": "quantize", "job": job, "output": "/out.gguf", "bytes": 10, "predicted_bytes": 10}
+    result |= {"bpw": 4.5, "seconds": 1.0, "peak_rss_bytes": 5, "warnings": ["careful", "small"]}
     say("done", result=result | {"source_bytes": 40, "source_bpw": 16.0})
     if end == "lingers":
         stubborn()
@@ -246,10 +262,17 @@ def answer_check(asked: dict) -> None:
 
 
 def answer_jobs(asked: dict) -> None:
+    """Two on two pages, less those that it was asked to remove."""
     one = {"id": JOB, "kind": "quantize", "state": "interrupted", "output": "/out.gguf", "created": "2025"}
-    one |= {"done": 3, "total": 7, "message": "stopped", "folder": "/jobs/1"}
-    say("jobs", id=asked["id"], jobs=[one], last=False)
-    say("jobs", id=asked["id"], jobs=[one | {"id": f"{JOB}-2"}], last=True)
+    one |= {"saved": {"done": 3, "total": 7, "unit": "blocks"}, "message": "stopped", "folder": "/jobs/1"}
+    REMOVED.update(asked.get("jobs", ()))
+    for name, last in ((JOB, False), (f"{JOB}-2", True)):
+        say("jobs", id=asked["id"], jobs=[one | {"id": name}] if name not in REMOVED else [], last=last)
+
+
+def answer_speeds(asked: dict) -> None:
+    speeds = {"encode": {"Q4_K search": 1e7}, "read": 1e9, "write": 1e9, "multiply": 1e11}
+    say("speeds", id=asked["id"], speeds=speeds)
 
 
 def answer_histogram(asked: dict) -> None:
@@ -269,10 +292,14 @@ def npy(values: tuple[float, ...]) -> bytes:
     )
 
 
+REMOVED: set[str] = set()
+
 ANSWERS = {
     "open": lambda asked: answer_open(asked["id"], asked["model"]),
     "check": answer_check,
     "jobs": answer_jobs,
+    "remove": answer_jobs,
+    "speeds": answer_speeds,
     "histogram": answer_histogram,
 }
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -19,12 +19,16 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QWidget
 
 from app import theme
+from app.ending import Evidence, explain
 from app.main_window import MainWindow
 from app.session import Session
 from app.settings import Settings
 from app.views.palette import CommandPalette
 from app.views.run_sheet import RunSheet
-from resources import SAMPLE_MODEL
+from engine.api.jobs import JobSummary, Measure, QuantizeRequest, Saved
+from engine.api.messages import ProgressMade
+from engine.api.recipe import Choice, Recipe
+from resources import EVALUATION_TEXT, SAMPLE_MODEL
 
 PATIENCE = 300.0
 """Seconds that a state may take to come."""
@@ -117,9 +121,87 @@ def photograph(folder: Path, width: int, height: int) -> None:
     window.show_log(record)
     QTest.qWait(SETTLE_MS)
     camera.both("log")
+    photograph_jobs(camera, model)
     window.session.ended.connect(QApplication.quit)
     window.close()
+    if window.isVisible():  # jobs are running: it asks once
+        window.close()
     QApplication.exec()
+
+
+def photograph_jobs(camera: Photographer, model: Path) -> None:
+    """The list of jobs with one of each kind: some real, some that disk and engines could tell of."""
+    window, board, desk = camera.window, camera.window.session.board, camera.window.session.desk
+    window.session.upkeep.watch(False)  # it would find out that some are nowhere on disk
+    board.take(list(remembered()), since=0)
+    window.tabs.setCurrentWidget(window.layers)
+    window.log_dock.hide()
+    window.resizeDocks([window.jobs_dock], [330], Qt.Orientation.Vertical)
+    recipe = window.state.document.recipe
+    assert recipe is not None
+    for name in ("first", "second", "third"):
+        output = camera.folder / f"{name}.gguf"
+        output.unlink(missing_ok=True)
+        measure = Measure(text=str(EVALUATION_TEXT))
+        desk.run(QuantizeRequest(model=str(model), output=str(output), recipe=recipe, measure=measure))
+    killed = next(record for record in board.records if record.job == "killed")
+    killed.end(explain(OUT_OF_MEMORY))
+    board.changed.emit(killed)
+    board.finished.emit(killed)
+    first = board.active[0]
+    camera.wait(lambda: first.saved is not None and first.progress is not None and first.progress.rate)
+    window.jobs.select(first)
+    camera.both("jobs")
+    window.jobs.select(killed)
+    desk.remove(killed)
+    camera.both("remove")
+    window.banner.dismiss_all()
+    window.show_result(killed)
+    camera.both("killed")
+    window.close()
+    camera.both("closing")
+    for record in (*board.waiting, *board.active):
+        board.cancel(record)
+    camera.wait(lambda: not board.active)
+
+
+OUT_OF_MEMORY = Evidence(
+    code=9,
+    signalled=True,
+    job=True,
+    progress=ProgressMade(stage="quantize", done=17, total=32, unit="blocks", item="blk.17.ffn_down"),
+    saved=Saved(done=17, total=32, unit="blocks"),
+    peak=21_400_000_000,
+    memory=23_000_000_000,
+)
+
+
+def remembered() -> Iterator[JobSummary]:
+    """Jobs of earlier days."""
+    recipe = Recipe(default=Choice(format="Q8_0"))
+    told = {
+        "killed": ("interrupted", "", 17),
+        "stopped": ("interrupted", "stopped on request", 4),
+        "full": ("failed", "/data/full.gguf: the disk is full; free some space, then resume the job.", 30),
+        "older": ("replaced", "job 20261123-101500-000001 started over on its output", 0),
+        "elsewhere": ("running", "", 9),
+    }
+    for number, (name, (state, message, done)) in enumerate(told.items()):
+        yield JobSummary.model_validate(
+            {
+                "id": name,
+                "kind": "quantize",
+                "state": state,
+                "output": f"/data/{name}-Q4_K_M.gguf",
+                "created": f"2026-01-0{number}",
+                "message": message,
+                "folder": f"/jobs/{name}",
+                "saved": {"done": done, "total": 32, "unit": "blocks"} if done else None,
+                "request": QuantizeRequest(
+                    model="/models/llama-3.2-1b", output=f"/data/{name}-Q4_K_M.gguf", recipe=recipe
+                ),
+            }
+        )
 
 
 def main() -> None:

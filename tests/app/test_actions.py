@@ -100,6 +100,17 @@ def test_an_unmet_need_disables_with_its_reason(actions, need):
     assert all(action.isEnabled() and reason not in action.toolTip() for action in actions.all())
 
 
+def test_what_stays_as_it_is_tells_no_menu_and_no_button(actions):
+    actions.enable({"selection": "Select tensors first."})
+    changes = []
+    for action in actions.all():
+        action.changed.connect(lambda: changes.append(1))
+    actions.enable({"selection": "Select tensors first."})
+    assert not changes
+    actions.enable({})
+    assert changes
+
+
 def test_a_menu_of_disabled_actions_is_disabled_too(actions):
     actions.enable({"selection": "Select tensors first."})
     assert not actions.menu("Bits").menuAction().isEnabled()

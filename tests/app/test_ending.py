@@ -5,18 +5,15 @@ from signal import SIGABRT, SIGBUS, SIGKILL, SIGSEGV, SIGTERM
 import pytest
 
 from app.ending import TAIL_LINES, Evidence, explain, memory_total, portion, signal_name
-from engine.api.jobs import QuantizeResult
+from engine.api.jobs import QuantizeResult, Saved
 from engine.api.messages import Done, Failed, ProgressMade, Stopped
 
 GB = 1_000_000_000
 TRACE = "Fatal Python error: Segmentation fault\n\nCurrent thread 0x1 (most recent call first):\n  File x"
 
 
-def at(done: int, total: int, unit: str, stage: str = "quantize") -> ProgressMade:
-    return ProgressMade(stage=stage, done=done, total=total, unit=unit, item=f"blk.{done}.ffn_down")
-
-
-TENSORS = at(17, 32, "tensors")
+AT = ProgressMade(stage="quantize", done=17, total=32, unit="blocks", item="blk.17.ffn_down")
+SAVED = Saved(done=17, total=32, unit="blocks")
 RESULT = QuantizeResult(
     job="1",
     output="/o",
@@ -38,9 +35,9 @@ CASES = {
     "finished, then closed by us": (Evidence(last_word=DONE, asked=True, code=1), "done", "Finished."),
     "finished, then crashed": (Evidence(last_word=DONE, code=SIGSEGV, signalled=True), "done", "Finished."),
     "stopped": (
-        Evidence(last_word=Stopped(job="1"), asked=True, progress=TENSORS, job=True),
+        Evidence(last_word=Stopped(job="1"), asked=True, progress=AT, saved=SAVED, job=True),
         "stopped",
-        "Stopped on request. 17 of 32 tensors are saved.",
+        "Stopped on request. 17 of 32 blocks are saved.",
     ),
     "stopped before it had a folder": (
         Evidence(last_word=Stopped(), asked=True),
@@ -65,40 +62,45 @@ CASES = {
     ),
     "out of memory": (
         Evidence(
-            code=SIGKILL, signalled=True, progress=TENSORS, job=True, peak=21_400_000_000, memory=23 * GB
-        ),
-        "killed",
-        "The engine was stopped by the system, most likely out of memory "
-        "(peak 21.4 of 23 GB, at blk.17.ffn_down). 17 of 32 tensors are saved.",
-    ),
-    "out of memory, bytes counted": (
-        Evidence(
             code=SIGKILL,
             signalled=True,
-            progress=at(2_100_000, 9_420_000, "bytes"),
+            progress=AT,
+            saved=SAVED,
             job=True,
-            peak=8_120_000_000,
+            peak=21_400_000_000,
             memory=23 * GB,
         ),
         "killed",
         "The engine was stopped by the system, most likely out of memory "
-        "(peak 8.12 of 23 GB, at blk.2100000.ffn_down). About 2.1 of 9.42 MB are saved.",
+        "(peak 21.4 of 23 GB, at blk.17.ffn_down). 17 of 32 blocks are saved.",
+    ),
+    "out of memory in the second block": (
+        Evidence(code=SIGKILL, signalled=True, job=True, saved=Saved(done=1, total=32, unit="blocks")),
+        "killed",
+        "The engine was stopped by the system, most likely out of memory. 1 of 32 blocks is saved.",
+    ),
+    "out of memory in the first block": (
+        Evidence(code=SIGKILL, signalled=True, job=True, saved=Saved(done=0, total=32, unit="blocks")),
+        "killed",
+        "The engine was stopped by the system, most likely out of memory. Nothing is saved yet.",
     ),
     "killed, though it took little memory": (
-        Evidence(code=SIGKILL, signalled=True, progress=TENSORS, job=True, peak=GB // 2, memory=23 * GB),
+        Evidence(
+            code=SIGKILL, signalled=True, progress=AT, saved=SAVED, job=True, peak=GB // 2, memory=23 * GB
+        ),
         "killed",
         "The engine was ended by the system or another program (SIGKILL, peak 500 MB of 23 GB, "
-        "at blk.17.ffn_down). 17 of 32 tensors are saved.",
+        "at blk.17.ffn_down). 17 of 32 blocks are saved.",
     ),
     "out of memory, machine unknown": (
         Evidence(code=SIGKILL, signalled=True, peak=2 * GB),
         "killed",
         "The engine was stopped by the system, most likely out of memory (peak 2 GB).",
     ),
-    "out of memory behind the tensors": (
-        Evidence(code=SIGKILL, signalled=True, progress=at(3, 9, "windows", "evaluate"), job=True),
+    "out of memory, nothing heard of what is saved": (
+        Evidence(code=SIGKILL, signalled=True, progress=AT, job=True),
         "killed",
-        "The engine was stopped by the system, most likely out of memory (at blk.3.ffn_down). "
+        "The engine was stopped by the system, most likely out of memory (at blk.17.ffn_down). "
         "What was finished is saved.",
     ),
     "terminated by another": (
@@ -107,9 +109,9 @@ CASES = {
         "The engine was ended by the system or another program (SIGTERM).",
     ),
     "segfault": (
-        Evidence(code=SIGSEGV, signalled=True, progress=TENSORS, job=True),
+        Evidence(code=SIGSEGV, signalled=True, progress=AT, saved=SAVED, job=True),
         "crashed",
-        "The engine crashed (segmentation fault) at blk.17.ffn_down. 17 of 32 tensors are saved.",
+        "The engine crashed (segmentation fault) at blk.17.ffn_down. 17 of 32 blocks are saved.",
     ),
     "abort": (Evidence(code=SIGABRT, signalled=True), "crashed", "The engine crashed (abort)."),
     "bus error": (
@@ -167,6 +169,22 @@ def test_sentences(case):
     seen, how, sentence = CASES[case]
     ending = explain(seen)
     assert (ending.how, ending.sentence, ending.code) == (how, sentence, seen.code)
+
+
+def test_what_may_help_and_what_it_took():
+    killed = explain(Evidence(code=SIGKILL, signalled=True, job=True, peak=8 * GB, memory=9 * GB))
+    assert (killed.remedy, killed.peak) == ("less memory", 8 * GB)
+    by_another = explain(Evidence(code=SIGTERM, signalled=True, job=True, peak=8 * GB, memory=9 * GB))
+    assert by_another.remedy == ""
+    remedies = {code: explain(Evidence(code=2, last_word=failed(code))).remedy for code in CODES}
+    assert remedies == {"user": "", "changed": "start again", "memory": "less memory", "defect": ""}
+
+
+CODES = ("user", "changed", "memory", "defect")
+
+
+def failed(code) -> Failed:
+    return Failed(code=code, message="It failed.")
 
 
 def test_trace_of_a_crash_begins_where_python_says_so():

@@ -102,7 +102,7 @@ def test_a_job_that_is_canceled(qtbot):
     heard.engine.cancel()
     ending = heard.end(qtbot)
     assert (ending.how, ending.code) == ("stopped", 0)
-    assert ending.sentence == "Stopped on request. 17 of 32 tensors are saved."
+    assert ending.sentence == "Stopped on request. 17 of 32 blocks are saved."
 
 
 # ------------------------------------------------------------------------------------- sudden endings
@@ -112,8 +112,8 @@ def test_a_job_that_is_canceled(qtbot):
     ("number", "how", "word"),
     [
         (SIGKILL, "killed", "out of memory (peak 900 "),
-        (SIGSEGV, "crashed", "segmentation fault) at blk.17.ffn_down. 17 of 32 tensors are saved."),
-        (SIGABRT, "crashed", "abort) at blk.17.ffn_down. 17 of 32 tensors are saved."),
+        (SIGSEGV, "crashed", "segmentation fault) at blk.17.ffn_down. 17 of 32 blocks are saved."),
+        (SIGABRT, "crashed", "abort) at blk.17.ffn_down. 17 of 32 blocks are saved."),
     ],
 )
 def test_struck_by_a_signal(qtbot, number, how, word):

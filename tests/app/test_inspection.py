@@ -164,6 +164,29 @@ def test_a_histogram_whose_file_is_lost_says_so(qtbot, make_desk, tmp_path):
     assert "cannot be read" in desk.sentences[0]
 
 
+def test_removing_answers_with_what_is_left(qtbot, make_desk):
+    desk = make_desk()
+    desk.inspection.remove(["20250101-000000-000000"], desk.answers.append, desk.sentences.append)
+    qtbot.waitUntil(lambda: bool(desk.answers))
+    assert [job.id for job in desk.answers[0]] == ["20250101-000000-000000-2"]
+
+
+def test_speeds_are_told_by_a_signal(qtbot, make_desk):
+    desk = make_desk()
+    with qtbot.waitSignal(desk.inspection.speeds_measured) as told:
+        desk.inspection.measure_speeds()
+    assert told.args[0].encode == {"Q4_K search": 1e7}
+
+
+def test_it_is_idle_between_questions(qtbot, make_desk):
+    desk = make_desk()
+    assert not desk.inspection.idle  # there is no engine
+    desk.inspection.jobs(desk.answers.append)
+    assert not desk.inspection.idle
+    qtbot.waitUntil(lambda: bool(desk.answers))
+    assert desk.inspection.idle
+
+
 # ------------------------------------------------------------------------------------------- endings
 
 
@@ -253,3 +276,12 @@ def test_the_real_engine_opens_a_model_and_is_replaced_when_killed(qtbot, make_d
     [(name, (edges, counts))] = desk.answers
     assert (name, len(edges)) == (names[1], len(counts))
     assert len(desk.hellos) == 2
+
+
+def test_the_real_engine_measures_this_machine(qtbot, make_desk):
+    desk = make_desk(None)
+    with qtbot.waitSignal(desk.inspection.speeds_measured, timeout=REAL_MS) as told:
+        desk.inspection.measure_speeds()
+    speeds = told.args[0]
+    assert speeds.encode
+    assert min(speeds.read, speeds.write, speeds.multiply, *speeds.encode.values()) > 0

@@ -3,15 +3,18 @@
 import os
 from collections.abc import Callable, Iterator
 from signal import SIGKILL
+from time import perf_counter
 
 import pytest
+from PySide6.QtCore import QProcess, QTimer
 from pytestqt.qtbot import QtBot
 
 from app.engine_client import PATIENCE, Patience
-from app.jobs import JobBoard, JobRecord
-from engine.api.jobs import JobSummary, QuantizeRequest, QuantizeResult
+from app.job_record import JobRecord
+from app.jobs import JobBoard
+from engine.api.jobs import EvaluateRequest, JobSummary, QuantizeRequest, QuantizeResult
 from engine.api.messages import ProgressMade
-from engine.api.recipe import Choice, Recipe
+from engine.api.recipe import Choice, Recipe, Rule
 from tests.app.listening import fake
 from tests.app.models import write_wide_gguf
 
@@ -61,8 +64,7 @@ def summary(**changes: object) -> JobSummary:
         "state": "interrupted",
         "output": "/out/small.gguf",
         "created": "2025-01-01T00:00:00.000000+00:00",
-        "done": 3,
-        "total": 7,
+        "saved": {"done": 3, "total": 7, "unit": "blocks"},
         "message": "stopped on request",
         "folder": "/jobs/1",
     }
@@ -87,11 +89,12 @@ def test_a_job_from_start_to_result(qtbot, watch):
     assert (record.state, record.message, record.job) == ("done", "", JOB)
     assert (record.folder, record.log) == ("/jobs/1", "/jobs/1/engine.log")
     assert record.result is not None
-    assert record.warnings == ["careful", "small"]
+    assert record.warnings == ["limit None", "careful", "small"]
+    assert str(record.saved) == "17 of 32 blocks"
     assert record.progress is not None
     assert record.progress.item == "blk.17.ffn_down"
     states = [state for _, state in watched.changes]
-    assert states[0] == "running"
+    assert list(dict.fromkeys(states)) == ["waiting", "starting", "running", "done"]
     assert states[-1] == "done"
     assert not record.resumable
 
@@ -125,7 +128,7 @@ def test_a_killed_job_is_interrupted_and_says_why(qtbot, watch):
     ended(qtbot, watched, record)
     assert record.state == "interrupted"
     assert "most likely out of memory (peak 900 " in record.message
-    assert record.message.endswith("at blk.17.ffn_down). 17 of 32 tensors are saved.")
+    assert record.message.endswith("at blk.17.ffn_down). 17 of 32 blocks are saved.")
     assert record.resumable
 
 
@@ -155,14 +158,137 @@ def test_a_job_stopped_before_it_has_a_folder(qtbot, watch):
     assert (record.state, record.message) == ("failed", "Stopped on request, before it began.")
 
 
-def test_two_jobs_at_once_are_told_apart(qtbot, watch):
+# -------------------------------------------------------------------------------------------- the line
+
+
+def outputs(*names: str) -> list[QuantizeRequest]:
+    return [request(output=f"/{name}/{number}.gguf") for number, name in enumerate(names)]
+
+
+def states(records: list[JobRecord]) -> list[str]:
+    return [record.state for record in records]
+
+
+def test_one_job_runs_at_a_time_in_the_order_of_asking(qtbot, watch):
+    watched = watch("by name")
+    records = [watched.board.run(one) for one in outputs("done", "done", "stopped", "done")]
+    assert states(records) == ["starting", "waiting", "waiting", "waiting"]
+    assert watched.board.waiting == records[1:]
+    qtbot.waitUntil(lambda: records[2].state == "running", timeout=20_000)
+    assert watched.finished == records[:2]
+    assert (watched.board.active, watched.board.waiting) == ([records[2]], [records[3]])
+    watched.board.cancel(records[2])
+    qtbot.waitUntil(lambda: len(watched.finished) == 4, timeout=20_000)
+    assert states(records) == ["done", "done", "interrupted", "done"]
+
+
+@pytest.mark.parametrize("end", ["refused", "defect", "killed", "memory"])
+def test_the_next_job_starts_however_the_one_before_ends(qtbot, watch, end):
+    watched = watch("by name")
+    records = [watched.board.run(one) for one in outputs(end, "done")]
+    qtbot.waitUntil(lambda: watched.finished == records, timeout=20_000)
+    assert states(records) == ["interrupted" if end == "killed" else "failed", "done"]
+
+
+def test_engines_that_cannot_start_do_not_stop_the_line(qtbot, watch):
+    watched = watch("done")
+    watched.board._command = ["/bin/none"]
+    records = [watched.board.run(request(output=f"/out/{number}.gguf")) for number in range(20)]
+    qtbot.waitUntil(lambda: watched.finished == records, timeout=20_000)
+    assert set(states(records)) == {"failed"}
+    assert all("could not be started" in record.message for record in records)
+    watched.board._command = fake("job", "done")
+    watched.board.restart(records[3])
+    qtbot.waitUntil(lambda: records[3].state == "done", timeout=20_000)
+
+
+def test_a_job_that_waits_leaves_the_line_when_stopped(qtbot, watch):
     watched = watch("stopped")
     first, second = watched.board.run(request()), watched.board.run(request(output="/out/other.gguf"))
-    qtbot.waitUntil(lambda: first.state == second.state == "running")
-    watched.board.cancel(first)
-    qtbot.waitUntil(lambda: watched.finished == [first])
-    assert second.state == "running"
-    assert watched.board.active == [second]
+    gone = []
+    watched.board.removed.connect(gone.append)
+    watched.board.cancel(second)
+    assert (gone, watched.board.records, watched.board.waiting) == ([[second]], [first], [])
+    qtbot.waitUntil(lambda: first.state == "running")
+
+
+def test_a_resumed_job_waits_too_and_is_interrupted_when_stopped(qtbot, watch):
+    watched = watch("stopped")
+    watched.board.take([summary(id="older")])
+    [older] = watched.board.records
+    watched.board.run(request())
+    watched.board.resume(older)
+    assert (older.state, older.message) == ("waiting", "")
+    watched.board.take([summary(id="older")])
+    assert older.state == "waiting"
+    watched.board.cancel(older)
+    assert (older.state, older.message) == ("interrupted", "Stopped before its turn came.")
+    assert older.resumable
+    watched.board.take([summary(id="older")])
+    assert older.message == "Stopped before its turn came."
+
+
+# ------------------------------------------------------------------------------------------ ways on
+
+
+def test_less_memory_is_asked_for_and_forgotten_by_the_next_run(qtbot, watch):
+    watched = watch("memory")
+    record = watched.board.run(request())
+    ended(qtbot, watched, record)
+    assert (record.state, record.remedy, record.peak) == ("failed", "less memory", 900_000_000_000)
+    for limit, said in ((10**9, "limit 1000000000"), (None, "limit None")):
+        watched.finished.clear()
+        watched.board.resume(record, limit)
+        assert record.memory_limit == limit
+        ended(qtbot, watched, record)
+        assert said in record.warnings
+
+
+def test_what_changed_can_only_be_started_again(qtbot, watch):
+    watched = watch("changed")
+    watched.board.take([summary(request=request())])
+    [record] = watched.board.records
+    watched.board.resume(record)
+    ended(qtbot, watched, record)
+    assert (record.state, record.message) == ("failed", "The source is another one now.")
+    assert (record.resumable, record.restartable) == (False, True)
+    watched.finished.clear()
+    watched.board.restart(record)
+    ended(qtbot, watched, record)
+    assert (record.state, record.job) == ("done", f"{JOB}-again")
+
+
+def test_a_killed_job_says_what_may_help(qtbot, watch):
+    watched = watch("killed")
+    record = watched.board.run(request())
+    ended(qtbot, watched, record)
+    assert record.remedy == "less memory"
+
+
+# ------------------------------------------------------------------------------------- many at a time
+
+
+def test_200_quick_cancels_leave_nothing_behind(qtbot, watch):
+    """Half are stopped at once, half as soon as they run; some wait behind them."""
+    watched = watch("by name")
+    board = watched.board
+    for number in range(200):
+        record = board.run(request(output=f"/stopped/{number}.gguf"))
+        if number % 2:
+            qtbot.waitUntil(lambda record=record: record.state != "waiting", timeout=20_000)
+        if number % 4 == 1:
+            qtbot.waitUntil(lambda record=record: record.state == "running", timeout=20_000)
+        board.cancel(record)
+        if number % 7 == 0:
+            board.cancel(record)  # nothing more
+    qtbot.waitUntil(lambda: not board.active, timeout=60_000)
+    assert board.waiting == []
+    assert set(states(board.records)) <= {"interrupted", "failed"}  # those that waited are gone
+    assert 50 <= len(board.records) <= 200
+    assert len({record.job for record in board.records if record.job}) >= 50
+    assert all(record.stopped and record.pending is None for record in board.records)
+    qtbot.waitUntil(lambda: not board.findChildren(QProcess))
+    assert not [timer for timer in board.findChildren(QTimer) if timer.isActive() and timer.interval() > 200]
 
 
 def test_a_silent_engine_is_told_with_its_record(qtbot, watch):
@@ -185,17 +311,17 @@ def test_progress_is_shown_in_portions(qtbot, watch):
     assert len(watched.changes) == 1
 
 
-def test_close_stops_everything_and_says_so_once(qtbot, watch):
+def test_close_stops_what_runs_and_says_so_once(qtbot, watch):
     watched = watch("stopped")
     records = [watched.board.run(request(output=f"/out/{number}.gguf")) for number in range(3)]
-    qtbot.waitUntil(lambda: all(record.state == "running" for record in records))
+    qtbot.waitUntil(lambda: records[0].state == "running")
     said = []
     watched.board.all_ended.connect(lambda: said.append(list(watched.board.active)))
     watched.board.close()
     watched.board.close()
-    qtbot.waitUntil(lambda: len(watched.finished) == 3)
-    assert said == [[]]
-    assert {record.state for record in records} == {"interrupted"}
+    qtbot.waitUntil(lambda: bool(said), timeout=20_000)
+    assert (said, watched.finished) == ([[]], records[:1])
+    assert states(records) == ["interrupted", "waiting", "waiting"]
 
 
 def test_closing_a_board_on_which_nothing_runs(qtbot, watch):
@@ -212,7 +338,7 @@ def test_jobs_of_disk_stand_by_age_and_are_not_doubled(qtbot, watch):
     mine = watched.board.run(request())
     older = summary(id="a", created="2024-01-01T00:00:00+00:00")
     watched.board.take([older, summary(id="b", created="2024-06-01T00:00:00+00:00")])
-    watched.board.take([older])
+    watched.board.take([older, summary(id="b", created="2024-06-01T00:00:00+00:00")])
     assert [record.job for record in watched.board.records] == ["a", "b", ""]
     assert watched.board.records[-1] is mine
     assert len(watched.added) == 3
@@ -225,8 +351,7 @@ def test_what_disk_says_of_a_job(watch):
     assert (record.state, record.message) == ("interrupted", "stopped on request")
     assert (record.title, record.model) == ("quantize llama → small.gguf", "/models/llama")
     assert (record.log, record.resumable) == ("/jobs/1/engine.log", True)
-    assert record.progress is not None
-    assert (record.progress.done, record.progress.total) == (3, 7)
+    assert str(record.saved) == "3 of 7 blocks"
     assert watched.board.active == []
 
 
@@ -252,9 +377,7 @@ def test_a_finished_job_of_disk_has_its_result(watch):
 
 def test_a_damaged_job_of_disk_is_listed(watch):
     watched = watch("done")
-    bad = summary(
-        kind="", state="unreadable", output="", created="", done=0, total=0, message="It is damaged."
-    )
+    bad = summary(kind="", state="unreadable", output="", created="", saved=None, message="It is damaged.")
     watched.board.take([bad])
     [record] = watched.board.records
     assert (record.state, record.message, record.title) == ("unreadable", "It is damaged.", JOB)
@@ -288,6 +411,73 @@ def test_the_better_sentence_of_a_killed_job_survives_what_disk_says(qtbot, watc
     assert "out of memory" in record.message
 
 
+def test_a_job_whose_folder_is_gone_leaves_the_list(watch):
+    watched = watch("done")
+    watched.board.take([summary(id="a"), summary(id="b")])
+    a, b = watched.board.records
+    gone = []
+    watched.board.removed.connect(gone.append)
+    watched.board.take([summary(id="b")])
+    assert (gone, watched.board.records) == ([[a]], [b])
+
+
+def test_nothing_is_said_of_jobs_that_stand_as_before(watch):
+    watched = watch("done")
+    watched.board.take([summary(id="a"), summary(id="b")])
+    watched.changes.clear()
+    watched.board.take([summary(id="a"), summary(id="b")])
+    assert watched.changes == []
+    watched.board.take([summary(id="a"), summary(id="b", saved={"done": 4, "total": 7, "unit": "blocks"})])
+    assert [record.job for record, _ in watched.changes] == ["b"]
+
+
+def test_an_answer_from_before_a_job_ended_here_does_not_count(qtbot, watch):
+    watched = watch("done")
+    asked = watched.board.moment
+    record = watched.board.run(request())
+    ended(qtbot, watched, record)
+    watched.board.take([], asked)
+    watched.board.take([summary(state="running")], asked)
+    assert (watched.board.records, record.state) == ([record], "done")
+    watched.board.take([])
+    assert watched.board.records == []
+
+
+def test_a_job_that_disk_shows_before_its_engine_says_so_is_listed_once(qtbot, watch):
+    watched = watch("stopped")
+    record = watched.board.run(request())
+    watched.board.take([summary(state="running")])
+    assert len(watched.board.records) == 2
+    qtbot.waitUntil(lambda: record.state == "running")
+    assert watched.board.records == [record]
+
+
+def test_a_job_that_was_started_from_the_command_line_can_be_shown_and_resumed(qtbot, watch):
+    watched = watch("done")
+    asked = EvaluateRequest(model="/out/tiny.gguf", reference="/models/tiny", text="/t.txt")
+    watched.board.take([summary(kind="evaluate", output="", request=asked)])
+    [record] = watched.board.records
+    assert (record.title, record.output) == ("evaluate tiny.gguf against tiny", "")
+    watched.board.resume(record)
+    ended(qtbot, watched, record)
+    assert record.state == "done"
+
+
+def test_two_hundred_jobs_cost_no_frame(watch):
+    watched = watch("done")
+    rules = [Rule(match=f"blk.{block}.", format="Q6_K") for block in range(30)]
+    recipe = Recipe(rules=rules, default=Choice(format="Q8_0"))
+    asked = QuantizeRequest(model="/m", output="/o.gguf", recipe=recipe)
+    jobs = [summary(id=f"{JOB}-{number}", request=asked, folder=f"/j/{number}") for number in range(200)]
+    watched.board.take(jobs)
+    took = []
+    for _ in range(5):
+        started = perf_counter()
+        watched.board.take([job.model_copy() for job in jobs])
+        took.append(perf_counter() - started)
+    assert min(took) < 0.005
+
+
 # --------------------------------------------------------------------------------------- the real one
 
 
@@ -299,7 +489,7 @@ def test_the_real_engine_runs_a_job_and_resumes_a_killed_one(qtbot, watch, tmp_p
     os.kill(_pid(watched, record), SIGKILL)
     ended(qtbot, watched, record, REAL_MS)
     assert record.state == "interrupted"
-    assert "out of memory" in record.message
+    assert "by the system" in record.message
     watched.finished.clear()
     watched.board.resume(record)
     ended(qtbot, watched, record, REAL_MS)
@@ -318,6 +508,22 @@ def test_the_real_engine_stops_a_job_on_request(qtbot, watch, tmp_path):
     assert (record.state, record.trace) == ("interrupted", "")
     assert record.message.startswith("Stopped on request.")
     assert record.resumable
+
+
+def test_quick_cancels_of_the_real_engine(qtbot, watch, tmp_path):
+    """At every moment of its life: before it is up, while it imports, with a folder, at work."""
+    model = write_wide_gguf(tmp_path / "wide.gguf", blocks=40)
+    watched = watch(None)
+    for number in range(10):
+        record = watched.board.run(request(str(model), str(tmp_path / f"{number}.gguf")))
+        qtbot.wait(100 * number)
+        if number == 9:
+            qtbot.waitUntil(lambda record=record: record.state == "running", timeout=REAL_MS)
+        watched.board.cancel(record)
+        qtbot.waitUntil(lambda: not watched.board.active, timeout=REAL_MS)
+        assert record.stopped
+        assert record.state == ("interrupted" if record.job else "failed"), record.message
+    assert not list(tmp_path.glob("[0-9].gguf"))
 
 
 def _item(record: JobRecord) -> str:

@@ -1,6 +1,7 @@
 """The jobs panel shows what the board says, and offers what can be done."""
 
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 from PySide6.QtCore import QObject, Qt, QUrl, Signal
@@ -8,9 +9,10 @@ from PySide6.QtGui import QDesktopServices
 from pytestqt.modeltest import ModelTester
 from pytestqt.qtbot import QtBot
 
-from app.jobs import JobRecord
+from app.job_record import JobRecord, State
 from app.models.jobs import Column, JobsModel, amount, rate
-from app.views.jobs import JobsPanel
+from app.views.jobs import OFFERS, JobsPanel
+from engine.api.jobs import Saved
 from engine.api.messages import ProgressMade
 
 PROGRESS = ProgressMade(
@@ -29,6 +31,8 @@ class FakeBoard(QObject):
 
     added = Signal(object)
     changed = Signal(object)
+    removed = Signal(object)
+    finished = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,6 +45,11 @@ class FakeBoard(QObject):
         self.records.sort(key=lambda one: one.created)
         self.added.emit(record)
         return record
+
+    def remove(self, *records: JobRecord) -> None:
+        for record in records:
+            self.records.remove(record)
+        self.removed.emit(list(records))
 
     def change(self, record: JobRecord, **values: object) -> None:
         for name, value in values.items():
@@ -94,6 +103,7 @@ def test_a_running_job(panel: JobsPanel, board: FakeBoard):
         "quantize tiny",
         "running",
         "55 %",
+        "",
         "quantize · blk.9.ffn_down.weight",
         "41 MB/s",
         "0:42 left",
@@ -106,12 +116,67 @@ def test_every_cell_says_what_it_is(panel: JobsPanel, board: FakeBoard):
     running(board)
     model = panel.view.model()
     spoken = [model.index(0, column).data(Qt.ItemDataRole.AccessibleTextRole) for column in Column]
-    assert spoken[2:4] == ["Progress: 55 %", "In hand: quantize · blk.9.ffn_down.weight"]
+    assert spoken[2:5] == ["Progress: 55 %", "Saved: none", "Details: quantize · blk.9.ffn_down.weight"]
 
 
 def test_progress_before_anything_is_known(panel: JobsPanel, board: FakeBoard):
     board.add(title="a", state="starting")
-    assert shown(panel) == ["a", "starting", "", "", "", ""]
+    assert shown(panel) == ["a", "starting", "", "", "", "", ""]
+
+
+def test_a_broken_off_job_shows_what_is_saved(panel: JobsPanel, board: FakeBoard):
+    saved = Saved(done=17, total=32, unit="blocks")
+    board.add(title="a", job="1", state="interrupted", saved=saved, progress=PROGRESS, message="Stopped.")
+    assert shown(panel) == ["a", "interrupted", "53 %", "17 of 32 blocks", "Stopped.", "", ""]
+    tip = panel.view.model().index(0, Column.SAVED).data(Qt.ItemDataRole.ToolTipRole)
+    assert tip.startswith("17 of 32 blocks: ")
+
+
+def test_jobs_that_wait(panel: JobsPanel, board: FakeBoard):
+    record = board.add(title="a", state="waiting")
+    assert shown(panel)[1] == "waiting"
+    assert "ended" in shown(panel)[Column.DETAIL]
+    assert enabled(panel) == {"Stop"}
+    board.change(record, state="kept")
+    assert (shown(panel)[1], shown(panel)[Column.DETAIL]) == ("waiting", "not begun; Start begins it")
+    assert enabled(panel) == {"Start", "Remove"}
+
+
+def test_what_changed_offers_to_start_again_in_the_place_of_resume(panel: JobsPanel, board: FakeBoard):
+    record = board.add(title="a", job="1", state="failed", remedy="start again")
+    button = panel._buttons[1]
+    assert (button.text(), button.isEnabled()) == ("Start again", True)
+    assert not panel["resume"].isEnabled()
+    board.change(record, remedy="")
+    assert button.text() == "Resume"
+
+
+def test_a_job_that_goes_leaves_the_selection_where_it_is(qtbot: QtBot, panel: JobsPanel, board: FakeBoard):
+    records = [board.add(title=str(number), state="done", created=str(number)) for number in range(5)]
+    panel.select(records[2])
+    board.remove(records[4])
+    board.remove(records[0])
+    assert panel.current is records[2]
+    assert panel.view.model().rowCount() == 3
+    board.remove(records[1], records[3])
+    assert panel.current is records[2]
+    board.remove(records[2])
+    assert panel.current is None
+    qtbot.waitUntil(panel._empty.isVisible)
+    assert not panel["remove"].isEnabled()
+
+
+def test_finished_jobs_can_be_removed_while_another_is_selected(
+    qtbot: QtBot, panel: JobsPanel, board: FakeBoard
+):
+    running(board)
+    board.add(title="old", state="running", created="1")
+    old = board.add(title="older", state="running", created="0")
+    assert not panel["remove finished"].isEnabled()
+    board.change(old, state="done")
+    qtbot.waitUntil(panel["remove finished"].isEnabled)
+    with qtbot.waitSignal(panel.remove_finished_requested):
+        panel["remove finished"].trigger()
 
 
 def test_windows_are_counted_as_such():
@@ -121,7 +186,7 @@ def test_windows_are_counted_as_such():
 
 
 def enabled(panel: JobsPanel) -> set[str]:
-    return {action.text() for action in panel._all_actions() if action.isEnabled()}
+    return {panel[offer].text() for offer in OFFERS if panel[offer].isEnabled()}
 
 
 def test_what_is_offered_for_each_state(panel: JobsPanel, board: FakeBoard):
@@ -131,36 +196,39 @@ def test_what_is_offered_for_each_state(panel: JobsPanel, board: FakeBoard):
     assert enabled(panel) == {"Log"}
     board.active.clear()
     board.change(record, state="interrupted", output="/tmp/a.gguf")
-    assert enabled(panel) == {"Resume", "Show result", "Open folder", "Log"}
+    unfinished = {"Resume", "Resume with less memory", "Start again", "Remove"}
+    assert enabled(panel) == unfinished | {"Show result", "Open folder", "Log"}
     board.change(record, state="done")
-    assert enabled(panel) == {"Show result", "Open folder", "Log"}
+    assert enabled(panel) == {"Show result", "Open folder", "Log", "Remove", "Remove finished"}
+    board.change(record, state="removing")
+    assert enabled(panel) == {"Open folder", "Log"}
 
 
 def test_a_job_of_another_process_cannot_be_stopped_and_says_why(panel: JobsPanel, board: FakeBoard):
     board.add(title="elsewhere", job="1", state="running")
-    assert not panel.stop.isEnabled()
-    assert "another process" in panel.stop.toolTip()
+    for offer in ("stop", "remove"):
+        assert not panel[offer].isEnabled()
+    assert "another process" in panel["stop"].toolTip()
 
 
 def test_every_refusal_has_its_reason(panel: JobsPanel, board: FakeBoard):
-    for state in (
-        "starting",
-        "running",
-        "stopping",
-        "done",
-        "failed",
-        "interrupted",
-        "replaced",
-        "unreadable",
-    ):
+    for state in get_args(State):
         panel.select(board.add(title=state, state=state))
-        for action in panel._all_actions():
-            assert action.isEnabled() or ": not now, " in action.toolTip()
+        assert not panel["stop"].isEnabled() or state == "waiting"
+        for offer in OFFERS:
+            assert panel[offer].isEnabled() or ": not now, " in panel[offer].toolTip()
 
 
 @pytest.mark.parametrize(
     ("button", "signal"),
-    [("resume", "resume_requested"), ("result", "show_result"), ("log", "show_log")],
+    [
+        ("resume", "resume_requested"),
+        ("less memory", "less_memory_requested"),
+        ("restart", "restart_requested"),
+        ("result", "show_result"),
+        ("log", "show_log"),
+        ("remove", "remove_requested"),
+    ],
 )
 def test_buttons_ask_for_the_selected_job(
     qtbot: QtBot, panel: JobsPanel, board: FakeBoard, button: str, signal: str
@@ -169,14 +237,14 @@ def test_buttons_ask_for_the_selected_job(
     record = board.add(title="this", job="1", state="failed", log="/tmp/log", created="2")
     panel.select(record)
     with qtbot.waitSignal(getattr(panel, signal)) as asked:
-        getattr(panel, button).trigger()
+        panel[button].trigger()
     assert asked.args == [record]
 
 
 def test_stop_asks_for_it(qtbot: QtBot, panel: JobsPanel, board: FakeBoard):
     record = running(board)
     with qtbot.waitSignal(panel.stop_requested) as asked:
-        panel.stop.trigger()
+        panel["stop"].trigger()
     assert asked.args == [record]
 
 
@@ -196,7 +264,7 @@ def test_a_double_click_opens_result_or_log(qtbot: QtBot, panel: JobsPanel, boar
 
 
 def test_a_new_run_is_selected_an_old_job_is_not(panel: JobsPanel, board: FakeBoard):
-    started = board.add(title="new", state="starting", created="2")
+    started = board.add(title="new", state="waiting", created="2")
     assert panel.current is started
     board.add(title="old", state="done", created="1")
     assert panel.current is started
@@ -205,7 +273,7 @@ def test_a_new_run_is_selected_an_old_job_is_not(panel: JobsPanel, board: FakeBo
 def test_the_menu_has_the_same_actions(panel: JobsPanel, board: FakeBoard):
     running(board)
     texts = [action.text() for action in panel.menu().actions()]
-    assert texts == ["Stop", "Resume", "Show result", "Open folder", "Log"]
+    assert texts == [text for text, _, _ in OFFERS.values()]
 
 
 def test_open_folder_is_that_of_the_output(
@@ -214,7 +282,7 @@ def test_open_folder_is_that_of_the_output(
     opened: list[QUrl] = []
     monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
     board.add(title="a", state="done", output="/data/out/a.gguf")
-    panel.folder.trigger()
+    panel["folder"].trigger()
     assert opened[0].toLocalFile() == "/data/out"
 
 

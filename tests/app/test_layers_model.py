@@ -11,7 +11,7 @@ from PySide6.QtTest import QAbstractItemModelTester
 
 from app.models.layer_lines import Column, figure
 from app.models.layer_order import TOO_SLOW
-from app.models.layers import LINE_ROLE, LayersModel
+from app.models.layers import LINE_ROLE, MANY, LayersModel
 from app.plain import as_tip, printable
 from app.state import State
 from engine.api.editing import set_choice, set_pinned
@@ -207,6 +207,20 @@ def test_a_new_plan_changes_only_lines(qtbot, state, opened):
     assert not resets
     assert changes == [("Block 1", 1, 3), (None, 2, 2)]
     assert cell(opened, "blk.1.attn_v.weight", Column.FORMAT).data() == "Q8_0"
+
+
+def test_a_plan_that_changes_many_groups_says_so_once(qtbot, state, model):
+    open_model(state, MANY + 1)
+    qtbot.waitUntil(lambda: state.plan is not None)
+    assert {line for lines in texts(model, Column.METHOD).values() for line in lines} == {"search", "—"}
+    changes = []
+    model.dataChanged.connect(
+        lambda first, last: changes.append((first.parent().isValid(), first.row(), last.row()))
+    )
+    choose(qtbot, state, [row.key for row in state.rows], method="rtn")
+    assert changes == [(False, 0, model.rowCount() - 1)]
+    assert {line for lines in texts(model, Column.METHOD).values() for line in lines} == {"rtn", "—"}
+    assert model.index(1, Column.METHOD).data() == "rtn"
 
 
 def test_what_was_changed_and_pinned_is_marked(qtbot, state, opened):

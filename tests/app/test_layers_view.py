@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QPoint, Qt
-from PySide6.QtGui import QAction, QGuiApplication
+from PySide6.QtCore import QEvent, QObject, QPoint, Qt
+from PySide6.QtGui import QAction, QGuiApplication, QRegion
 from PySide6.QtWidgets import QApplication, QComboBox, QMenu, QWidget
 
 from app.models.layer_lines import Column
+from app.models.layers import MANY
 from app.state import State
 from app.views.layers import LayersView
 from tests.app.layers import UNUSED, hostile_model, open_model, summaries
@@ -40,6 +41,20 @@ def opened(qtbot, state, view) -> LayersView:
     open_model(state, 4)
     qtbot.waitUntil(lambda: state.plan is not None)
     return view
+
+
+class Paints(QObject):
+    """Notes what of a widget is painted."""
+
+    def __init__(self, widget: QWidget) -> None:
+        super().__init__(widget)
+        self.regions: list[QRegion] = []
+        widget.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.Paint:
+            self.regions.append(QRegion(event.region()))
+        return False
 
 
 def key(part: str, block: int) -> str:
@@ -130,6 +145,34 @@ def test_a_cell_offers_formats_and_edits_the_selection(qtbot, state, opened):
     planned(qtbot, state, lambda: qtbot.mouseClick(list_of.viewport(), LEFT, pos=place))
     assert formats(state, key("ffn_down", 1), key("ffn_down", 2)) == ["BF16", "BF16"]
     assert state.document.undo_stack.count() == 1
+
+
+@pytest.mark.parametrize("blocks", [1, MANY + 1])
+def test_an_open_box_follows_the_plan(qtbot, state, view, blocks):
+    open_model(state, blocks)
+    qtbot.waitUntil(lambda: state.plan is not None)
+    view.expand_all()
+    click(qtbot, view, key("attn_q", 0))
+    index = view.model.index_of(key("attn_q", 0), Column.FORMAT)
+    view.table.setCurrentIndex(index)
+    view.table.edit(index)
+    box = view.table.findChild(QComboBox)
+    assert box.currentData() == "Q4_K"
+    planned(qtbot, state, lambda: state.apply_preset("Q8_0"))
+    assert box.currentData() == "Q8_0"
+
+
+def test_a_plan_for_many_groups_is_painted_inside_them(qtbot, state, view):
+    open_model(state, MANY + 1)
+    qtbot.waitUntil(lambda: state.plan is not None)
+    view.expand_all()
+    port = view.table.viewport()
+    place = view.table.visualRect(view.model.index_of(key("attn_q", 0), Column.FORMAT))
+    before = port.grab(place).toImage()
+    paints = Paints(port)
+    planned(qtbot, state, lambda: state.apply_preset("Q8_0"))
+    qtbot.waitUntil(lambda: any(region.contains(place.center()) for region in paints.regions))
+    assert port.grab(place).toImage() != before
 
 
 def test_double_click_edits_the_method(qtbot, state, opened):

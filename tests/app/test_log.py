@@ -8,7 +8,7 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 
-from app.jobs import JobRecord
+from app.job_record import JobRecord
 from app.views.log import LogPanel
 
 

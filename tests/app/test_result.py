@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from PySide6.QtCore import Qt
@@ -13,11 +14,10 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QLabel, QPushButton, QTableWidget
 from pytestqt.qtbot import QtBot
 
-from app.jobs import JobRecord
+from app.job_record import JobRecord, State
 from app.models.result import command_of, csv_of, headline, program, story, table_of
 from app.views.result import ResultPanel
-from engine.api.jobs import Measure, QuantizeRequest, QuantizeResult
-from engine.api.messages import ProgressMade
+from engine.api.jobs import EvaluateRequest, EvaluateResult, Measure, QuantizeRequest, QuantizeResult, Saved
 from engine.api.recipe import Choice, Recipe
 from engine.api.report import Report
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
@@ -163,14 +163,19 @@ def test_a_failed_job_says_what_happened_and_what_to_do(qtbot: QtBot, panel: Res
         message="stopped by the system, most likely out of memory",
         trace="Fatal Python error",
         log="/tmp/log",
-        progress=ProgressMade(stage="saved", done=17, total=32, unit="parts", item=""),
+        remedy="less memory",
+        saved=Saved(done=17, total=32, unit="blocks"),
     )
     panel.show_record(record)
     shown = texts(panel)
     assert "is not finished" in shown
     assert "Stopped by the system, most likely out of memory." in shown
-    assert "17 of 32 parts are saved." in shown
-    for button, signal in (("Resume", panel.resume_requested), ("Log", panel.show_log)):
+    assert "17 of 32 blocks are saved." in shown
+    for button, signal in (
+        ("Resume", panel.resume_requested),
+        ("Resume with less memory", panel.less_memory_requested),
+        ("Log", panel.show_log),
+    ):
         with qtbot.waitSignal(signal) as asked:
             press(qtbot, panel, button)
         assert asked.args == [record]
@@ -183,14 +188,45 @@ def test_a_job_that_had_not_begun_offers_no_resume(panel: ResultPanel):
     panel.show_record(record)
     assert "Nothing was written" in texts(panel)
     assert not panel.widget().findChildren(QPushButton)
+    record.request = QuantizeRequest(model="/m", output="/o", recipe=Recipe(default=Choice(format="Q8_0")))
+    panel.show_record(record)
+    assert [button.text() for button in panel.widget().findChildren(QPushButton)] == ["Start again"]
 
 
-@pytest.mark.parametrize("state", ["starting", "running", "stopping", "replaced", "unreadable"])
+@pytest.mark.parametrize("state", get_args(State))
 def test_every_other_state_has_words(panel: ResultPanel, state: str):
     record = JobRecord(1, title="quantize tiny", output="/out/tiny.gguf", state=state)
     panel.show_record(record)
     assert headline(record) in texts(panel)
     assert isinstance(story(record), str)
+
+
+def test_what_changed_offers_to_start_again(qtbot: QtBot, panel: ResultPanel):
+    record = JobRecord(1, title="quantize tiny", job="1", state="failed", remedy="start again")
+    panel.show_record(record)
+    with qtbot.waitSignal(panel.restart_requested) as asked:
+        press(qtbot, panel, "Start again")
+    assert asked.args == [record]
+
+
+def test_a_measurement_of_the_command_line_has_its_report(panel: ResultPanel):
+    result = EvaluateResult(job="1", report=REPORT, seconds=12.0, peak_rss_bytes=10**9, warnings=[])
+    record = JobRecord(1, job="1", folder="/jobs/1", state="done", result=result)
+    record.take_request(
+        EvaluateRequest(model="/out/tiny.gguf", reference="/models/tiny", text="/t.txt", windows=16)
+    )
+    assert headline(record) == "tiny.gguf: perplexity 20.4, the same next token in 92.6 %"
+    panel.show_record(record)
+    table = panel.widget().findChild(QTableWidget)
+    assert table.item(0, 0).text() == "Perplexity"
+    assert "evaluation.txt" in texts(panel)
+    assert shlex.split(command_of(record))[1:] == [
+        *("evaluate", "/out/tiny.gguf", "--text", "/t.txt", "--protocol", "llama.cpp"),
+        *("--reference", "/models/tiny", "--windows", "16"),
+    ]
+    record.state, record.result = "interrupted", None
+    panel.show_record(record)
+    assert "is not finished" in texts(panel)
 
 
 def test_no_command_without_a_recipe_on_disk():
@@ -206,12 +242,13 @@ def test_the_command_quotes_what_a_shell_would_split():
         output="/out/a b.gguf",
         recipe=Recipe(default=Choice(format="Q8_0")),
         threads=2,
+        memory_limit=8_000_000_000,
         measure=Measure(text="/texts/$HOME.txt", windows=3),
     )
     assert shlex.split(command_of(record)) == [
         *(program(), "quantize", "/models/it's tiny", "--recipe", "/state/my jobs/1/recipe.json"),
         *("--out", "/out/a b.gguf", "--measure", "/texts/$HOME.txt", "--windows", "3"),
-        *("--threads", "2", "--overwrite"),
+        *("--overwrite", "--threads", "2", "--memory-limit", "8000000000"),
     ]
 
 

@@ -193,6 +193,23 @@ def test_measuring_is_asked_for_and_remembered(shown: Sheet, tmp_path: Path):
     assert shown.settings.measure is False
 
 
+def test_a_limit_of_memory_is_taken_or_refused(shown: Sheet):
+    assert shown.sheet.request.memory_limit is None
+    shown.sheet.memory.setText("8 GB")
+    assert shown.sheet.request.memory_limit == 8_000_000_000
+    shown.wait_asked(2)
+    assert shown.inspection.asked[1][0].memory_limit == 8_000_000_000
+    for text in ("much", "100 MB", "-3 GB", "nan", "1e99 GB e", "2 XB", "1.2.3 GB"):
+        shown.sheet.memory.setText(text)
+        assert shown.sheet.reason.text().startswith("Memory limit: "), text
+        assert shown.sheet.request.memory_limit is None
+        assert not shown.sheet.run.isEnabled()
+    shown.sheet.memory.setText(" ")
+    shown.wait_asked(3)
+    shown.inspection.answer(PASSED)
+    assert shown.sheet.run.isEnabled()
+
+
 def test_calibration_says_that_it_is_not_used(qtbot: QtBot, tmp_path: Path):
     def calibrate(state: State) -> None:
         recipe = state.document.recipe

@@ -5,6 +5,7 @@ from PySide6.QtCore import QSettings, Qt
 from PySide6.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 from app.settings import RECENT_LENGTH, Settings
+from engine.api.needs import Speeds
 
 
 @pytest.fixture
@@ -24,24 +25,22 @@ def reopened(file, settings: Settings) -> Settings:
 def test_defaults(qapp, file):
     settings = opened(file)
     assert (settings.theme, settings.recent, settings.output_folder) == ("system", [], "")
-    assert (settings.measure, settings.rate) == (True, 0.0)
+    assert (settings.measure, settings.speeds) == (True, None)
 
 
 def test_values_survive_a_restart(qapp, file):
     settings = opened(file)
-    settings.theme, settings.output_folder, settings.measure, settings.rate = (
-        "dark",
-        "/data/é out",
-        False,
-        2.5e6,
-    )
+    settings.theme, settings.output_folder, settings.measure = "dark", "/data/é out", False
     again = reopened(file, settings)
-    assert (again.theme, again.output_folder, again.measure, again.rate) == (
-        "dark",
-        "/data/é out",
-        False,
-        2.5e6,
-    )
+    assert (again.theme, again.output_folder, again.measure) == ("dark", "/data/é out", False)
+
+
+def test_speeds_survive_a_restart_and_are_told(qapp, qtbot, file):
+    settings = opened(file)
+    speeds = Speeds(encode={"Q4_K search": 1.5e7}, read=1e9, write=5e8, multiply=2e11)
+    with qtbot.waitSignal(settings.speeds_changed):
+        settings.speeds = speeds
+    assert reopened(file, settings).speeds == speeds
 
 
 @pytest.mark.parametrize("count", [1, 2, RECENT_LENGTH + 3])
@@ -78,10 +77,11 @@ def test_the_emptied_list_survives_a_restart(qapp, file, count):
     "content",
     [
         "\x00\xff garbage",
-        "[General]\ntheme=purple\nrate=fast\nmeasure=perhaps\nrecent=@Variant(\\0\\0\\0\\x8)\ngeometry=7\nlayout=x\n",
-        "[General]\nrate=-1\ntheme=@Invalid()\nrecent=,,\nlayout=@ByteArray(\\0\\x1)\ngeometry=@ByteArray(zz)\n",
-        "[General]\nrate=inf\nrecent=@Invalid()\noutput_folder=@ByteArray(abc)\n",
-        "[General]\nrate=nan\n",
+        "[General]\ntheme=purple\nspeeds=fast\nmeasure=perhaps\nrecent=@Variant(\\0\\0\\0\\x8)\ngeometry=7\nlayout=x\n",
+        "[General]\nspeeds={}\ntheme=@Invalid()\nrecent=,,\nlayout=@ByteArray(\\0\\x1)\ngeometry=@ByteArray(zz)\n",
+        "[General]\nspeeds=@Invalid()\nrecent=@Invalid()\noutput_folder=@ByteArray(abc)\n",
+        '[General]\nspeeds={"read": 1}\n',
+        '[General]\nspeeds="{\\"encode\\":{},\\"read\\":0,\\"write\\":1,\\"multiply\\":1}"\n',
     ],
 )
 def test_damaged_values_count_as_not_set(qtbot, file, content):
@@ -89,12 +89,8 @@ def test_damaged_values_count_as_not_set(qtbot, file, content):
     settings = opened(file)
     window = QMainWindow()
     qtbot.addWidget(window)
-    assert (settings.theme, settings.rate, settings.measure, settings.output_folder) == (
-        "system",
-        0.0,
-        True,
-        "",
-    )
+    found = (settings.theme, settings.speeds, settings.measure, settings.output_folder)
+    assert found == ("system", None, True, "")
     assert settings.recent == []
     assert not settings.restore_layout(window)
 

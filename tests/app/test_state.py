@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from app.planner import MEASURED_WINDOWS
 from app.state import State
-from tests.app.layers import summaries
+from engine.api.editing import set_pinned
+from engine.api.needs import measure_memory, quantize_memory
+from tests.app.layers import open_model, summaries
 
 
 def test_the_selection_goes_on_when_the_output_is_known(qtbot):
@@ -16,6 +19,25 @@ def test_the_selection_goes_on_when_the_output_is_known(qtbot):
     with qtbot.waitSignal(state.plan_changed):
         state.take_export(export)
     assert state.selection == (export.tensors[3].name,)
+    state.finish()
+
+
+def test_the_outlook_is_that_of_the_plan(qtbot):
+    state = State()
+    open_model(state, 2)
+    qtbot.waitUntil(lambda: state.plan is not None)
+    outlook, plan, export = state.outlook, state.plan, state.export
+    assert (outlook.file_bytes, outlook.bits_per_weight) == (export.file_bytes(plan), plan.bits_per_weight)
+    assert outlook.quantize_memory == quantize_memory(export)
+    assert outlook.measure_memory == measure_memory(export, MEASURED_WINDOWS)
+    assert not any(outlook.pinned + outlook.changed)
+    places = [place for place, tensor in enumerate(plan.tensors) if tensor.block == 1]
+    with qtbot.waitSignal(state.plan_changed):
+        state.change_recipe("pin", set_pinned(state.document.recipe, state.planner, plan, places, True))
+    kept = [tensor.kept for tensor in plan.tensors]
+    assert [place for place, pinned in enumerate(state.outlook.pinned) if pinned] == [
+        place for place in places if not kept[place]
+    ]
     state.finish()
 
 

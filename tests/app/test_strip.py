@@ -11,6 +11,7 @@ from app.settings import Settings
 from app.state import State
 from app.views.strip import Strip
 from engine.api.model import ModelSummary, Role, TensorSummary
+from engine.api.needs import Speeds
 from engine.api.plan import ExportSummary, ExportTensor
 from engine.api.presets import ModelFacts
 
@@ -96,7 +97,6 @@ def test_a_model_to_look_at_only_says_why(qtbot, state, settings):
 
 
 def test_the_plan_in_short_and_exact_on_hover(qtbot, state, settings):
-    settings.rate = 1e6
     settings.measure = False
     strip = shown(qtbot, state, settings)
     planned(qtbot, state)
@@ -109,16 +109,31 @@ def test_the_plan_in_short_and_exact_on_hover(qtbot, state, settings):
     assert strip.facts["ratio"].text == f"{SUMMARY.bytes / bytes_after:.1f} × smaller"
     assert strip.facts["disk"].text == f"disk {size} of 53 GB free"
     assert strip.facts["memory"].text == "memory ≈ 430 MB of 24 GB"
-    assert strip.facts["time"].text == "≈ 0:05"  # 4.19 million weights, rounded up
     assert not any(fact.failed for fact in strip.facts.values())
     assert strip.facts["size"].accessibleName() == f"size: 8.39 MB → {size}"
 
 
-def test_no_time_without_an_earlier_run(qtbot, state, settings):
+def test_no_time_before_the_machine_is_measured(qtbot, state, settings):
     strip = shown(qtbot, state, settings)
     planned(qtbot, state)
     assert strip.facts["time"].text == ""
     assert strip.facts["time"].isHidden()
+
+
+def test_the_time_is_that_of_the_measured_speeds(qtbot, state, settings):
+    strip = shown(qtbot, state, settings)
+    planned(qtbot, state)
+    slow = dict.fromkeys(("Q4_K search", "Q6_K search", "F32"), 1e4)  # 4.19 million weights
+    settings.speeds = Speeds(encode=slow, read=1e9, write=1e9, multiply=1e9)
+    time = strip.facts["time"]
+    qtbot.waitUntil(lambda: bool(time.text))
+    assert time.text == "about 7 min"
+    assert "Predicted from the speeds of this machine: quantize 7:" in time.toolTip()
+    settings.speeds = Speeds(encode={"Q8_0": 1e6}, read=1e9, write=1e9, multiply=1e9)
+    qtbot.waitUntil(lambda: not time.text)  # nothing is known of Q4_K
+    settings.speeds = Speeds(encode=dict.fromkeys(slow, 1e9), read=1e9, write=1e9, multiply=1e9)
+    qtbot.waitUntil(lambda: bool(time.text))
+    assert time.text.endswith(" s")
 
 
 def test_a_disk_that_is_too_small(qtbot, state, settings):

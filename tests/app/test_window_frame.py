@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -101,14 +102,23 @@ def test_every_control_and_plot_has_a_name(qtbot, full, tmp_path):
 
 
 def test_no_shortcut_stands_twice(full):
-    keys = Counter(
+    """Two views may have the same key where each is heard in its own only."""
+    everywhere = Counter(keys_of(full, lambda context: context == Qt.ShortcutContext.WindowShortcut))
+    assert not [key for key, count in everywhere.items() if count > 1]
+    assert everywhere["F1"] == 1
+    in_views = set(keys_of(full, lambda context: context != Qt.ShortcutContext.WindowShortcut))
+    assert {"4", "Del"} <= in_views
+    assert not in_views & set(everywhere)
+
+
+def keys_of(window: QWidget, wanted: Callable[[Qt.ShortcutContext], bool]) -> list[str]:
+    return [
         key.toString(QKeySequence.SequenceFormat.PortableText)
-        for action in full.findChildren(QAction)
+        for action in window.findChildren(QAction)
+        if wanted(action.shortcutContext())
         for key in action.shortcuts()
         if not key.isEmpty()
-    )
-    assert not [key for key, count in keys.items() if count > 1]
-    assert keys["F1"] == 1
+    ]
 
 
 def test_disabled_actions_say_why(window):

@@ -1,12 +1,14 @@
 """What is checked before a run: each failure says what is wrong, where, and what to do."""
 
 import os
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
+from engine import estimate
 from engine.api.jobs import Check, Measure, QuantizeRequest, Stopped
 from engine.api.progress import Progress
 from engine.api.recipe import Choice, Recipe, Rule
@@ -51,11 +53,14 @@ def test_all_is_well():
     found = check(request.model_copy(update={"recipe": imatrix}))
     assert [one.name for one in found] == [
         "architecture", "tokenizer", "importance matrix", "recipe", "output", "disk", "evaluation text",
-        "weights",
+        "memory", "time", "weights",
     ]  # fmt: skip
-    assert [one.passed for one in found] == [True] * 7 + [None]
-    assert all(one.message for one in found)
-    assert "MB of" in found[5].message
+    assert [one.passed for one in found] == [True] * 9 + [None]
+    said = {one.name: one.message for one in found}
+    assert all(said.values())
+    assert "MB of" in said["disk"]
+    assert re.fullmatch(r"about \d+ MB of [\d.]+ [MG]B available", said["memory"])
+    assert re.fullmatch(r"about .+: start .*encode .*measure .*", said["time"])
 
 
 def test_models_that_cannot_be_exported(tmp_path):
@@ -105,6 +110,23 @@ def test_a_full_disk(model, tmp_path, monkeypatch):
     said = refused(request_for(model, tmp_path / "o.gguf"), "disk")
     assert "1,234 free" in said
     assert "bytes" in said
+
+
+def test_a_limit_of_memory_that_cannot_be_kept(model, tmp_path):
+    said = refused(request_for(model, tmp_path / "o.gguf", memory_limit=340_000_000), "memory")
+    assert "the limit is 340 MB; raise the limit" in said
+
+
+def test_a_machine_without_memory(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "available_memory", lambda: 123_000_000)
+    assert "the machine has 123 MB available" in refused(request_for(model, tmp_path / "o.gguf"), "memory")
+
+
+def test_a_time_that_is_not_known(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "kernels_compiled", lambda: False)
+    said = [one for one in check(request_for(model, tmp_path / "o.gguf")) if one.name == "time"]
+    assert [one.passed for one in said] == [None]
+    assert "before the encoders are compiled" in said[0].message
 
 
 def test_other_jobs_on_the_output(model, tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,6 +93,53 @@ def test_quantize_ends_with_one_json_object_and_is_listed(model, tmp_path):
     ]
     assert "finished already" in refused("resume", listed[0]["id"])
     assert listed[0]["id"] in bitwright("jobs").stdout
+
+
+def test_jobs_are_removed_one_by_one_and_all_that_are_over(model, tmp_path):
+    for name in ("a.gguf", "b.gguf"):
+        bitwright("quantize", model, "--preset", "Q8_0", "--out", tmp_path / name)
+    first, second = (job["id"] for job in json.loads(bitwright("jobs", "--json").stdout))
+    assert f"Job {first} removed." in bitwright("jobs", "remove", first).stdout
+    assert "is no job" in refused("jobs", "remove", first)
+    assert second in bitwright("jobs").stdout
+    assert "1 job removed." in bitwright("jobs", "clean").stdout
+    assert "No jobs yet." in bitwright("jobs").stdout
+    assert (tmp_path / "a.gguf").exists()
+    assert "0 jobs removed." in bitwright("jobs", "clean", "--unfinished").stdout
+
+
+@pytest.mark.parametrize(("limit", "said"), [("much", "8GB"), ("-1", "8GB"), ("1MB", "at least")])
+def test_a_memory_limit_that_is_none(model, tmp_path, limit, said):
+    asked = ("quantize", model, "--preset", "Q8_0", "--out", tmp_path / "o.gguf", "--memory-limit", limit)
+    assert said in refused(*asked)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_on_another_state_is_refused_and_started_again(model, tmp_path):
+    """The source is touched between the interruption and the resuming."""
+    source, output = tmp_path / "model", tmp_path / "o.gguf"
+    shutil.copytree(model, source)
+    child = "import os, engine.jobs.units as units; sync = units.os.fsync; left = [12]\n"
+    child += "def fsync(file):\n left[0] -= 1\n left[0] or os.kill(os.getpid(), 9)\n sync(file)\n"
+    child += "units.os.fsync = fsync\nimport sys; from engine.cli import main\n"
+    child += "sys.argv[:] = ['bitwright', *sys.argv[1:]]; main()"
+    asked = ["quantize", source, "--preset", "Q4_K_M", "--out", output]
+    assert subprocess.run([sys.executable, "-c", child, *map(str, asked)], check=False).returncode == -9
+    (job,) = json.loads(bitwright("jobs", "--json").stdout)
+    assert job["state"] == "interrupted"
+    weights = next(source.glob("*.safetensors"))
+    os.utime(weights, (1, 1))
+    said = refused("resume", job["id"])
+    assert f"file {weights} has changed" in said
+    assert f"bitwright resume {job['id']} --restart" in said
+    again = bitwright("resume", job["id"], "--restart", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["bytes"] == output.stat().st_size
+    states = [job["state"] for job in json.loads(bitwright("jobs", "--json").stdout)]
+    assert states == ["replaced", "done"]
+    whole = tmp_path / "whole.gguf"
+    bitwright("quantize", source, "--preset", "Q4_K_M", "--out", whole)
+    assert whole.read_bytes() == output.read_bytes()
 
 
 def test_dry_run_writes_nothing_and_predicts_the_size(model, tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from engine import evaluate as evaluation
+from engine import scores, subjects
 from engine.api.errors import EvaluationError, TokenizerError, UserError
 from engine.api.progress import Progress
 from engine.calibration.windows import ShortTextError, UnreadableTextError
 from engine.checkpoint import open_checkpoint
-from engine.evaluate import NotFiniteError, PackedWeightsError, TokenizersDifferError, evaluate
+from engine.evaluate import evaluate_files as evaluate
+from engine.scores import NotFiniteError
+from engine.subjects import PackedWeightsError, TokenizersDifferError
 from engine.tokenizer import load_tokenizer
 from tests.tiny import TEXT, llama_config, write_llama
 
@@ -98,7 +101,7 @@ def test_figures_are_those_of_a_plain_computation(place, protocol, windows):
 
 def test_chunks_of_positions_change_nothing(place, monkeypatch):
     whole = evaluate(place / "model", place / "text", place / "reference", windows=2)
-    monkeypatch.setattr(evaluation, "CHUNK_LOGITS", 7 * 512)
+    monkeypatch.setattr(scores, "CHUNK_LOGITS", 7 * 512)
     chunked = evaluate(place / "model", place / "text", place / "reference", windows=2)
     assert chunked.kl_mean == pytest.approx(whole.kl_mean, rel=1e-6)
     assert chunked.perplexity == pytest.approx(whole.perplexity, rel=1e-7)
@@ -163,7 +166,7 @@ def test_models_that_do_not_share_a_tokenizer(place, tmp_path):
 
 
 def test_a_tokenizer_larger_than_the_model(place, monkeypatch):
-    monkeypatch.setattr(evaluation, "load_tokenizer", lambda checkpoint: SimpleNamespace(size=600))
+    monkeypatch.setattr(subjects, "load_tokenizer", lambda checkpoint: SimpleNamespace(size=600))
     with pytest.raises(EvaluationError, match="tokenizer has 600 tokens, the model knows 512"):
         evaluate(place / "model", place / "text")
 
@@ -206,8 +209,8 @@ def test_transformers_own_warnings_are_not_shown(place, tmp_path):
     """In a process of its own: what transformers has warned of once, it does not repeat."""
     folder = write_llama(tmp_path / "model", config={"bos_token_id": 10**9})
     script = (
-        "import sys; from pathlib import Path; from engine.evaluate import evaluate\n"
-        "print(evaluate(Path(sys.argv[1]), Path(sys.argv[2]), windows=1).windows)"
+        "import sys; from pathlib import Path; from engine.evaluate import evaluate_files\n"
+        "print(evaluate_files(Path(sys.argv[1]), Path(sys.argv[2]), windows=1).windows)"
     )
     command = [sys.executable, "-c", script, str(folder), str(place / "text")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -229,3 +232,29 @@ def test_a_broken_model_is_named_not_measured(place, tmp_path):
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(NotFiniteError, match="broken predicts values that are not finite"):
         evaluate(folder, place / "text", windows=1)
+
+
+def test_units_are_named_by_all_that_the_bits_depend_on(place, tmp_path):
+    """So nothing that was made of other files, or on other threads, is ever gone on with."""
+
+    def kind(**changes: object) -> str:
+        asked = {"model": model, "text": text, "reference": place / "reference", "windows": 3, "threads": 2}
+        with subjects.prepare(**(asked | changes)) as prepared:
+            return prepared.kind
+
+    model = write_llama(tmp_path / "model")
+    text = tmp_path / "text"
+    text.write_bytes((place / "text").read_bytes())
+    kinds = [kind()]
+    assert kind() == kinds[0]
+    for changes in ({"windows": 2}, {"threads": 1}, {"reference": None}, {"protocol": "gptq"}):
+        kinds.append(kind(**changes))
+    kinds.append(kind(model=place / "reference", reference=model))
+    text.write_text("A" + text.read_text())
+    kinds.append(kind())
+    (model / "config.json").write_text(json.dumps(llama_config(rms_norm_eps=1e-6)))
+    kinds.append(kind())
+    file = model / "model.safetensors"
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+    kinds.append(kind())
+    assert len(set(kinds)) == len(kinds) == 9

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 import engine.methods
+from engine import states
 from engine.api.errors import EvaluationError
-from engine.api.jobs import Measure, QuantizeResult, Stopped
+from engine.api.jobs import Measure, QuantizeRequest, QuantizeResult, Stopped
 from engine.api.messages import Artifact, JobStarted, Metric, Warned
 from engine.api.progress import Progress
 from engine.jobs.folder import list_jobs
-from engine.quantize import quantize, resume
+from engine.quantize import quantize
+from engine.resume import resume
 from tests.engine.test_quantize import WIDE, request_for
 from tests.tiny import llama_config, llama_tensors, write_llama
 
@@ -96,19 +98,53 @@ def test_a_text_that_cannot_be_measured_on_is_refused_before_the_work(model, tmp
 
 def test_stopped_while_measuring_and_resumed_only_measures(model, tmp_path, text):
     output = tmp_path / "o.gguf"
-
-    def stop(event: Progress) -> None:
-        if event.stage == "evaluate":
-            raise KeyboardInterrupt
-
-    with pytest.raises(Stopped) as stopped:
-        quantize(request_for(model, output, measure=Measure(text=str(text), windows=1)), stop)
+    request = request_for(model, output, measure=Measure(text=str(text), windows=1))
+    job = stopped_at(request, 1)
     written = output.stat().st_mtime_ns
     assert list_jobs()[-1].state == "interrupted"
     stages: list[str] = []
-    result: QuantizeResult = resume(stopped.value.job, lambda event: stages.append(event.stage))
+    result = resume(job, lambda event: stages.append(event.stage))
     assert set(stages) == {"load model code", "evaluate"}
+    assert isinstance(result, QuantizeResult)
     assert result.report is not None
     assert output.stat().st_mtime_ns == written
     log = (Path(list_jobs()[-1].folder) / "engine.log").read_text()
     assert "stopped on request" in log
+
+
+def test_what_is_measured_is_kept(model, tmp_path, text, monkeypatch):
+    """Stopped after the first block of the original: the written file's blocks are not run again."""
+    monkeypatch.setattr(states, "SAVING_SECONDS", 0.0)
+    monkeypatch.setattr(states, "SAVING_SHARE", float("inf"))
+    asked = Measure(text=str(text), windows=2)
+    whole = quantize(request_for(model, tmp_path / "whole.gguf", measure=asked, threads=2))
+    output = tmp_path / "o.gguf"
+    job = stopped_at(request_for(model, output, measure=asked, threads=2), 3)
+    assert str(list_jobs()[-1].saved) == "3 of 4 blocks measured"
+    assert (Path(list_jobs()[-1].folder) / "work").is_dir()
+    items: list[str] = []
+    result = resume(job, lambda event: items.append(event.item))
+    assert items == ["", "", *items[2:-3], "model, block 2 of 2", "predictions", "predictions"]
+    assert all(item.startswith("measure ") for item in items[2:-3]), "what is checked"
+    assert isinstance(result, QuantizeResult)
+    assert result.report is not None
+    assert whole.report is not None
+    own = {"seconds", "model", "notes"}
+    assert result.report.model_dump(exclude=own) == whole.report.model_dump(exclude=own)
+    assert output.read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+    assert not (Path(list_jobs()[-1].folder) / "work").exists()
+
+
+def stopped_at(request: QuantizeRequest, event: int) -> str:
+    """The id of a job that was stopped at that event of its measuring, counted from 1."""
+    left = event
+
+    def stop(event: Progress) -> None:
+        nonlocal left
+        left -= event.stage == "evaluate"
+        if left == 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped) as stopped:
+        quantize(request, stop)
+    return stopped.value.job

@@ -205,7 +205,8 @@ def finished_by_another(start, engine: Engine, model: Path, output: Path) -> Non
     assert not output.exists()
     (listed,) = list_jobs()
     assert listed.state == "interrupted"
-    assert 0 < listed.done < listed.total
+    assert listed.saved is not None
+    assert listed.saved.done < listed.saved.total
     assert listed.id == engine.of(messages.JobStarted)[0].job
     other = start()
     other.send(messages.ResumeJob(job=listed.id))

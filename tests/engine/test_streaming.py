@@ -1,6 +1,5 @@
 """Streaming against transformers' whole model in memory: the same logits, in bounded memory."""
 
-import errno
 import json
 import subprocess
 import sys
@@ -12,8 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from engine import streaming
-from engine.api.errors import EvaluationError
 from engine.architectures import transformers_view
 from engine.checkpoint import open_checkpoint
 from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
@@ -62,6 +59,35 @@ MODELS = {  # what each shows that the others do not
 }
 
 
+class Held:
+    """Hidden states in memory; `done` counts what was computed."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, tuple[int, torch.Tensor]] = {}
+        self.done: list[tuple[int, int]] = []
+
+    def step(self, batch: int) -> int:
+        return self.states[batch][0] if batch in self.states else -1
+
+    def get(self, batch: int) -> torch.Tensor:
+        return self.states[batch][1]
+
+    def put(self, batch: int, step: int, states: torch.Tensor) -> None:
+        self.states[batch] = step, states
+        self.done.append((step, batch))
+
+
+def nothing(block: int, windows: int) -> None:
+    pass
+
+
+def streamed(model: StreamedModel, tokens: np.ndarray) -> torch.Tensor:
+    """Hidden states behind the last block: float32 [windows, length, width]."""
+    held = Held()
+    stream(model, tokens, held, range(len(list(model.batches(*tokens.shape)))), nothing)
+    return torch.cat([held.get(batch) for batch in range(len(held.states))])
+
+
 def windows(count: int, length: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(3, VOCABULARY, (count, length))
 
@@ -87,7 +113,7 @@ def whole_logits(folder: Path, tokens: np.ndarray) -> torch.Tensor:
 def streamed_logits(folder: Path, tokens: np.ndarray) -> torch.Tensor:
     with open_checkpoint(folder) as checkpoint:
         model = StreamedModel(transformers_view(checkpoint), str(folder))
-        hidden = stream(model, tokens, lambda block, count: None)
+        hidden = streamed(model, tokens)
         with model.head():
             return torch.stack([model.logits(states) for states in hidden])
 
@@ -161,36 +187,84 @@ def test_a_block_is_in_memory_only_while_its_context_lasts(tmp_path):
     folder = write_llama(tmp_path / "model", tokenizer=None)
     with open_checkpoint(folder) as checkpoint:
         model = StreamedModel(transformers_view(checkpoint), "model")
-        hidden = model.embed(windows(2, 30))
-        before = hidden.clone()
+        with model.embedding():
+            before = model.embed(windows(2, 30))
+        hidden = before.clone()
         seen = []
         with model.block(0) as block:
             assert {p.device.type for p in block.parameters()} == {"cpu"}
             block.mlp.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
-            model.run(0, hidden)
+            result = model.run(0, hidden)
         assert seen == [(2, 30, 64)]
-        assert not torch.equal(hidden, before)
+        assert torch.equal(hidden, before)
+        assert not torch.equal(result, before)
         assert {p.device.type for p in block.parameters()} == {"meta"}
 
 
-def test_the_same_windows_give_the_same_bits(tmp_path, monkeypatch):
+def test_the_same_windows_give_the_same_bits(tmp_path):
     folder = write_llama(tmp_path / "model", tokenizer=None)
     tokens = windows(45, 100)
     first = streamed_logits(folder, tokens)
     assert torch.equal(streamed_logits(folder, tokens), first)
-    monkeypatch.setattr(streaming, "LARGEST_IN_MEMORY", 0)
-    assert torch.equal(streamed_logits(folder, tokens), first), "hidden states in a file"
 
 
-def test_no_room_for_hidden_states_is_one_sentence(tmp_path, monkeypatch):
-    def full(descriptor: int, offset: int, length: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("kind", ["qwen2", "bloom"])
+def test_batches_go_on_one_by_one_from_wherever_they_stand(tmp_path, kind):
+    """As after a kill: one is through, one was never begun, one is behind a block, the last is another shape.
 
-    monkeypatch.setattr(streaming, "LARGEST_IN_MEMORY", 0)
-    monkeypatch.setattr("os.posix_fallocate", full)
+    Bloom's blocks return tuples, which a model that runs no block has to know, too.
+    """
+    folder = save_model(tmp_path / "model", kind, **MODELS[kind])
+    tokens = windows(34 * 3 + 5, 60)
+    with open_checkpoint(folder) as checkpoint:
+        whole, records = Held(), {}
+        model = StreamedModel(transformers_view(checkpoint), "model")
+        stream(
+            model, tokens, whole, range(4), lambda block, count: records.update({block: dict(whole.states)})
+        )
+        with model.head():
+            logits = model.logits(whole.get(3)[4])
+        held = Held()
+        held.states = {0: whole.states[0], 2: records[0][2], 3: records[2][3]}
+        again = StreamedModel(transformers_view(checkpoint), "model")
+        stream(again, tokens, held, range(4), nothing)
+        assert held.done == [(0, 1), (1, 1), (2, 1), (2, 2), (3, 1), (3, 2)]
+        assert all(torch.equal(held.get(batch), whole.get(batch)) for batch in range(4))
+        fresh = StreamedModel(transformers_view(checkpoint), "model")
+        held.done.clear()
+        stream(fresh, tokens, held, [1, 3], nothing)
+        assert held.done == []
+        with fresh.head():
+            assert torch.equal(fresh.logits(held.get(3)[4]), logits)
+
+
+def test_where_an_array_of_weights_begins_does_not_change_the_bits(tmp_path):
     folder = write_llama(tmp_path / "model", tokenizer=None)
-    with pytest.raises(EvaluationError, match=r"hidden states need .* No space left on device; set TMPDIR"):
-        streamed_logits(folder, windows(2, 50))
+    tokens = windows(3, 100)
+    results = []
+    with open_checkpoint(folder) as checkpoint:
+        for offset in (0, 4, 16, 52):
+            model = StreamedModel(Shifted(transformers_view(checkpoint), offset), "model")
+            results.append(streamed(model, tokens))
+            with model.block(0) as block:
+                assert {parameter.data_ptr() % 64 for parameter in block.parameters()} == {0}
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+class Shifted:
+    """A source whose arrays begin `offset` bytes behind the beginning of a cache line."""
+
+    def __init__(self, source, offset: int) -> None:
+        self.config, self.names = source.config, source.names
+        self.source, self.offset = source, offset
+
+    def read(self, name: str) -> np.ndarray:
+        array = self.source.read(name)
+        room = np.empty(array.size + 64, np.float32)
+        start = (-room.ctypes.data % 64 + self.offset) // 4
+        shifted = room[start : start + array.size].reshape(array.shape)
+        shifted[...] = array
+        return shifted
 
 
 @pytest.mark.parametrize(
@@ -307,7 +381,8 @@ import torch, numpy as np
 from transformers.models.llama import modeling_llama
 from engine.architectures import transformers_view
 from engine.checkpoint import open_checkpoint
-from engine.streaming import StreamedModel, stream
+from engine.streaming import StreamedModel
+from tests.engine.test_streaming import streamed
 
 torch.set_num_threads(2)
 torch.randn(512, 512) @ torch.randn(512, 512)  # starts the threads
@@ -321,7 +396,7 @@ except MemoryError:
     pass
 with open_checkpoint(Path(sys.argv[1])) as checkpoint:
     model = StreamedModel(transformers_view(checkpoint), "model")
-    hidden = stream(model, np.full((2, 128), 7), lambda block, count: None)
+    hidden = streamed(model, np.full((2, 128), 7))
     with model.head():
         print(model.logits(hidden[1]).abs().max().item())
 """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from engine.api.model import Role
-from engine.api.plan import make_plan
+from engine.api.plan import Planner, make_plan
 from engine.api.recipe import Choice, Recipe, Rule
 
 
@@ -88,3 +88,13 @@ def test_bits_per_weight_counts_everything():
     tensors = [Tensor("a", (2, 256)), Tensor("n", (256,), Role.NORM)]
     plan = make_plan(Recipe(default=Choice(format="Q4_K")), tensors)
     assert plan.bits_per_weight == 8 * (2 * 144 + 256 * 4) / (3 * 256)
+
+
+def test_members_of_a_role_of_a_block_and_of_both():
+    places = [(Role.EMBEDDING, None), (Role.Q, 0), (Role.K, 0), (Role.Q, 1), (Role.OUTPUT, None)]
+    planner = Planner(Tensor(f"t{place}", (4, 256), *kind) for place, kind in enumerate(places))
+    assert planner.members(Role.Q, None) == [1, 3]
+    assert planner.members(None, 0) == [1, 2]
+    assert planner.members(Role.Q, 1) == [3]
+    assert planner.members(Role.OUTPUT, None) == [4]
+    assert planner.members(Role.V, None) == planner.members(None, 7) == []

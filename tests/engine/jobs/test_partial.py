@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import pytest
 
 from engine.api.errors import OutputError
-from engine.jobs import partial
+from engine.api.jobs import Saved
+from engine.jobs import units
+from engine.jobs.journal import Journal
 from engine.jobs.partial import PartialFile, check_output, partial_path
 
 
@@ -18,35 +21,46 @@ def _own_state(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
+SAVED = Saved(done=1, total=2, unit="blocks")
+
+
+def make(output: Path, size: int = 8, *, fresh: bool = True) -> PartialFile:
+    return PartialFile(output, size, Journal(output.parent / "journal.jsonl"), fresh=fresh)
+
+
 def test_filled_checked_and_renamed(tmp_path):
     output = tmp_path / "a.gguf"
-    file = PartialFile(output, 100, fresh=True)
-    file.write(memoryview(b"hello"), 50)
-    assert file.checksum(50, 5) == zlib.crc32(b"hello")
+    file = make(output, 100)
+    file.write("a", 50, [memoryview(b"hel"), memoryview(b"lo")])
+    assert file.finished({"a": (50, 5)}) == {}, "it counts with the commit"
+    file.commit(SAVED)
+    (unit,) = file.finished({"a": (50, 5)}).values()
+    assert (unit.crc32, unit.saved) == (zlib.crc32(b"hello"), SAVED)
     assert not output.exists()
-    file.publish()
+    file.publish(overwrite=False)
     assert output.read_bytes() == bytes(50) + b"hello" + bytes(45)
     assert not partial_path(output).exists()
 
 
 def test_kept_for_resuming_unless_fresh(tmp_path):
     output = tmp_path / "a.gguf"
-    file = PartialFile(output, 8, fresh=True)
-    file.write(memoryview(b"12345678"), 0)
+    file = make(output)
+    file.write("a", 0, [memoryview(b"12345678")])
+    file.commit()
     file.close()
-    for fresh, found in ((False, b"12345678"), (True, bytes(8))):
-        file = PartialFile(output, 8, fresh=fresh)
-        assert file.checksum(0, 8) == zlib.crc32(found)
+    for fresh, found in ((False, {"a"}), (True, set())):
+        file = make(output, fresh=fresh)
+        assert set(file.finished({"a": (0, 8)})) == found
         file.close()
 
 
 def test_one_writer_at_a_time(tmp_path):
     output = tmp_path / "a.gguf"
-    file = PartialFile(output, 8, fresh=True)
+    file = make(output)
     with pytest.raises(OutputError, match="another job is writing it"):
-        PartialFile(output, 8, fresh=True)
+        make(output)
     file.discard()
-    PartialFile(output, 8, fresh=True).discard()
+    make(output).discard()
     assert list(tmp_path.glob("a.gguf*")) == []
 
 
@@ -56,30 +70,31 @@ def test_one_writer_at_a_time(tmp_path):
         (errno.ENOSPC, "the disk is full"),
         (errno.EACCES, "no permission to write there"),
         (errno.EROFS, "mounted read-only"),
-        (errno.EIO, "cannot be written"),
+        (errno.EIO, "cannot be used"),
     ],
 )
 def test_opener_that_fails(tmp_path, monkeypatch, code, said):
     def fail(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(partial, "open_partial", fail)
+    monkeypatch.setattr(units, "open_file", fail)
     with pytest.raises(OutputError, match=said) as caught:
-        PartialFile(tmp_path / "a.gguf", 8, fresh=True)
+        make(tmp_path / "a.gguf")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.glob("a.gguf*")) == []
     monkeypatch.undo()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    PartialFile(tmp_path / "a.gguf", 8, fresh=True).discard()
+    make(tmp_path / "a.gguf").discard()
 
 
 def test_no_room_for_the_whole_leaves_nothing(tmp_path):
     """A real limit in a child: the file may not pass 4096 bytes."""
     code = (
         "import resource, sys; from pathlib import Path\n"
+        "from engine.jobs.journal import Journal\n"
         "from engine.jobs.partial import PartialFile\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "PartialFile(Path(sys.argv[1]), 100_000, fresh=True)\n"
+        "PartialFile(Path(sys.argv[1]), 100_000, Journal(Path(sys.argv[1] + '.journal')), fresh=True)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "a.gguf"], capture_output=True, text=True, check=False

@@ -1,0 +1,261 @@
+"""What a run will take of this machine, before it starts: `engine.api.needs` with measured speeds and room.
+
+The speeds come from a measurement of under a second: every encoder on a small random piece, a file of some
+megabytes written and read back, one matrix product. Encoders that were never compiled on this machine are not
+waited for; the time of a run that needs them is not known before it has begun.
+"""
+
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.api.errors import MemoryLimitError, OutputError
+from engine.api.formats import FORMATS, METHODS
+from engine.api.jobs import EvaluateRequest, QuantizeRequest
+from engine.api.needs import (
+    CHECKSUM,
+    START_SECONDS,
+    TOKEN_BYTES,
+    Disk,
+    Needs,
+    Speeds,
+    Stage,
+    Tensor,
+    encoder,
+    least_quantize_memory,
+    measure_disk,
+    measure_memory,
+    measure_seconds,
+    quantize_stages,
+    total_seconds,
+)
+from engine.api.plan import ExportTensor
+from engine.api.units import size
+from engine.calibration.windows import protocol_named, read_text, tokenize
+from engine.checkpoint import Checkpoint
+from engine.jobs.folder import jobs_folder
+from engine.jobs.limits import available_memory
+from engine.jobs.partial import partial_path
+from engine.preparation import Prepared
+from engine.speeds import disk_speeds, encode_speed, kernels_compiled, multiply_speed
+from engine.tokenizer import load_tokenizer
+
+STATE_BYTES = 1 << 20
+"""Bytes of a job's folder beside large results: its journal, its log."""
+
+FIRST_CHARACTERS = 1 << 14
+"""Of a text, tokenized to estimate how many tokens it has."""
+
+
+UNMEASURED = Speeds(encode={}, read=1.0, write=1.0, multiply=1.0)
+"""Where only memory and disks are asked for."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The shapes of a model that is measured: a `needs.Shapes`."""
+
+    header_bytes: int
+    tensors: list[Tensor]
+
+
+def speeds(
+    formats: Iterable[tuple[str, str]] | None = None, threads: int | None = None, folder: Path | None = None
+) -> Speeds:
+    """What this machine does in a second; measured once a process, in under a second.
+
+    `formats`: pairs of format and method, None: all. `threads` that encode, None: all. `folder`: where files
+    are written. Encoders that were never compiled here are left out: that would take long.
+    """
+    wanted = [(name, method) for name in FORMATS for method in METHODS] if formats is None else formats
+    encode = {}
+    if kernels_compiled():
+        for name, method in wanted:
+            encode[encoder(name, method)] = encode_speed(
+                name, "rtn" if FORMATS[name].exact else method, threads
+            )
+    write, read = disk_speeds(folder)
+    return Speeds(encode=encode, read=read, write=write, multiply=multiply_speed())
+
+
+def needs(prepared: Prepared, request: QuantizeRequest, measured: Speeds | None = None) -> Needs:
+    """What quantizing by `request` takes. `measured`: the machine's speeds; None: measured here.
+
+    Raises EvaluationError or TokenizerError where the text to measure on cannot be read.
+    """
+    output = Path(request.output).absolute()
+    if measured is None:
+        pairs = {(tensor.format, tensor.method) for tensor in prepared.plan.tensors}
+        measured = speeds(pairs, request.threads, output.parent)
+    shapes = Outline(len(prepared.header), list(prepared.export.tensors))
+    source_bytes = sum(tensor.bytes for tensor in prepared.checkpoint.tensors.values())
+    stages = quantize_stages(shapes, prepared.plan, measured, source_bytes, request.memory_limit)
+    least, job_bytes = least_quantize_memory(shapes), STATE_BYTES
+    if request.measure:
+        asked = request.measure
+        text = _Text.of(prepared.checkpoint, Path(asked.text), asked.protocol, asked.windows)
+        memory = measure_memory(shapes, text.windows, text.window)
+        read = source_bytes + prepared.size
+        stages.append(_measuring(shapes, text, measured, read, memory, reference=True))
+        least = max(least, stages[-1].memory)
+        job_bytes += measure_disk(shapes, text.windows, text.window)
+    disks = [_output_disk(output, prepared.size), _disk("job", jobs_folder(), job_bytes)]
+    return _needs(stages, least, request.memory_limit, disks)
+
+
+def evaluate_needs(
+    request: EvaluateRequest,
+    model: Checkpoint,
+    reference: Checkpoint | None = None,
+    measured: Speeds | None = None,
+) -> Needs:
+    """What measuring `model` against `reference` takes. Raises as `needs` does."""
+    if measured is None:
+        measured = speeds((), request.threads, jobs_folder())
+    shapes = _outline(model)
+    text = _Text.of(model, Path(request.text), request.protocol, request.windows)
+    subjects = [model, *([] if reference is None else [reference])]
+    read = sum(tensor.bytes for subject in subjects for tensor in subject.tensors.values())
+    both = reference is not None
+    memory = measure_memory(shapes, text.windows, text.window, reference=both, after_quantizing=False)
+    stages = [
+        Stage(name="start", memory=memory, seconds=START_SECONDS),
+        _measuring(shapes, text, measured, read, memory, reference=both),
+    ]
+    job_bytes = STATE_BYTES + measure_disk(shapes, text.windows, text.window, reference=both)
+    return _needs(stages, memory, request.memory_limit, [_disk("job", jobs_folder(), job_bytes)])
+
+
+def refuse_needs(found: Needs) -> None:
+    """Raise `MemoryLimitError` or `OutputError` where the limit, the machine or a disk cannot give it."""
+    refuse_memory(found)
+    refuse_disks(found)
+
+
+def refuse_memory(found: Needs) -> None:
+    """Raise `MemoryLimitError` where even the smallest pieces would not fit."""
+    measuring = any(stage.name == "measure" for stage in found.stages)
+    less = ", or measure nothing" if measuring and len(found.stages) > 2 else ""
+    limit, available = found.memory_limit, found.memory_available
+    if limit is not None and limit < found.least_memory:
+        raise MemoryLimitError(
+            f"This takes about {size(found.least_memory)} of memory, and the limit is {size(limit)}; "
+            f"raise the limit (--memory-limit){less}."
+        )
+    if available is not None and available < found.least_memory:
+        raise MemoryLimitError(
+            f"This takes about {size(found.least_memory)} of memory, and the machine has {size(available)} "
+            f"available; close other programs{less}."
+        )
+
+
+def refuse_disks(found: Needs) -> None:
+    """Raise `OutputError` where a disk has not the room for all that would lie on it."""
+    wanted: dict[int | str, int] = {}
+    for disk in found.disks:
+        place = _device(Path(disk.folder))
+        wanted[place] = wanted.get(place, 0) + disk.bytes
+        if disk.free is not None and disk.free < wanted[place]:
+            raise OutputError(
+                f"{disk.folder}: this needs {wanted[place]:,} bytes on its disk, which has {disk.free:,} "
+                "free; free some space first."
+            )
+
+
+@dataclass(frozen=True)
+class _Text:
+    """How much of a text is measured: windows, their length, and the predictions scored in each."""
+
+    windows: int
+    window: int
+    scored: int
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, text: Path, protocol: str, asked: int | None) -> "_Text":
+        """Its beginning is tokenized, the rest taken to be like it."""
+        rules = protocol_named(protocol)
+        content = read_text(text)
+        beginning = content[:FIRST_CHARACTERS]
+        ids = tokenize(load_tokenizer(checkpoint), beginning, rules)
+        tokens = len(ids) * len(content) / len(beginning)
+        there = max(1, int(tokens / rules.length))
+        return cls(
+            there if asked is None else min(asked, there), rules.length, len(rules.scored(rules.length))
+        )
+
+
+def _measuring(
+    shapes: Outline, text: _Text, measured: Speeds, read: int, memory: int, *, reference: bool
+) -> Stage:
+    """The stage of measuring; `read` bytes of files are summed for the report, too."""
+    seconds = measure_seconds(
+        shapes, measured, text.windows, text.window, reference=reference, scored=text.scored
+    )
+    return Stage(name="measure", memory=memory, seconds=seconds + read / CHECKSUM + read / measured.read)
+
+
+def _needs(stages: list[Stage], least: int, limit: int | None, disks: list[Disk]) -> Needs:
+    return Needs(
+        memory=max(stage.memory for stage in stages),
+        least_memory=least,
+        memory_limit=limit,
+        memory_available=available_memory(),
+        disks=disks,
+        seconds=total_seconds(stages),
+        stages=stages,
+    )
+
+
+def _outline(checkpoint: Checkpoint) -> Outline:
+    """Experts that are stored one by one count as a stack."""
+    stacks: dict[str, ExportTensor] = {}
+    plain: list[Tensor] = []
+    vocabulary = 0
+    for tensor in checkpoint.tensors.values():
+        if tensor.expert is None or tensor.canonical is None:
+            plain.append(tensor)
+            continue
+        known = stacks.get(tensor.canonical)
+        stacks[tensor.canonical] = ExportTensor(
+            name=tensor.canonical,
+            shape=(1 + (known.shape[0] if known else 0), *tensor.shape),
+            role=tensor.role,
+            block=tensor.block,
+            sources=(),
+        )
+    for tensor in checkpoint.tensors.values():
+        if tensor.canonical == "token_embd.weight":
+            vocabulary = tensor.shape[0]
+    return Outline(TOKEN_BYTES * vocabulary, [*plain, *stacks.values()])
+
+
+def _output_disk(output: Path, needed: int) -> Disk:
+    """What an earlier try has written of the output is room for it."""
+    disk = _disk("output", output.parent, needed)
+    with suppress(OSError):
+        there = partial_path(output).stat().st_blocks * 512
+        disk.free = None if disk.free is None else disk.free + there
+    return disk
+
+
+def _disk(what: str, folder: Path, needed: int) -> Disk:
+    """A folder that does not exist yet stands on the disk of the one that will hold it."""
+    free = None
+    for place in (folder, *folder.parents):
+        try:
+            free = shutil.disk_usage(place).free
+            break
+        except FileNotFoundError:
+            continue
+        except OSError:
+            break
+    return Disk(what=what, folder=str(folder), bytes=needed, free=free)
+
+
+def _device(folder: Path) -> int | str:
+    for place in (folder, *folder.parents):
+        with suppress(OSError):
+            return place.stat().st_dev
+    return str(folder)
