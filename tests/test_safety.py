@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,6 +135,15 @@ def wait_for(lines: Iterator[bytes], kind: type) -> None:
 
 
 @pytest.mark.usefixtures("guarded")
+def test_the_guard_sees_who_asks_for_an_address(tmp_path):
+    asking = [sys.executable, "-c", "import socket; socket.create_connection(('localhost', 9))"]
+    done = subprocess.run(asking, capture_output=True, text=True, check=False)
+    assert "a test without a network" in done.stderr
+    assert "socket.getaddrinfo" in (tmp_path / "reached").read_text()
+    (tmp_path / "reached").unlink()
+
+
+@pytest.mark.usefixtures("guarded")
 def test_nothing_is_downloaded(tmp_path):
     """Quantizing and measuring, and a name that a hub would know."""
     out = tmp_path / "o.gguf"
@@ -182,11 +192,10 @@ class Call:
 def with_code(folder: Path, mark: Path, model_type: str) -> Path:
     """A model with code beside it that leaves `mark` behind when it is run, in every way that is known."""
     write_llama(folder)
-    leave = (
-        f"open({str(mark)!r}, 'w').close()\nclass Config: pass\nclass Model: pass\nclass Tokenizer: pass\n"
-    )
+    leave = f"open({str(mark)!r}, 'w').close()\n"
+    classes = "".join(f"class {name}: pass\n" for name in ("Config", "Model", "Tokenizer"))
     for module in MODULES:
-        (folder / f"{module}.py").write_text(leave)
+        (folder / f"{module}.py").write_text(leave + classes)
     for name in ("config.json", "tokenizer_config.json"):
         content = json.loads((folder / name).read_text())
         changes = {"auto_map": CLASSES, "trust_remote_code": True, "_name_or_path": "org/model"}
@@ -206,6 +215,8 @@ def test_code_beside_a_model_is_not_run(tmp_path):
     mark = tmp_path / "executed"
     folder = with_code(tmp_path / "known", mark, "llama")
     foreign = with_code(tmp_path / "foreign", mark, "evil")
+    subprocess.run([sys.executable, "-c", "import regex"], cwd=folder, check=True)
+    mark.unlink()  # so the trap works
     out = tmp_path / "o.gguf"
     measuring = ["--text", EVALUATION_TEXT, "--windows", 1]
     *good, refused = commands(

@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from engine.api.errors import UserError
 from engine.api.jobs import EvaluateRequest, QuantizeRequest, Saved
 from engine.api.messages import ProgressSaved
 from engine.api.progress import Progress
+from engine.api.recipe import Choice, Recipe
+from engine.checkpoint import open_checkpoint
+from engine.preparation import prepare
 from tests.engine.jobs.calls import Calls
 from tests.engine.jobs.power import Disk
 
@@ -94,13 +98,22 @@ class Zygote:
         self._process.stdout.close()  # type: ignore[union-attr]
 
 
-def serve(model: Path) -> None:
-    import kernels.cpu  # noqa: F401 - for the children
-    from engine.api.recipe import Choice, Recipe
-    from engine.checkpoint import open_checkpoint
-    from engine.preparation import prepare
-    from engine.resume import resume  # noqa: F401 - for the children
+IMPORTED = (
+    "engine.cli",
+    "engine.evaluate",
+    "engine.methods",
+    "engine.quantize",
+    "engine.resume",
+    "engine.server",
+    "kernels.cpu",
+    "transformers.models.llama.modeling_llama",
+)
+"""What children need, beside what preparing imports."""
 
+
+def serve(model: Path) -> None:
+    for name in IMPORTED:
+        import_module(name)
     with open_checkpoint(model) as checkpoint:
         prepare(checkpoint, Recipe(default=Choice(format="F16")))
     orders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
