@@ -30,6 +30,7 @@ from engine.api.launch import module_command
 from engine.api.presets import PRESETS
 from engine.api.recipe import load_recipe
 from engine.api.units import size
+from engine.jobs.limits import NO_MEMORY, out_of_memory
 from engine.options import AsJson, JobId, MemoryLimit, Model, Threads, example
 from engine.process import keep_libraries_quiet, stop_in_order
 
@@ -145,7 +146,7 @@ def quantize(
         wanted = with_importance(wanted, imatrix)
         request = QuantizeRequest(
             model=str(model),
-            output=str(out),
+            output=str(out or ""),
             recipe=wanted,
             threads=threads,
             memory_limit=memory_limit,
@@ -166,7 +167,7 @@ def quantize(
 
 
 def _show_dry_run(prepared: "Prepared", request: QuantizeRequest, as_json: bool) -> None:
-    from engine.estimate import needs, refuse_needs
+    from engine.estimate import needs, refuse_memory, refuse_needs
 
     plan = prepared.plan
     terminal.warn(plan.warnings)
@@ -184,7 +185,10 @@ def _show_dry_run(prepared: "Prepared", request: QuantizeRequest, as_json: bool)
     else:
         terminal.show_plan(plan, prepared.size)
         terminal.show_needs(needed)
-    refuse_needs(needed)
+    if request.output:
+        refuse_needs(needed)
+    else:
+        refuse_memory(needed)  # which disk it will be is not said yet
 
 
 def _show_result(result: QuantizeResult | EvaluateResult, as_json: bool) -> None:
@@ -366,6 +370,11 @@ def main() -> None:
         sys.exit(130)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        terminal.complain(f"error: {NO_MEMORY}")
+        sys.exit(2)
 
 
 def _usage(error: TyperException) -> str:

@@ -48,7 +48,6 @@ STATE_BYTES = 1 << 20
 FIRST_CHARACTERS = 1 << 14
 """Of a text, tokenized to estimate how many tokens it has."""
 
-
 UNMEASURED = Speeds(encode={}, read=1.0, write=1.0, multiply=1.0)
 """Where only memory and disks are asked for."""
 

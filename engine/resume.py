@@ -27,13 +27,13 @@ def resume(
         request = _request(job, restart)
         if memory_limit is not None:
             request = request.model_copy(update={"memory_limit": memory_limit})
+        if restart:
+            job.unlock()  # the new one takes its place
+            return _again(job, request, listener, tell)
         threads = job.asked().fingerprint.get("threads", "")
         if request.threads is None and threads.isdecimal():
             # Bits depend on them: "all cores" may be fewer by now, in a container or a batch system.
             request = request.model_copy(update={"threads": max(1, int(threads))})
-        if restart:
-            job.unlock()  # the new one takes its place
-            return _again(job, request, listener, tell)
         return _go_on(job, request, listener, tell)
     finally:
         job.unlock()

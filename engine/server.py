@@ -24,7 +24,7 @@ from engine.api import messages
 from engine.api.errors import ChangedError, MemoryLimitError, UserError
 from engine.api.jobs import EvaluateResult, QuantizeResult, Stopped
 from engine.api.progress import Progress
-from engine.jobs.limits import private_memory
+from engine.jobs.limits import NO_MEMORY, out_of_memory, private_memory
 from engine.pace import Pace
 from engine.process import ignore_stopping, keep_libraries_quiet, stop_in_order
 
@@ -200,6 +200,9 @@ class Server:
             notes = " ".join(getattr(error, "__notes__", []))
             self._send(messages.Failed(code=_code(error), message=str(error), hint=notes, id=request))
             return
+        if out_of_memory(error):
+            self._send(messages.Failed(code="memory", message=NO_MEMORY, id=request))
+            return
         trace = "".join(traceback.format_exception(error))
         print(trace, file=sys.stderr)
         said = f"Something in Bitwright failed ({type(error).__name__}: {error})."
@@ -223,12 +226,13 @@ class Server:
                 return
 
     def _beat(self) -> None:
-        peak = 0
+        memory = peak = 0
         while True:
             for _ in range(MEMORY_SAMPLES):
                 time.sleep(messages.HEARTBEAT_SECONDS / MEMORY_SAMPLES)
-                memory = private_memory()
-                peak = max(peak, memory)
+                with suppress(MemoryError):  # the window must hear of it the more
+                    memory = private_memory()
+                    peak = max(peak, memory)
             self._send(messages.Heartbeat(memory=memory, peak=peak))
 
     def _read(self) -> None:

@@ -164,14 +164,7 @@ def test_nothing_is_downloaded(tmp_path):
 # ------------------------------------------------------------------------------ a checkpoint's code
 
 
-MODULES = (
-    "modeling_evil",
-    "configuration_evil",
-    "tokenization_evil",
-    "torch",
-    "transformers",
-    "sitecustomize",
-)
+MODULES = ("modeling_evil", "configuration_evil", "tokenization_evil", "torch", "transformers", "regex")
 CLASSES = {
     "AutoConfig": "configuration_evil.Config",
     "AutoModelForCausalLM": "modeling_evil.Model",

@@ -58,6 +58,9 @@ HELD_BACK = 16 << 20
 
 _held_back: list[mmap.mmap] = []
 
+NO_MEMORY = "The memory ran out before the work began; close other programs."
+"""What there is to say where no job has been made yet."""
+
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "DefaultCPUAllocator", "bad_alloc")
 """What RuntimeErrors of native libraries say when memory was refused."""
 
@@ -309,7 +312,9 @@ def _reserve() -> int:
 def _exhausted() -> bool:
     """Whether the next large piece could bring the system's out-of-memory killer."""
     available = available_memory()
-    swap = 0 if any(_group_memory()) else _lines(MEMORY).get("SwapFree", 0)
+    machine = _lines(MEMORY)
+    confined = any(limit < machine.get("MemTotal", 0) for limit, _ in _group_memory())
+    swap = 0 if confined else machine.get("SwapFree", 0)
     return available is not None and available + swap < _reserve() // 8
 
 

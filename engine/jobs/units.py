@@ -16,7 +16,7 @@ from engine.api.progress import Listener, Progress, silent
 from engine.jobs.errors import explained, explained_job
 from engine.jobs.journal import Journal, Unit
 
-PIECE = 8 << 20
+PIECE = 1 << 20
 """Bytes read at a time for a checksum."""
 
 

@@ -4,7 +4,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -16,9 +16,13 @@ from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 
 from app import theme
+from app.engine_client import PATIENCE, Patience
 from app.main_window import MainWindow
 from app.session import Session
 from app.settings import Settings
+from tests.app.listening import fake
+from tests.app.models import write_wide_gguf
+from tests.app.watching import Watched
 
 LEAVE_SECONDS = 10.0
 """How long what a test has closed may take to be gone."""
@@ -91,6 +95,28 @@ def _children() -> set[int]:
 def settings(tmp_path: Path) -> Settings:
     """Settings in a file of this test."""
     return Settings(QSettings(str(tmp_path / "settings.ini"), QSettings.Format.IniFormat))
+
+
+@pytest.fixture
+def watch(qtbot: QtBot) -> Iterator[Callable[..., Watched]]:
+    """Makes boards over fake engines whose jobs end as named (None: over the real engine)."""
+    made: list[Watched] = []
+
+    def make(end: str | None, patience: Patience = PATIENCE) -> Watched:
+        command = None if end is None else fake("job", end)
+        made.append(Watched(command, patience))
+        return made[-1]
+
+    yield make
+    for watched in made:
+        watched.board.close()
+        qtbot.waitUntil(lambda board=watched.board: not board.active, timeout=20_000)
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 2,701 small tensors: its job lasts for a while."""
+    return write_wide_gguf(tmp_path_factory.mktemp("wide") / "wide.gguf", blocks=300)
 
 
 @pytest.fixture

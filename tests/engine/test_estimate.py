@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import estimate
 from engine import speeds as measuring
 from engine.api.errors import EvaluationError, MemoryLimitError, OutputError
 from engine.api.formats import FORMATS, METHODS
@@ -17,7 +18,7 @@ from engine.api.jobs import EvaluateRequest, Measure, QuantizeRequest
 from engine.api.needs import Disk, Needs, Speeds, Stage, encoder, quantize_memory
 from engine.api.recipe import Choice, Recipe
 from engine.checkpoint import open_checkpoint
-from engine.estimate import evaluate_needs, needs, refuse_needs, speeds
+from engine.estimate import UNMEASURED, evaluate_needs, needs, refuse_needs, speeds
 from engine.preparation import prepare
 from engine.subjects import prepare as prepare_evaluation
 from engine.summary import export_summary
@@ -112,6 +113,15 @@ def test_the_needs_of_quantizing(tmp_path):
     assert (job.what, job.folder) == ("job", str(tmp_path / "state" / "bitwright" / "jobs"))
     assert job.free is not None
     refuse_needs(found)
+
+
+def test_memory_and_disk_are_told_without_measuring_speeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "speeds", lambda *_: pytest.fail("measured"))
+    asked = request(tmp_path / "o.gguf", measure=Measure(text=str(EVALUATION_TEXT), windows=2))
+    timed, untimed = sample_needs(asked), sample_needs(asked, UNMEASURED)
+    assert untimed.seconds is None
+    assert (untimed.memory, untimed.least_memory) == (timed.memory, timed.least_memory)
+    assert [disk.bytes for disk in untimed.disks] == [disk.bytes for disk in timed.disks]
 
 
 @pytest.mark.parametrize(("windows", "protocol"), [(3, "llama.cpp"), (7, "llama.cpp"), (2, "gptq")])

@@ -96,7 +96,8 @@ def test_a_text_that_cannot_be_measured_on_is_refused_before_the_work(model, tmp
     assert list_jobs() == []
 
 
-def test_stopped_while_measuring_and_resumed_only_measures(model, tmp_path, text):
+def test_stopped_while_measuring_and_resumed_only_measures(model, tmp_path, text, monkeypatch):
+    monkeypatch.setattr(states, "SAVING_SECONDS", 1e9)
     output = tmp_path / "o.gguf"
     request = request_for(model, output, measure=Measure(text=str(text), windows=1))
     job = stopped_at(request, 1)

@@ -212,7 +212,6 @@ def test_measuring_without_memory_ends_in_a_sentence_and_is_resumed(model, state
     assert reports[0] == reports[1]
 
 
-@pytest.mark.xfail(reason="engine.cli.main knows no MemoryError outside of a job yet")
 def test_no_memory_from_the_start_ends_in_a_sentence(model, tmp_path, state):
     command = ["quantize", str(model), "--preset", "Q4_0", "--out", str(tmp_path / "o.gguf")]
     code, out, err = run("-c", REFUSED_FROM_THE_START, *command, state=state)

@@ -231,6 +231,13 @@ def _warmed(reader: Reader) -> Path:
     return folder
 
 
+def run_alone(reader: Reader, data: bytes) -> None:
+    """Reads `data` as that reader's file, unwatched."""
+    path = _warmed(reader) / reader.file
+    path.write_bytes(data)
+    reader.read(path, Refusals())
+
+
 def check(reader: Reader, data: bytes) -> list[str]:
     """Reads `data` as that reader's file and fails if it does what no file may. Why it was refused, if so."""
     folder = _warmed(reader)

@@ -1,11 +1,12 @@
 """Every file that the fuzzer starts from, or has found, is read or refused in order."""
 
+import shutil
 import sys
 
 import pytest
 
 from tests.fuzz import CORPUS
-from tests.fuzz.__main__ import main, shrunk
+from tests.fuzz.__main__ import main, merge, shrunk
 from tests.fuzz.readers import READERS, check
 from tests.fuzz.seeds import SEEDS, committed
 
@@ -34,6 +35,27 @@ def test_good_files_are_read():
     """Else the mutations would begin behind the first refusal."""
     refused = {name: check(READERS[name], data) for name in READERS for data in SEEDS[name]().values()}
     assert {name for name, sentences in refused.items() if sentences} <= {"gguf", "config", "safetensors"}
+
+
+def test_merging_adds_only_what_goes_new_ways(tmp_path, monkeypatch):
+    corpus, found = tmp_path / "corpus", tmp_path / "found"
+    shutil.copytree(CORPUS / "imatrix", corpus / "imatrix")
+    found.mkdir()
+    seed = SEEDS["imatrix"]()["one matrix"]
+    for name, data in {
+        "same": seed,
+        "longer": seed + bytes(8),
+        "cut": seed[:50],
+        "cut too": seed[:51],
+    }.items():
+        (found / name).write_bytes(data)
+    for path in (corpus / "imatrix").glob("found-*"):
+        path.unlink()
+    for module in ("seeds", "__main__"):
+        monkeypatch.setattr(f"tests.fuzz.{module}.CORPUS", corpus)
+    merge("imatrix", found)
+    added = {path.read_bytes() for path in (corpus / "imatrix").iterdir()}
+    assert added == {seed, seed[:50]}
 
 
 def test_failing_inputs_are_made_small():

@@ -17,7 +17,7 @@ from engine.checkpoint.stored import Stored
 from engine.export.gguf.header import header
 from engine.export.gguf.plan import Export
 
-CHUNK = 8 << 20
+CHUNK = 1 << 20
 """Bytes read at a time."""
 
 

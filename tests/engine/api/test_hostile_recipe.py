@@ -16,7 +16,7 @@ from engine.api.recipe import FILE_LIMIT, Choice, Recipe, Rule, load_recipe
 from tests.fuzz.properties import no_bytes, no_damage
 from tests.fuzz.readers import READERS, check
 
-test_damage = no_damage("recipe", 300)
+test_damage = no_damage("recipe", 500)
 test_bytes = no_bytes("recipe")
 
 SLOW = (r"(a|aa)+$", r"(.*)*(.*)*(.*)*x$", r"(a|a|b?)*c", r"^(\w+\w+)+$", r"(a*)*(a*)*b", r"((a|aa)*)*\.$")

@@ -22,7 +22,7 @@ from tests.engine.checkpoint.samples import (
 from tests.fuzz.properties import no_bytes, no_damage
 from tests.fuzz.readers import READERS, check
 
-test_damage = no_damage("gguf", 500)
+test_damage = no_damage("gguf", 800)
 test_bytes = no_bytes("gguf")
 
 WEIGHT = info("w", (8,), 0, 0)

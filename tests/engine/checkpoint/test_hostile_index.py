@@ -9,7 +9,7 @@ from tests.fuzz.properties import no_bytes, no_damage
 from tests.fuzz.readers import READERS, check
 from tests.fuzz.seeds import CONFIG, SHARDS, as_json
 
-test_index_damage = no_damage("index", 300)
+test_index_damage = no_damage("index", 500)
 test_index_bytes = no_bytes("index")
 test_config_damage = no_damage("config", 200)
 test_config_bytes = no_bytes("config", 40)

@@ -13,7 +13,7 @@ from tests.fuzz.properties import no_bytes, no_damage
 from tests.fuzz.readers import READERS, check
 from tests.fuzz.seeds import FLOATS, SEEDS, matrices
 
-test_damage = no_damage("pytorch", 300)
+test_damage = no_damage("pytorch", 500)
 test_bytes = no_bytes("pytorch")
 
 GOOD = matrices({"model.embed_tokens.weight": ("FloatStorage", "0", (4, 2))})

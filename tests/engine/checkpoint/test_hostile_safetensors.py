@@ -9,7 +9,7 @@ from tests.fuzz.properties import no_bytes, no_damage
 from tests.fuzz.readers import READERS, check
 from tests.fuzz.seeds import safetensors
 
-test_damage = no_damage("safetensors", 400)
+test_damage = no_damage("safetensors", 700)
 test_bytes = no_bytes("safetensors")
 
 EMPTY = b'{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'

@@ -25,7 +25,6 @@ CONFIG = {
     "max_position_embeddings": 64,
 }
 
-KINDS = ("quantize", "quantize and measure", "evaluate")
 MEASURED = {"protocol": "gptq", "windows": 5}
 """Windows of 64 tokens, in batches of four and one (see `hasten`), by one thread: threads wait for each other
 where the machine is busy.
@@ -82,7 +81,10 @@ class Bench:
 
 
 class Place:
-    """A state folder and an output folder for one job."""
+    """A state folder and an output folder for one job, of one kind.
+
+    Kinds: "quantize", "quantize and measure", "evaluate".
+    """
 
     def __init__(self, bench: Bench, folder: Path, kind: str) -> None:
         self.bench, self.kind, self.model = bench, kind, bench.model
@@ -114,15 +116,19 @@ class Place:
     def order(self, **what: object) -> Order:
         return Order(str(self.state), [str(self.state), str(self.output.parent)], **what)  # type: ignore[arg-type]
 
+    def begin(self) -> None:
+        """Run the job in this process."""
+        if self.kind == "evaluate":
+            evaluate(self.asked_to_evaluate())
+        else:
+            quantize(self.asked())
+
     def go_on(self, fate: Fate) -> None:
         """What a user does after a death: resume the job, or begin it where there is none yet."""
         listed = list_jobs()
         if not listed:
             assert fate.saved is None
-            if self.kind == "evaluate":
-                evaluate(self.asked_to_evaluate())
-            else:
-                quantize(self.asked())
+            self.begin()
             return
         (job,) = listed
         if job.state != "done":

@@ -12,7 +12,7 @@ from engine.api.errors import ChangedError, JobError, UserError
 from engine.api.jobs import Stopped
 from engine.api.progress import Progress
 from engine.jobs import fingerprint
-from engine.jobs.folder import list_jobs
+from engine.jobs.folder import Job, list_jobs
 from engine.jobs.partial import partial_path
 from engine.quantize import quantize
 from engine.resume import resume
@@ -152,8 +152,8 @@ def another_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fingerprint, "version", lambda name: "1.0.0" if name == "numpy" else real(name))
 
 
-def fewer_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(77)))
+def another_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
 
 
 def another_bitwright(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def another_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     ("change", "said"),
     [
         (another_numpy, r"numpy was \S+, is 1\.0\.0\."),
-        (fewer_cores, r"threads was \d+, is 77\."),
+        (another_switch, r"MKL_CBWR was absent, is COMPATIBLE\."),
         (another_bitwright, r"bitwright was \S+, is 0\.0\.1\."),
         (another_processor, r"processor was .*, is abacus\."),
     ],
@@ -187,6 +187,17 @@ def test_what_differs_is_named_and_started_again_on_request(stopped, monkeypatch
     assert [job.state for job in list_jobs()] == ["replaced", "done"]
     with pytest.raises(JobError, match="started over in its place"):
         resume(job.id)
+
+
+def test_other_cores_do_not_matter(stopped, monkeypatch):
+    """The job keeps its number of threads; started again, it takes all there are."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(77)))
+    resume(stopped.job().id)
+    stopped.check()
+    stopped.output.unlink()
+    with pytest.raises(Stopped) as caught:
+        quantize(stopped.asked(threads=None), stop_at(2))
+    assert Job.find(caught.value.job).asked().fingerprint["threads"] == "77"
 
 
 def test_changed_recipe_is_named(stopped):
@@ -221,7 +232,7 @@ def test_changed_weights_are_named_and_never_mixed(stopped, tmp_path):
 
 def test_a_failed_restart_costs_nothing(stopped, monkeypatch):
     job = stopped.job()
-    fewer_cores(monkeypatch)
+    another_numpy(monkeypatch)
     stopped.output.write_text("in the way")
     with pytest.raises(UserError, match="exists already"):
         resume(job.id, restart=True)

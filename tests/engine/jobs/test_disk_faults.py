@@ -4,17 +4,19 @@ import errno
 import os
 import random
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 
 from engine.api.errors import UserError
 from engine.jobs.folder import list_jobs
-from engine.quantize import quantize
 from engine.resume import resume
 from tests.engine.jobs.bench import Bench, Place
 from tests.engine.jobs.calls import READING, Calls
 
-FAULTS = 40
+FAULTS = {"quantize": 30, "evaluate": 15}
+"""How often in which run."""
+
 WRITING = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EDQUOT)
 
 
@@ -29,7 +31,7 @@ def failing(place: Place, at: int, code: int) -> tuple[Calls, list[str]]:
                 tear()
             raise OSError(code, os.strerror(code))
 
-    folders = [place.state, place.output.parent, place.bench.model]
+    folders = [place.state, place.output.parent, place.bench.model, place.bench.quantized]
     return Calls(folders, strike, reads=True), seen
 
 
@@ -43,30 +45,37 @@ def sentence(error: BaseException) -> str:
 
 
 @pytest.fixture(scope="module")
-def calls(bench: Bench, tmp_path_factory) -> list[tuple[int, str]]:
-    """The chosen moments of an undisturbed run in this process: one of each kind, then others."""
-    with pytest.MonkeyPatch.context() as patch:
-        place = Place(bench, tmp_path_factory.mktemp("calls"), "quantize")
-        patch.setenv("XDG_STATE_HOME", str(place.state))
+def chosen(bench: Bench, tmp_path_factory) -> Callable[[str], list[tuple[int, str]]]:
+    """The moments of an undisturbed run in this process: one of each kind of call, then others."""
+
+    @cache
+    def choose(kind: str) -> list[tuple[int, str]]:
+        place = Place(bench, tmp_path_factory.mktemp("calls"), kind)
         counting, seen = failing(place, -1, 0)
-        with counting:
-            quantize(place.asked())
-    chance, names = random.Random(5), list(enumerate(seen))
-    chance.shuffle(names)
-    first = {name: index for index, name in names}
-    chosen = [(index, name) for name, index in first.items()]
-    return chosen + [pair for pair in names if pair not in chosen]
+        with pytest.MonkeyPatch.context() as patch, counting:
+            patch.setenv("XDG_STATE_HOME", str(place.state))
+            place.begin()
+        names = list(enumerate(seen))
+        random.Random(5).shuffle(names)
+        first = {name: index for index, name in names}
+        calls = [(index, name) for name, index in first.items()]
+        return calls + [pair for pair in names if pair not in calls]
+
+    return choose
 
 
-@pytest.mark.parametrize("number", range(FAULTS))
-def test_any_call_fails_once(bench, place, calls, number):
-    at, name = calls[number]
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [(kind, number) for kind, count in FAULTS.items() for number in range(count)],
+    indirect=["place"],
+)
+def test_any_call_fails_once(place, chosen, number):
+    at, name = chosen(place.kind)[number]
     code = errno.EIO if name.split()[0] in READING else WRITING[number % len(WRITING)]
     faulty, _ = failing(place, at, code)
-    request = place.asked()
     try:
         with faulty:
-            quantize(request)
+            place.begin()
     except BaseException as error:
         said = sentence(error)
         for job in list_jobs():
@@ -74,5 +83,5 @@ def test_any_call_fails_once(bench, place, calls, number):
             assert job.state == "interrupted" or job.message == said
             resume(job.id)
         if not list_jobs():
-            quantize(request)
+            place.begin()
     place.check()

@@ -11,7 +11,7 @@ from tests.fuzz.properties import no_bytes, no_damage
 from tests.fuzz.readers import READERS, check
 from tests.fuzz.seeds import SEEDS, as_json
 
-test_tokenizer_damage = no_damage("tokenizer", 300)
+test_tokenizer_damage = no_damage("tokenizer", 500)
 test_tokenizer_bytes = no_bytes("tokenizer", 40)
 test_config_damage = no_damage("tokenizer_config", 150)
 test_config_bytes = no_bytes("tokenizer_config", 40)
