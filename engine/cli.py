@@ -146,7 +146,7 @@ def quantize(
         wanted = with_importance(wanted, imatrix)
         request = QuantizeRequest(
             model=str(model),
-            output=str(out or ""),
+            output=str(out or "model.gguf"),
             recipe=wanted,
             threads=threads,
             memory_limit=memory_limit,
@@ -157,7 +157,7 @@ def quantize(
             prepared = prepare(checkpoint, wanted)
             if out is not None:
                 refuse(request, prepared)
-            _show_dry_run(prepared, request, as_json)
+            _show_dry_run(prepared, request, out is not None, as_json)
             return
     if recipe is not None and out is not None and out.exists() and out.samefile(recipe):
         raise OutputError(f"{out}: is the recipe; choose another name for the output.")
@@ -166,7 +166,8 @@ def quantize(
     _show_result(result, as_json)
 
 
-def _show_dry_run(prepared: "Prepared", request: QuantizeRequest, as_json: bool) -> None:
+def _show_dry_run(prepared: "Prepared", request: QuantizeRequest, placed: bool, as_json: bool) -> None:
+    """`placed`: it is said where the output goes, so that its disk can be too full."""
     from engine.estimate import needs, refuse_memory, refuse_needs
 
     plan = prepared.plan
@@ -185,10 +186,10 @@ def _show_dry_run(prepared: "Prepared", request: QuantizeRequest, as_json: bool)
     else:
         terminal.show_plan(plan, prepared.size)
         terminal.show_needs(needed)
-    if request.output:
+    if placed:
         refuse_needs(needed)
     else:
-        refuse_memory(needed)  # which disk it will be is not said yet
+        refuse_memory(needed)
 
 
 def _show_result(result: QuantizeResult | EvaluateResult, as_json: bool) -> None:
