@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.api.errors import ChangedError, JobError, UserError
+from engine.api.errors import ChangedError, EvaluationError, JobError, UserError
 from engine.api.jobs import Stopped
 from engine.api.progress import Progress
 from engine.jobs import fingerprint
@@ -228,6 +228,25 @@ def test_changed_weights_are_named_and_never_mixed(stopped, tmp_path):
     stopped.output.unlink()
     quantize(stopped.asked())
     assert again == stopped.output.read_bytes() != stopped.bench.whole
+
+
+@pytest.mark.parametrize("place", ["quantize and measure"], indirect=True)
+def test_text_of_a_measurement_that_is_still_to_come(place, tmp_path):
+    text = Path(shutil.copy(place.bench.text, tmp_path / "text"))
+    measure = place.asked().measure.model_copy(update={"text": str(text)})
+    with pytest.raises(Stopped) as caught:
+        quantize(place.asked(measure=measure), stop_at(12))
+    job, content = caught.value.job, text.read_bytes()
+    text.write_bytes(content[:-1] + b"!")
+    with pytest.raises(ChangedError, match="text has changed"):
+        resume(job)
+    text.unlink()
+    with pytest.raises(EvaluationError, match=f"{text} cannot be read|{text} does not exist") as missing:
+        resume(job)
+    assert "\n" not in str(missing.value)
+    text.write_bytes(content)
+    resume(job)
+    place.check()
 
 
 def test_a_failed_restart_costs_nothing(stopped, monkeypatch):

@@ -14,7 +14,7 @@ from engine.resume import resume
 from tests.engine.jobs.bench import Bench, Place
 from tests.engine.jobs.calls import READING, Calls
 
-FAULTS = {"quantize": 30, "evaluate": 15}
+FAULTS = {"quantize": 40, "evaluate": 12}
 """How often in which run."""
 
 WRITING = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EDQUOT)
