@@ -10,6 +10,7 @@ from PySide6.QtCore import QObject, QRunnable, QThreadPool, Signal
 
 from app.commands.recipe import Version
 from engine.api.editing import outcome, outcomes
+from engine.api.errors import RecipeError
 from engine.api.needs import measure_memory, quantize_memory
 from engine.api.plan import ExportSummary, Plan, Planner
 from engine.api.presets import PRESETS
@@ -82,6 +83,9 @@ class BackgroundPlanner(QObject):
     planned = Signal(object)
     """An `Outlook`, in the window's thread."""
 
+    refused = Signal(str)
+    """Why the recipe cannot be planned: a pattern in it takes too long."""
+
     _made = Signal(int, object)
 
     def __init__(self, parent: QObject | None = None) -> None:
@@ -107,7 +111,11 @@ class BackgroundPlanner(QObject):
         self._pool.waitForDone()
 
     def _deliver(self, number: int, outlook: object) -> None:
-        if number == self._number:
+        if number != self._number:
+            return
+        if isinstance(outlook, str):
+            self.refused.emit(outlook)
+        else:
             self.planned.emit(outlook)
 
 
@@ -117,4 +125,8 @@ class _Work(QRunnable):
         self._owner, self._forecast, self._version, self._number = owner, forecast, version, number
 
     def run(self) -> None:
-        self._owner._made.emit(self._number, self._forecast.outlook(self._version))
+        try:
+            made: Outlook | str = self._forecast.outlook(self._version)
+        except RecipeError as error:
+            made = str(error)
+        self._owner._made.emit(self._number, made)

@@ -61,6 +61,9 @@ class Session(QObject):
         # What stands now stays for long: a full collection that walks over all of it takes longer than a
         # frame. Plans and rows hold no cycles, so nothing of a model leaks by this.
         self.state.ready.connect(gc.freeze)
+        self.state.recipe_refused.connect(
+            lambda text: self.notice.emit(Notice("error", f"{text} The step was taken back."))
+        )
         self.state.document.autosave_failed.connect(lambda text: self.notice.emit(Notice("warning", text)))
 
     def start(self) -> None:

@@ -52,6 +52,9 @@ class State(QObject):
     plan_changed = Signal()
     """`outlook`, and `plan` with it, follows the recipe now (or is None)."""
 
+    recipe_refused = Signal(str)
+    """Why the last step was taken back."""
+
     selection_changed = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
@@ -69,6 +72,7 @@ class State(QObject):
         self._forecast: Forecast | None = None
         self._background = BackgroundPlanner(self)
         self._background.planned.connect(self._take_outlook)
+        self._background.refused.connect(self._take_back)
         self.document.changed.connect(self._ask_plan)
 
     # ------------------------------------------------------------------------------- the model
@@ -159,6 +163,11 @@ class State(QObject):
     def _take_outlook(self, outlook: Outlook) -> None:
         self.outlook = outlook
         self.plan_changed.emit()
+
+    def _take_back(self, reason: str) -> None:
+        """The recipe cannot be planned, so what led to it is undone."""
+        self.document.undo_stack.undo()
+        self.recipe_refused.emit(reason)
 
     # --------------------------------------------------------------------------- the selection
 

@@ -198,14 +198,15 @@ class Server:
     def _fail(self, error: Exception, request: int | None) -> None:
         if isinstance(error, UserError):
             notes = " ".join(getattr(error, "__notes__", []))
-            self._send(messages.Failed(code=_code(error), message=str(error), hint=notes, id=request))
+            said = _writable(str(error))
+            self._send(messages.Failed(code=_code(error), message=said, hint=notes, id=request))
             return
         if out_of_memory(error):
             self._send(messages.Failed(code="memory", message=NO_MEMORY, id=request))
             return
-        trace = "".join(traceback.format_exception(error))
+        trace = _writable("".join(traceback.format_exception(error)))
         print(trace, file=sys.stderr)
-        said = f"Something in Bitwright failed ({type(error).__name__}: {error})."
+        said = _writable(f"Something in Bitwright failed ({type(error).__name__}: {error}).")
         hint = "Please report it, with the details."
         self._send(messages.Failed(code="defect", message=said, hint=hint, traceback=trace, id=request))
 
@@ -270,6 +271,11 @@ class Server:
         if self._given_job:
             _interrupt_main()
         threading.Timer(LAST_SECONDS, os._exit, [1]).start()
+
+
+def _writable(text: str) -> str:
+    """`text` without half characters, which files may hold and a message cannot."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _code(error: UserError) -> Literal["user", "changed", "memory"]:

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, Va
 from engine.api.errors import RecipeError
 from engine.api.formats import DEFAULT_METHOD, FORMATS, METHODS
 from engine.api.model import Role
-from engine.api.wording import shown
+from engine.api.wording import named, shown
 
 ROLES = frozenset(role.value for role in Role)
 RANGE = re.compile(r"\d{1,6}(-(\d{1,6})?)?")
@@ -95,7 +95,9 @@ class Rule(Choice):
             if not LINEAR.fullmatch(pattern):
                 _pattern(pattern)
         except (re.error, ValueError, OverflowError, RecursionError) as error:
-            raise ValueError(f"match {shown(pattern)} is no regular expression: {error}") from None
+            raise ValueError(
+                f"match {shown(pattern)} is no regular expression: {named(str(error))}"
+            ) from None
         return pattern
 
     @field_validator("blocks")
@@ -243,7 +245,9 @@ class _Pattern:
         """Whether the pattern is found in one of the names. Raises RecipeError if it takes too long."""
         start, left = time.thread_time(), min(self._left + PATIENCE_PER_NAME * len(names), PATIENCE)
         try:
-            return any(self._search(name, timeout=max(left, PATIENCE_PER_NAME)) for name in names)
+            wait = max(left, PATIENCE_PER_NAME)
+            # Concurrent: the window's thread must not stand still meanwhile.
+            return any(self._search(name, timeout=wait, concurrent=True) for name in names)
         except TimeoutError:
             raise RecipeError(
                 f"The regular expression {shown(self._text)} in a rule takes too long; make it simpler."

@@ -102,7 +102,7 @@ def _culprit(error: Exception, stated: Mapping[str, Any]) -> str | None:
 
 def _shown(value: object) -> str:
     """A setting as its file has it, on one line."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value)
     return text if len(text) <= 80 else text[:79] + "…"
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from gguf import GGUFValueType
 
+from engine.api.wording import named
 from engine.architectures.description import Architecture, Config, Key, Weight
 from engine.architectures.rope import rope_order
 
@@ -122,7 +123,8 @@ def refusal(config: Config) -> str | None:
     """llama.cpp's graph for "llama" has SwiGLU and rotates whole heads."""
     if config.hidden_act not in ("silu", "swish"):
         return (
-            f'hidden_act is "{config.hidden_act}", and llama.cpp computes this architecture with "silu" only'
+            f'hidden_act is "{named(config.hidden_act)}", '
+            'and llama.cpp computes this architecture with "silu" only'
         )
     return None
 

@@ -189,8 +189,11 @@ def _divisors(config: Config) -> tuple[np.ndarray, float]:
 
     rope = config.rope_parameters
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float) / config.head_dim
-    scaled, attention = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config)
-    divisors = (1.0 / (rope["rope_theta"] ** exponents) / scaled).numpy()
+    try:
+        scaled, attention = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config)
+        divisors = (1.0 / (rope["rope_theta"] ** exponents) / scaled).numpy()
+    except OverflowError:  # whole numbers of any length
+        divisors, attention = np.zeros(1), 1.0
     if not (np.isfinite(divisors).all() and (divisors > 0).all()):
         raise RopeScalingError(
             f'config.json: rope_theta and the numbers of the rope scaling "{rope["rope_type"]}" give '

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +84,7 @@ class Running:
 
 def run(
     job: Job,
-    sources: Unchanged | Iterable[Path],
+    sources: Unchanged,
     work: Callable[[Running], Result],
     listener: Listener,
     tell: Tell,
@@ -101,8 +101,7 @@ def run(
         job.set_state("running")
         with job.logging(), MemoryGuard(memory_limit) as guard:
             disk = DiskWatch(watched, lambda text: running.warn(text))
-            noted = sources if isinstance(sources, Unchanged) else Unchanged(sources)
-            running = Running(job, _logging_stages(listener), tell, guard, disk, noted)
+            running = Running(job, _logging_stages(listener), tell, guard, disk, sources)
             result = _explaining(running, work)
             log.info("done in %.1f s, peak memory %s", running.seconds, size(guard.peak))
     except KeyboardInterrupt:

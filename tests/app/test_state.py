@@ -6,6 +6,7 @@ from app.planner import MEASURED_WINDOWS
 from app.state import State
 from engine.api.editing import set_pinned
 from engine.api.needs import measure_memory, quantize_memory
+from engine.api.recipe import Rule
 from tests.app.layers import open_model, summaries
 
 
@@ -38,6 +39,22 @@ def test_the_outlook_is_that_of_the_plan(qtbot):
     assert [place for place, pinned in enumerate(state.outlook.pinned) if pinned] == [
         place for place in places if not kept[place]
     ]
+    state.finish()
+
+
+def test_a_recipe_that_cannot_be_planned_is_taken_back(qtbot):
+    """Its pattern would take longer than anybody waits."""
+    state = State()
+    open_model(state, 2)
+    qtbot.waitUntil(lambda: state.plan is not None)
+    before = state.document.recipe
+    rule = Rule(match="(.|..)+[!?]$", format="Q8_0")
+    with qtbot.waitSignal(state.recipe_refused, timeout=20_000) as refused:
+        state.change_recipe("hang", before.model_copy(update={"rules": [rule]}))
+    assert "takes too long" in refused.args[0]
+    assert state.document.recipe == before
+    with qtbot.waitSignal(state.plan_changed):
+        state.apply_preset("Q8_0")
     state.finish()
 
 

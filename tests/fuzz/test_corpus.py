@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.fuzz import CORPUS
-from tests.fuzz.__main__ import main, merge, shrunk
+from tests.fuzz.__main__ import keep, main, merge, shrunk
 from tests.fuzz.readers import READERS, check
 from tests.fuzz.seeds import SEEDS, committed
 
@@ -56,6 +56,20 @@ def test_merging_adds_only_what_goes_new_ways(tmp_path, monkeypatch):
     merge("imatrix", found)
     added = {path.read_bytes() for path in (corpus / "imatrix").iterdir()}
     assert added == {seed, seed[:50]}
+
+
+def test_a_failing_input_goes_into_the_corpus(tmp_path, monkeypatch):
+    def check(reader, data):
+        assert b"X" not in data
+
+    (tmp_path / "gguf").mkdir()
+    monkeypatch.setattr("tests.fuzz.__main__.CORPUS", tmp_path)
+    monkeypatch.setattr("tests.fuzz.readers.check", check)
+    for content in (b"abcXdef", b"harmless after all"):
+        (tmp_path / "gguf-crash-0").write_bytes(content)
+        keep("gguf", tmp_path / "gguf-crash-0")
+        assert not (tmp_path / "gguf-crash-0").exists()
+    assert [path.read_bytes() for path in (tmp_path / "gguf").iterdir()] == [b"X"]
 
 
 def test_failing_inputs_are_made_small():

@@ -112,6 +112,12 @@ def test_sentences_stay_short(key):
         said(output={"options": {key: value}})
 
 
+@pytest.mark.parametrize("pattern", ["[b-\n]", "(?P=a\nb)", "[\x1b-\0]", "\\\u202e", "(?\n"])
+def test_what_is_wrong_with_a_pattern_is_one_line(pattern):
+    """Python's own sentence quotes the pattern as it is."""
+    said(rules=[rule(match=pattern)])
+
+
 def test_memory_for_many_small_mistakes():
     assert said(rules=[{}] * 10_000)
     assert said(calibration={"files": [1] * 10_000})
