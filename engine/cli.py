@@ -232,10 +232,13 @@ def evaluate(
     ] = None,
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show memory, disk and time alone.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure perplexity and, against a reference, KL divergence and agreement, as a job to be resumed."""
+    from engine.estimate import refuse_needs
     from engine.evaluate import evaluate as run
+    from engine.evaluate import foresee
 
     request = EvaluateRequest(
         model=str(model),
@@ -246,6 +249,14 @@ def evaluate(
         threads=threads,
         memory_limit=memory_limit,
     )
+    if dry_run:
+        needed = foresee(request)
+        if as_json:
+            print(json.dumps({"needs": needed.model_dump(mode="json")}, indent=1))
+        else:
+            terminal.show_needs(needed)
+        refuse_needs(needed)
+        return
     with terminal.progress() as listener:
         result = run(request, listener)
     _show_result(result, as_json)

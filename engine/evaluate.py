@@ -26,6 +26,7 @@ import torch
 from engine import __version__
 from engine.api.errors import EvaluationError
 from engine.api.jobs import EvaluateRequest, EvaluateResult, Saved
+from engine.api.needs import Needs, Speeds
 from engine.api.progress import Listener, Progress, silent
 from engine.api.report import Report
 from engine.api.units import size
@@ -56,6 +57,12 @@ def evaluate(
         _refuse_room(prepared)
         job = Job.create(request, None, prepared.fingerprint, [Job.find(replacing)] if replacing else [])
         return _run(job, prepared, request, listener, tell)
+
+
+def foresee(request: EvaluateRequest) -> Needs:
+    """What a job of this request would take of the machine. Raises what it would be refused with."""
+    with _prepared(request) as prepared:
+        return _needs(request, prepared)
 
 
 def go_on(job: Job, request: EvaluateRequest, listener: Listener, tell: Tell) -> EvaluateResult:
@@ -190,8 +197,12 @@ def _prepared(request: EvaluateRequest) -> AbstractContextManager[Evaluation]:
 
 def _refuse_memory(request: EvaluateRequest, prepared: Evaluation) -> None:
     """Raise `MemoryLimitError` where limit or machine cannot give what measuring takes."""
+    refuse_memory(_needs(request, prepared, UNMEASURED))
+
+
+def _needs(request: EvaluateRequest, prepared: Evaluation, speeds: Speeds | None = None) -> Needs:
     model, *reference = (subject.checkpoint for subject in prepared.subjects)
-    refuse_memory(evaluate_needs(request, model, reference[0] if reference else None, UNMEASURED))
+    return evaluate_needs(request, model, reference[0] if reference else None, speeds)
 
 
 def _refuse_room(prepared: Evaluation) -> None:

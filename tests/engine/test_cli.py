@@ -108,6 +108,15 @@ def test_jobs_are_removed_one_by_one_and_all_that_are_over(model, tmp_path):
     assert "0 jobs removed." in bitwright("jobs", "clean", "--unfinished").stdout
 
 
+def test_what_a_measurement_takes_is_said_before():
+    asked = ("evaluate", SAMPLE, "--text", ROOT / "resources" / "text" / "evaluation.txt", "--dry-run")
+    needed = json.loads(bitwright(*asked, "--json").stdout)["needs"]
+    assert needed["memory"] > 300_000_000
+    assert needed["seconds"] > 0
+    assert "Time: about" in bitwright(*asked).stdout
+    assert "No jobs yet." in bitwright("jobs").stdout
+
+
 @pytest.mark.parametrize(("limit", "said"), [("much", "8GB"), ("-1", "8GB"), ("1MB", "at least")])
 def test_a_memory_limit_that_is_none(model, tmp_path, limit, said):
     asked = ("quantize", model, "--preset", "Q8_0", "--out", tmp_path / "o.gguf", "--memory-limit", limit)
