@@ -79,7 +79,7 @@ class JobDesk(QObject):
         if self._refused(record, restart_refusal(record)):
             return
         if record.resumable and record.saved is not None and record.saved.done:
-            text = f"Start {record.title} again from nothing? {record.saved} are given up."
+            text = f"Start {record.title} again from nothing? What is saved of it ({record.saved}) is lost."
             again: Action = ("Start again", partial(self._restart, record))
             self.notice.emit(Notice("warning", text, actions=(again, _keep())))
         else:

@@ -118,6 +118,8 @@ class Server:
                 threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
             code = self._serve()
             ignore_stopping()
+            if self._cancelled.is_set() and not (self._given_job or self._leaving):
+                self._send(messages.Stopped())
         except KeyboardInterrupt:
             self._send(messages.Stopped(job=self._job))
             code = 0
@@ -252,6 +254,7 @@ class Server:
     def _take(self, request: messages.Request) -> None:
         if isinstance(request, messages.Cancel):
             self._cancelled.set()
+            self._inbox.close()  # an interrupt is lost where it strikes a finalizer
             _interrupt_main()
         elif self._given_job:
             said = "This engine works on a job; start another one."

@@ -291,16 +291,16 @@ def test_jobs_that_had_not_begun_are_offered(qtbot, office, settings):
 @pytest.mark.parametrize(
     ("peak", "available", "limit"),
     [
-        (20 * GB, 16 * GB, 10 * GB),
+        (20 * GB, 16 * GB, 12_800_000_000),
         (40 * GB, 16 * GB, 12_800_000_000),
         (0, 10 * GB, 4 * GB),
         (GB // 3, 16 * GB, LEAST_MEMORY),
-        (20 * GB, None, 10 * GB),
+        (20 * GB, None, 15 * GB),
         (0, None, LEAST_MEMORY),
         (8 * GB, GB // 10, LEAST_MEMORY),
     ],
 )
-def test_less_memory_is_half_of_what_it_took_and_leaves_some_to_the_machine(peak, available, limit):
+def test_less_memory_is_three_quarters_of_what_it_took_and_leaves_some_to_the_machine(peak, available, limit):
     assert less_memory(JobRecord(1, peak=peak), available) == limit
 
 

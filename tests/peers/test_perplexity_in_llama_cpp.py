@@ -10,7 +10,7 @@ import pytest
 
 from engine.api.jobs import QuantizeRequest
 from engine.checkpoint import open_checkpoint
-from engine.evaluate import evaluate
+from engine.evaluate import evaluate_files
 from engine.quantize import quantize
 from engine.recipes import recipe_for_preset
 from tests.peers.llama import dequantized_copy, perplexity
@@ -44,7 +44,7 @@ def written(tmp_path_factory):
 
 @pytest.mark.parametrize("preset", ["F16", "BF16"])
 def test_weights_that_llama_cpp_runs_as_they_are(written, preset):
-    ours = evaluate(written(preset), TEXT, windows=WINDOWS)
+    ours = evaluate_files(written(preset), TEXT, windows=WINDOWS)
     assert ours.windows == WINDOWS
     assert ours.perplexity == pytest.approx(
         perplexity(written(preset), TEXT.read_text(), WINDOWS), rel=SAME_WEIGHTS
@@ -54,7 +54,7 @@ def test_weights_that_llama_cpp_runs_as_they_are(written, preset):
 
 def test_a_folder_and_its_file_measure_the_same(written):
     """The source is BF16, so nothing is lost on the way."""
-    report = evaluate(written("BF16"), TEXT, reference=SAMPLE, windows=WINDOWS)
+    report = evaluate_files(written("BF16"), TEXT, reference=SAMPLE, windows=WINDOWS)
     assert report.perplexity == pytest.approx(report.reference_perplexity, rel=1e-6)
     assert report.kl_max < 1e-6
 
@@ -62,7 +62,7 @@ def test_a_folder_and_its_file_measure_the_same(written):
 @pytest.mark.parametrize("preset", ["Q8_0", "Q4_0", "Q4_K_M"])
 def test_quantized_weights(written, tmp_path, preset):
     file = written(preset)
-    ours = evaluate(file, TEXT, reference=SAMPLE, windows=WINDOWS)
+    ours = evaluate_files(file, TEXT, reference=SAMPLE, windows=WINDOWS)
     text = TEXT.read_text()
     same_weights = perplexity(dequantized_copy(file, tmp_path / "f32.gguf"), text, WINDOWS)
     assert ours.perplexity == pytest.approx(same_weights, rel=SAME_WEIGHTS)
@@ -79,7 +79,7 @@ def test_files_that_llama_cpp_wrote(tmp_path, name, kind):
     text = SHARED / "text" / "tiny.utf8"
     if not file.exists() or not text.exists():
         pytest.skip(f"no {file.name} beside the checkout")
-    ours = evaluate(file, text, windows=WINDOWS)
+    ours = evaluate_files(file, text, windows=WINDOWS)
     content = text.read_text()
     same_weights = perplexity(dequantized_copy(file, tmp_path / "f32.gguf"), content, WINDOWS)
     assert ours.perplexity == pytest.approx(same_weights, rel=SAME_WEIGHTS)

@@ -4,7 +4,9 @@ import random
 
 import pytest
 
+from engine.api.errors import UserError
 from engine.jobs.folder import list_jobs
+from engine.resume import resume
 
 MOMENTS = {"quantize": 25, "quantize and measure": 10, "evaluate": 10}
 """How often which run is killed."""
@@ -23,6 +25,42 @@ def test_killed_at_any_moment(bench, place, number):
     assert fate.moments == run.moments[: moment + 1]
     place.go_on(fate)
     place.check()
+
+
+def test_the_moments_are_of_all_stages(bench):
+    run = bench.run("quantize")
+    kinds = {run.moments[moment] for moment in run.chosen(MOMENTS["quantize"], seed=1)}
+    for name in (
+        "state.json",
+        "job.json",
+        "journal.jsonl",
+        "pwrite o.gguf",
+        "fsync",
+        "torn",
+        "mkdir",
+        "event",
+    ):
+        assert any(name in kind for kind in kinds), name
+
+
+@pytest.mark.parametrize("at", [3, 9, 16, 22, 27, 29, 34, 60, 150])
+def test_killed_while_it_is_started_again(bench, place, at):
+    """One of the two jobs goes on; the other one is given up, or finds that there is nothing left to do."""
+    fate = bench.zygote.run(place.order(request=place.request(), at=120))
+    assert fate.code == -9, fate.error
+    old = place.job()
+    fate = bench.zygote.run(place.order(job=old.id, restart=True, at=at))
+    assert fate.code == -9, fate.error
+    *others, last = list_jobs()
+    assert {job.state for job in others} <= {"replaced", "interrupted"}
+    assert last.state == "interrupted"
+    resume(last.id)
+    assert place.output.read_bytes() == bench.whole
+    for job in others:
+        with pytest.raises(UserError, match=r"started over in its place|exists already"):
+            resume(job.id)
+    assert place.output.read_bytes() == bench.whole
+    assert [path.name for path in place.output.parent.iterdir()] == [place.output.name]
 
 
 def test_killed_again_and_again_while_it_goes_on(bench, place):

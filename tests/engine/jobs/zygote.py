@@ -36,7 +36,9 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass
 class Order:
-    """What a child is to do: `request` (as JSON), or go on with `job`; below `watched` its moments count.
+    """What a child is to do: `request` (as JSON), or go on with `job`, or `restart` it.
+
+    Below the folders `watched` its moments count.
 
     At the moment `at` it kills itself; `power`: and the disk loses power, to what was synced ("synced"), or
     to a state drawn with this seed. `after`: it is killed from outside after so many seconds.
@@ -49,6 +51,7 @@ class Order:
     watched: list[str]
     request: str = ""
     job: str = ""
+    restart: bool = False
     at: int | None = None
     power: str = ""
     after: float | None = None
@@ -231,7 +234,7 @@ def _work(order: Order, listen: Any, tell: Any) -> dict:
     from engine.resume import resume
 
     if order.job:
-        return resume(order.job, listen, tell).model_dump(mode="json")
+        return resume(order.job, listen, tell, restart=order.restart).model_dump(mode="json")
     request = json.loads(order.request)
     if request["kind"] == "quantize":
         from engine.quantize import quantize
