@@ -154,4 +154,4 @@ class Place:
 
 def figures(report: Report | None) -> dict:
     """A report's figures, but for the time they took and where the files lay."""
-    return report.model_dump(exclude={"seconds", "model", "notes"}) if report else {}
+    return report.model_dump(exclude={"seconds", "model", "text", "notes"}) if report else {}
