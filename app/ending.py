@@ -2,7 +2,6 @@
 
 import signal
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 from engine.api.jobs import Saved
@@ -110,16 +109,6 @@ def _explain(seen: Evidence) -> Ending:
 def sentence_of(failed: Failed) -> str:
     """The message of a failure, its hint behind it."""
     return f"{failed.message} {failed.hint}".strip()
-
-
-def memory_total() -> int:
-    """Bytes of memory in this machine; 0 where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    found = [line.split()[1] for line in lines if line.startswith("MemTotal:")]
-    return int(found[0]) * 1024 if found else 0
 
 
 def _not_started(seen: Evidence, reason: str) -> Ending:

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from PySide6.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, Signal
 
 from app.ending import Ending as Ending
-from app.ending import Evidence, How, explain, memory_total
+from app.ending import Evidence, How, explain
+from app.machine import memory_total
 from engine.api.jobs import Saved
 from engine.api.launch import module_command
 from engine.api.messages import (
@@ -350,7 +351,7 @@ class EngineProcess(QObject):
             saved=self._saved,
             job=self._job,
             peak=self.memory_peak,
-            memory=memory_total(),
+            memory=memory_total() or 0,
             errors=self.log_text,
         )
         self.ended.emit(explain(evidence))

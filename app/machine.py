@@ -23,6 +23,11 @@ def read_room(folder: str) -> Room:
     return Room(folder, _free(Path(folder)), memory.get("MemTotal"), memory.get("MemAvailable"))
 
 
+def memory_total() -> int | None:
+    """Bytes of memory in this machine; None where the system does not say."""
+    return _memory().get("MemTotal")
+
+
 def memory_available() -> int | None:
     """Bytes that programs can take now; None where the system does not say."""
     return _memory().get("MemAvailable")

@@ -26,44 +26,52 @@ class WaitingJob:
 
 
 class WaitingFile:
-    """A list of this window's own, locked while the window lives; `take_over` empties those of dead ones."""
+    """A list of this window's own, locked while the window lives; `take_over` reads those of dead ones."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
         self._lock: QLockFile | None = None
+        self._taken: list[tuple[Path, QLockFile]] = []  # read by `take_over`, and not kept here yet
 
     def keep(self, jobs: Sequence[WaitingJob]) -> None:
         """Make the file say `jobs`, whole or not at all. Raises `OSError`.
 
         Not fsynced: the window must not wait for a disk, and the program's own end loses nothing.
         """
-        if not jobs:
-            if self._path is not None:
-                self._path.unlink(missing_ok=True)
-            return
-        path = self._claim()
-        partial = path.with_suffix(".partial")
-        content = [{"created": job.created, "request": job.request.model_dump(mode="json")} for job in jobs]
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        partial.replace(path)
+        if jobs:
+            path = self._claim()
+            partial = path.with_suffix(".partial")
+            content = [
+                {"created": job.created, "request": job.request.model_dump(mode="json")} for job in jobs
+            ]
+            partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            partial.replace(path)
+        elif self._path is not None:
+            self._path.unlink(missing_ok=True)
+        while self._taken:
+            path, lock = self._taken.pop()
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            lock.unlock()
 
     def take_over(self) -> list[WaitingJob]:
-        """What windows that are gone have left, oldest first. Their files go; `keep` what is to stay."""
+        """What windows that are gone have left, oldest first. Their files go with the next `keep`."""
         found: list[WaitingJob] = []
         for path in sorted(_folder().glob("*.json")):
             lock = QLockFile(str(_lock_path(path)))
             lock.setStaleLockTime(0)
             if path != self._path and lock.tryLock(0):
                 found += _read(path)
-                path.unlink(missing_ok=True)
-                lock.unlock()
+                self._taken.append((path, lock))
         return sorted(found, key=lambda job: job.created)
 
     def release(self) -> None:
         """Leave the file to whoever comes next."""
-        if self._lock is not None:
-            self._lock.unlock()
+        for lock in (self._lock, *(lock for _, lock in self._taken)):
+            if lock is not None:
+                lock.unlock()
         self._path = self._lock = None
+        self._taken = []
 
     def _claim(self) -> Path:
         """The file's path, behind its lock."""

@@ -33,7 +33,7 @@ from engine.api.needs import (
 )
 from engine.api.plan import ExportTensor
 from engine.api.units import size
-from engine.calibration.windows import protocol_named, read_text, tokenize
+from engine.calibration.windows import BEGINNING, protocol_named, read_text, tokenize
 from engine.checkpoint import Checkpoint
 from engine.jobs.folder import jobs_folder
 from engine.jobs.limits import available_memory
@@ -44,9 +44,6 @@ from engine.tokenizer import load_tokenizer
 
 STATE_BYTES = 1 << 20
 """Bytes of a job's folder beside large results: its journal, its log."""
-
-FIRST_CHARACTERS = 1 << 14
-"""Of a text, tokenized to estimate how many tokens it has."""
 
 UNMEASURED = Speeds(encode={}, read=1.0, write=1.0, multiply=1.0)
 """Where only memory and disks are asked for."""
@@ -176,7 +173,7 @@ class _Text:
         """Its beginning is tokenized, the rest taken to be like it."""
         rules = protocol_named(protocol)
         content = read_text(text)
-        beginning = content[:FIRST_CHARACTERS]
+        beginning = content[:BEGINNING]
         ids = tokenize(load_tokenizer(checkpoint), beginning, rules)
         tokens = len(ids) * len(content) / len(beginning)
         there = max(1, int(tokens / rules.length))

@@ -10,7 +10,7 @@ from engine.api.jobs import Measure
 from engine.api.messages import Metric
 from engine.api.progress import Progress
 from engine.api.report import Report
-from engine.calibration.windows import cut, protocol_named, read_text, tokenize
+from engine.calibration.windows import BEGINNING, cut, protocol_named, read_text, tokenize
 from engine.checkpoint import Checkpoint
 from engine.jobs.fingerprint import digest
 from engine.jobs.running import Running
@@ -27,9 +27,6 @@ METRICS = {
     "top1_agreement": "",
 }
 """The figures of a report that a job tells at once, with their units."""
-
-FIRST_CHARACTERS = 1 << 14
-"""Of a text, looked at first: many a window's worth, so a long text is not tokenized twice as a whole."""
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +73,7 @@ def refuse_text(asked: Measure, checkpoint: Checkpoint) -> None:
     text = read_text(Path(asked.text))
     tokenizer = load_tokenizer(checkpoint)
     window = rules.window(_context(checkpoint), rotary=True)
-    length = FIRST_CHARACTERS
+    length = BEGINNING
     ids = tokenize(tokenizer, text[:length], rules)
     while len(ids) < window and length < len(text):
         length *= 8

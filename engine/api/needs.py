@@ -216,7 +216,7 @@ def measure_memory(
     if embedding is None or output is None:
         return base
     models = 2 if reference else 1
-    rows = min(LOGIT_ROWS, LOGITS // output.shape[-2] + 1)
+    rows = min(LOGIT_ROWS, LOGITS // max(1, output.shape[-2]) + 1)
     scoring = models * _float32(output) + LOGIT_ARRAYS * 8 * rows * output.shape[-2]
     block, activations = _largest_block(export)
     stages = (_float32(embedding), block + ACTIVATIONS * activations, scoring + LEFTOVERS * activations)

@@ -21,6 +21,9 @@ from engine.api.errors import EvaluationError
 if TYPE_CHECKING:
     from engine.tokenizer import Tokenizer
 
+BEGINNING = 1 << 14
+"""Characters of a text, many a window's worth: enough to judge by before all of it is tokenized."""
+
 
 class UnreadableTextError(EvaluationError):
     """A text file that is missing, unreadable or not UTF-8."""

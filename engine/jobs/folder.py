@@ -138,14 +138,18 @@ class Job:
             what = "was written by another version of Bitwright" if other else "has a damaged job.json"
         except (OSError, ValueError, RecursionError):
             what = "has no readable job.json"
-        raise JobError(f"Job {self.id} {what} and cannot be resumed; start it again.")
+        raise JobError(
+            f"Job {self.id} {what} and cannot be resumed; give the command that made it once more."
+        )
 
     def request(self) -> QuantizeRequest | EvaluateRequest:
         """What was asked. Raises `JobError` where it cannot be read."""
         try:
             return REQUESTS.validate_python(self.asked().request)
         except ValidationError:
-            raise JobError(f"Job {self.id} has a damaged job.json; start it again.") from None
+            raise JobError(
+                f"Job {self.id} has a damaged job.json; give the command that made it once more."
+            ) from None
 
     def lock(self) -> None:
         """Claim the job for this process until it ends. Raises `JobError` if another one works on it."""

@@ -120,7 +120,7 @@ class MemoryGuard:
         self._scarce = False  # the machine has nearly nothing left
         self._overruns = 0
         self._halvings = 0
-        self._piece: tuple[int, int] | None = None  # what `share` was asked for last: wanted, least
+        self._piece: tuple[int, int] | None = None  # what `share` was asked for since: wanted, least
         self._dropped = -SELDOM  # when
         self._pause = DROPPING
         self._droppers: list[Callable[[], object]] = []
@@ -161,7 +161,10 @@ class MemoryGuard:
         _hold_back()
         highest, self._recent = self._recent, 0
         scarce, self._scarce = self._scarce, False
-        if not (scarce or self._near(highest)):
+        short = scarce or self._near(highest)
+        smaller = short and self.shrink()
+        self._piece = None  # what comes next may be work that cannot be cut
+        if not short:
             return
         self.pressed = True
         if self._asked is None and self.limit is not None:
@@ -169,7 +172,6 @@ class MemoryGuard:
             self.limit = max(self.limit, private_memory() + room)
         over = self.limit is not None and highest > self.limit
         self._overruns += over
-        smaller = self.shrink()
         self._drop(at_once=over)
         now = self._note()
         if self.limit is not None and (now > self.limit or (over and not smaller and self._overruns > 1)):
@@ -261,11 +263,11 @@ class DiskWatch:
 
     def __init__(self, folders: list[Path], tell: Callable[[str], None]) -> None:
         self._folders, self._tell = folders, tell
-        self._told: set[Path] = set()
+        self._told: set[int] = set()
         self._looked = -1.0
 
     def check(self) -> None:
-        """Tell once of each folder whose disk gets full. Looks at most once a second.
+        """Tell once of each disk that gets full. Looks at most once a second.
 
         Raises `OutputError` where the job's folder has no room for what is finished.
         """
@@ -274,25 +276,27 @@ class DiskWatch:
             return
         self._looked = now
         for folder in self._folders:
-            free = _free(folder)
-            if free is None:
+            room = _room(folder)
+            if room is None:
                 continue
+            disk, free = room
             if free < LEAST_DISK and folder == self._folders[0]:
                 raise OutputError(
                     f"{folder}: the disk is full ({free:,} bytes free), so nothing more can be saved; "
                     "free some space, then resume the job."
                 )
-            if free < SHORT_DISK and folder not in self._told:
-                self._told.add(folder)
+            if free < SHORT_DISK and disk not in self._told:
+                self._told.add(disk)
                 self._tell(f"{folder}: only {size(free)} are free on its disk; free some space.")
 
 
-def _free(folder: Path) -> int | None:
+def _room(folder: Path) -> tuple[int, int] | None:
+    """The disk's number and its free bytes; None where it does not say."""
     try:
         found = os.statvfs(folder)
+        return folder.stat().st_dev, found.f_bavail * found.f_frsize
     except OSError:
         return None
-    return found.f_bavail * found.f_frsize
 
 
 def _machine_limit() -> int | None:

@@ -4,7 +4,7 @@ from signal import SIGABRT, SIGBUS, SIGKILL, SIGSEGV, SIGTERM
 
 import pytest
 
-from app.ending import TAIL_LINES, Evidence, explain, memory_total, portion, signal_name
+from app.ending import TAIL_LINES, Evidence, explain, portion, signal_name
 from engine.api.jobs import QuantizeResult, Saved
 from engine.api.messages import Done, Failed, ProgressMade, Stopped
 
@@ -212,7 +212,3 @@ def test_portions_name_a_common_unit_once():
     assert portion(21.4 * GB, 23 * GB) == "21.4 of 23 GB"
     assert portion(999_600_000, 23 * GB) == "1 of 23 GB"
     assert portion(5_000, 23 * GB) == "5 kB of 23 GB"
-
-
-def test_memory_of_this_machine_is_plausible():
-    assert memory_total() > 100_000_000

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from errno import ENOSPC
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,27 @@ def test_what_is_kept_is_taken_over_once(qapp):
     first.release()
     assert second.take_over() == [job("1"), job("2")]
     assert WaitingFile().take_over() == []
+    second.keep([])
     assert files() == []
+
+
+def test_what_was_taken_over_and_cannot_be_kept_stays(qapp, monkeypatch):
+    """A full disk."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    first, second = WaitingFile(), WaitingFile()
+    first.keep([job("1")])
+    first.release()
+    taken = second.take_over()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            second.keep(taken)
+    assert WaitingFile().take_over() == []  # the second window lives
+    second.release()
+    assert WaitingFile().take_over() == [job("1")]
 
 
 def test_an_empty_list_leaves_no_file(qapp):

@@ -122,38 +122,6 @@ def test_from_gguf_to_gguf(model, tmp_path):
     }
 
 
-KILLED_AT = """
-import os, sys
-from engine.api.jobs import QuantizeRequest
-from engine.quantize import quantize
-left = int(sys.argv[2])
-def listen(event):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), 9)
-quantize(QuantizeRequest.model_validate_json(sys.argv[1]), listen)
-"""
-
-
-def test_killed_and_resumed_gives_the_same_bytes(model, tmp_path):
-    whole = tmp_path / "whole.gguf"
-    quantize(request_for(model, whole))
-    for moment in (0, 24, 33, 50):
-        output = tmp_path / f"killed-{moment}.gguf"
-        request = request_for(model, output).model_dump_json()
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED_AT, request, str(moment)], cwd=ROOT, check=False, timeout=300
-        )
-        assert done.returncode == -9
-        assert not output.exists()
-        job = list_jobs()[-1]
-        assert (job.state, job.output) == ("interrupted", str(output))
-        resume(job.id)
-        assert output.read_bytes() == whole.read_bytes()
-        assert list_jobs()[-1].state == "done"
-
-
 KILLED_BEFORE_DONE = """
 import os, sys
 from engine.api.jobs import QuantizeRequest

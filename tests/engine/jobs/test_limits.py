@@ -165,6 +165,18 @@ def test_a_system_that_tells_nothing_sets_no_limit(memory):
         assert not guard.pressed
 
 
+def test_what_earlier_work_could_cut_excuses_nothing(memory):
+    """Writing could shrink; measuring, which comes after it, cannot."""
+    with MemoryGuard(LIMIT) as guard:
+        guard.share(1 << 22, 1 << 18)
+        guard.check()
+        use(guard, memory, LIMIT + 1, now=500_000_000)
+        guard.check()
+        use(guard, memory, LIMIT + 1, now=500_000_000)
+        with pytest.raises(MemoryLimitError):
+            guard.check()
+
+
 def test_shrinking_after_a_refusal():
     guard = MemoryGuard(None)
     assert not guard.shrink()  # nothing was shared out yet
@@ -237,12 +249,15 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 def disk(monkeypatch) -> dict[Path, int]:
     """Free bytes by folder, to be set."""
     free: dict[Path, int] = {}
-    room = namedtuple("room", "f_bavail f_frsize")
+    room, place = namedtuple("room", "f_bavail f_frsize"), namedtuple("place", "st_dev")
     monkeypatch.setattr(os, "statvfs", lambda folder: room(free[folder], 1))
+    monkeypatch.setattr(
+        Path, "stat", lambda folder, **_: place(0 if folder.name.startswith("same") else str(folder))
+    )
     return free
 
 
-def test_a_disk_that_fills_is_told_once_a_folder(disk, monkeypatch):
+def test_a_disk_that_fills_is_told_once(disk, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     job, output = Path("/job"), Path("/output")
@@ -260,6 +275,14 @@ def test_a_disk_that_fills_is_told_once_a_folder(disk, monkeypatch):
     watch.check()
     assert len(said) == 2
     assert "/job: only 200 MB" in said[1]
+
+
+def test_one_disk_that_holds_both_folders_is_told_of_once(disk):
+    folders = [Path("/same1"), Path("/same2")]
+    disk.update(dict.fromkeys(folders, 84_000_000))
+    said: list[str] = []
+    DiskWatch(folders, said.append).check()
+    assert len(said) == 1
 
 
 def test_a_full_disk_ends_the_work_only_where_the_job_notes_what_it_has(disk, monkeypatch):
