@@ -37,6 +37,8 @@ def main() -> int:
     window = MainWindow(session)
     sys.excepthook = _report_defects(session)
     window.show()
+    if not window.screen().availableGeometry().contains(window.frameGeometry()):
+        window.showMaximized()  # the frame comes on top of the size, and a small screen has no room for it
     session.start()
     if asked.model is not None:
         session.open(asked.model)

@@ -81,7 +81,7 @@ class JobDesk(QObject):
         if record.resumable and record.saved is not None and record.saved.done:
             text = f"Start {record.title} again from nothing? What is saved of it ({record.saved}) is lost."
             again: Action = ("Start again", partial(self._restart, record))
-            self.notice.emit(Notice("warning", text, actions=(again, _keep())))
+            self.notice.emit(Notice("warning", text, actions=(again, _keep()), about=record))
         else:
             self._restart(record)
 
@@ -101,7 +101,7 @@ class JobDesk(QObject):
             what = f" and the {size(written)} it takes on the disk" if written else ""
             text = f"Remove {record.title}{what}? It cannot be resumed then."
             remove: Action = ("Remove", partial(self._remove, [record]))
-            self.notice.emit(Notice("warning", text, actions=(remove, _keep())))
+            self.notice.emit(Notice("warning", text, actions=(remove, _keep()), about=record))
         else:
             self._remove([record])
 
@@ -181,7 +181,7 @@ class JobDesk(QObject):
         if len(left) > 1:
             text += f" {len(left) - 1} more are in the list of jobs."
         resume: Action = ("Resume", partial(self.resume, record))
-        self.notice.emit(Notice("info", text, actions=(resume,)))
+        self.notice.emit(Notice("info", text, actions=(resume,), about=record))
 
     # --------------------------------------------------------------------------------- what is said
 
@@ -190,7 +190,7 @@ class JobDesk(QObject):
             self._report_done(record)
         elif not record.stopped:  # else the list of jobs shows it
             text = f"{record.title}: {record.message}"
-            self.notice.emit(Notice("error", text, record.trace, tuple(self._ways_on(record))))
+            self.notice.emit(Notice("error", text, record.trace, tuple(self._ways_on(record)), record))
 
     def _report_done(self, record: JobRecord) -> None:
         """Its result comes by itself after the last one; between jobs it would interrupt other work."""
@@ -217,7 +217,7 @@ class JobDesk(QObject):
         if silent:
             stop: Action = ("Stop it", partial(self._board.cancel, record))
             text = f"{record.title}: its engine has not been heard of for a while. It may be busy, or hang."
-            self.notice.emit(Notice("warning", text, actions=(stop,)))
+            self.notice.emit(Notice("warning", text, actions=(stop,), about=record))
 
 
 def _keep() -> Action:

@@ -61,6 +61,7 @@ class JobRecord:
     created: str = ""
     stopped: bool = False
     peak: int = 0
+    least_memory: int = 0
     memory_limit: int | None = None
     pending: StartQuantize | ResumeJob | None = None
     told: tuple[object, ...] | None = None
@@ -126,7 +127,7 @@ class JobRecord:
             self.take_request(summary.request)
         elif not self.title:
             self.title = f"{summary.kind} → {_name(summary.output)}" if summary.output else summary.id
-        self.job, self.saved = summary.id, summary.saved
+        self.job, self.saved, self.least_memory = summary.id, summary.saved, summary.least_memory
         self.output, self.folder = summary.output, summary.folder
         self.log = str(Path(summary.folder) / "engine.log") if summary.folder else ""
         self.created = self.created or summary.created

@@ -285,7 +285,7 @@ class JobBoard(QObject):
         if record.job != event.job:  # begun anew
             record.saved = None
         record.job, record.folder, record.log = event.job, event.folder, event.log
-        record.output = event.output
+        record.output, record.least_memory = event.output, event.least_memory
         record.pending = None
         record.state = "running" if record.state == "starting" else record.state
         self._touch(record)

@@ -21,7 +21,7 @@ from PySide6.QtWidgets import (
 
 from app import theme
 from app.actions import Actions
-from app.job_record import JobRecord
+from app.job_record import UNFINISHED, JobRecord
 from app.notice import Notice
 from app.session import Session
 from app.taskbar import TaskbarProgress
@@ -55,6 +55,7 @@ class MainWindow(QMainWindow):
         self.setWindowIcon(theme.app_icon())
         self.setAcceptDrops(True)
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.NoContextMenu)
+        self.setWindowTitle("Bitwright")
         self.resize(1280, 800)
         self.actions_table = Actions(self)
         self.taskbar = TaskbarProgress(self)
@@ -194,7 +195,8 @@ class MainWindow(QMainWindow):
     # ---------------------------------------------------------------------------- what it shows
 
     def show_notice(self, notice: Notice) -> None:
-        self.banner.show_message(notice.kind, notice.text, notice.detail, list(notice.actions))
+        banner = self.banner.show_message(notice.kind, notice.text, notice.detail, list(notice.actions))
+        banner.about = notice.about
 
     def say(self, text: str) -> None:
         """A passing sentence, at the right of the strip."""
@@ -283,9 +285,13 @@ class MainWindow(QMainWindow):
             self._close_result()
             self.result.show_record(None)
         self.log.forget(records)
+        for record in records:
+            self.banner.dismiss_about(record)
 
     def _follow_job(self, record: JobRecord) -> None:
         self._show_jobs(record)
+        if record.state not in UNFINISHED:
+            self.banner.dismiss_about(record)
         shares = [
             job.progress.done / job.progress.total
             for job in self.session.board.active
@@ -329,7 +335,7 @@ class MainWindow(QMainWindow):
         if board.active and not self._leaving:
             event.ignore()
             self._leaving = True
-            text = "1 job is running. Closing stops what runs; the list of jobs resumes it at the next start."
+            text = "1 job is running. Closing stops what runs; it can be resumed at the next start."
             if board.waiting:
                 waits = "1 more waits" if len(board.waiting) == 1 else f"{len(board.waiting)} more wait"
                 text += f" {waits}; the next start offers to begin what has not begun."

@@ -10,9 +10,13 @@ Action = tuple[str, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Notice:
-    """A banner: `text` says what happened, what it means and what to do; `actions` are buttons."""
+    """A banner: `text` says what happened, what it means and what to do; `actions` are buttons.
+
+    `about`: what it speaks of; the banner goes when that has moved on.
+    """
 
     kind: Literal["error", "warning", "info"]
     text: str
     detail: str = ""
     actions: tuple[Action, ...] = ()
+    about: object = None

@@ -188,8 +188,8 @@ def style_sheet(of: Colors) -> str:
     QToolBar {{ border: 0; border-bottom: {line}; padding: 4px 8px; spacing: 4px; }}
     QToolBar QToolButton {{ padding: 4px 8px; }}
     QToolButton#menu::menu-indicator {{ image: none; }}
-    QToolBar QToolButton#primary:enabled {{ background: {of.accent.name()}; color: {of.on_accent.name()};
-        border-radius: 4px; padding: 5px 16px; font-weight: 600; }}
+    QToolBar QToolButton#primary {{ border-radius: 4px; padding: 5px 16px; font-weight: 600; }}
+    QToolBar QToolButton#primary:enabled {{ background: {of.accent.name()}; color: {of.on_accent.name()}; }}
     QToolBar QToolButton#primary:enabled:hover {{ background: {of.accent.lighter(112).name()}; }}
     QMenuBar {{ border-bottom: {line}; }}
     QStatusBar {{ border-top: {line}; }}

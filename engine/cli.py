@@ -126,7 +126,7 @@ def quantize(
     from engine.checkpoint import open_checkpoint
     from engine.preparation import prepare
     from engine.quantize import quantize as run
-    from engine.quantize import refuse
+    from engine.quantize import refuse, refuse_place
     from engine.recipes import recipe_for_preset, with_importance, with_types
 
     if preset is None and recipe is None:
@@ -156,8 +156,10 @@ def quantize(
         if dry_run:
             prepared = prepare(checkpoint, wanted)
             if out is not None:
+                refuse_place(request, prepared)
+            _show_dry_run(prepared, request, as_json)
+            if out is not None:
                 refuse(request, prepared)
-            _show_dry_run(prepared, request, out is not None, as_json)
             return
     if recipe is not None and out is not None and out.exists() and out.samefile(recipe):
         raise OutputError(f"{out}: is the recipe; choose another name for the output.")
@@ -166,9 +168,9 @@ def quantize(
     _show_result(result, as_json)
 
 
-def _show_dry_run(prepared: "Prepared", request: QuantizeRequest, placed: bool, as_json: bool) -> None:
-    """`placed`: it is said where the output goes, so that its disk can be too full."""
-    from engine.estimate import needs, refuse_memory, refuse_needs
+def _show_dry_run(prepared: "Prepared", request: QuantizeRequest, as_json: bool) -> None:
+    """Raises `MemoryLimitError` behind it all where the limit or the machine cannot give what it takes."""
+    from engine.estimate import needs, refuse_memory
 
     plan = prepared.plan
     terminal.warn(plan.warnings)
@@ -186,10 +188,7 @@ def _show_dry_run(prepared: "Prepared", request: QuantizeRequest, placed: bool, 
     else:
         terminal.show_plan(plan, prepared.size)
         terminal.show_needs(needed)
-    if placed:
-        refuse_needs(needed)
-    else:
-        refuse_memory(needed)
+    refuse_memory(needed)
 
 
 def _show_result(result: QuantizeResult | EvaluateResult, as_json: bool) -> None:
@@ -206,7 +205,7 @@ def _show_result(result: QuantizeResult | EvaluateResult, as_json: bool) -> None
     terminal.say(
         f"{result.output}: {result.bytes:,} bytes ({size(result.bytes)}), "
         f"{result.bpw:.4g} bits per weight, {result.seconds:.1f} s, "
-        f"peak memory {size(result.peak_rss_bytes)}. Read back and verified."
+        f"peak memory {size(result.peak_private_bytes)}. Read back and verified."
     )
     if result.report is not None:
         terminal.show_report(result.report)

@@ -103,15 +103,17 @@ def needs(prepared: Prepared, request: QuantizeRequest, measured: Speeds | None 
 
 def evaluate_needs(
     request: EvaluateRequest,
+    tokens: tuple[int, int],
     model: Checkpoint,
     reference: Checkpoint | None = None,
     measured: Speeds | None = None,
 ) -> Needs:
-    """What measuring `model` against `reference` takes. Raises as `needs` does."""
+    """What measuring `model` against `reference` takes. `tokens`: windows, and the length of each."""
     if measured is None:
         measured = speeds((), request.threads, jobs_folder())
     shapes = _outline(model)
-    text = _Text.of(model, Path(request.text), request.protocol, request.windows)
+    windows, window = tokens
+    text = _Text(windows, window, len(protocol_named(request.protocol).scored(window)))
     subjects = [model, *([] if reference is None else [reference])]
     read = sum(tensor.bytes for subject in subjects for tensor in subject.tensors.values())
     both = reference is not None
@@ -154,9 +156,11 @@ def refuse_disks(found: Needs) -> None:
         place = _device(Path(disk.folder))
         wanted[place] = wanted.get(place, 0) + disk.bytes
         if disk.free is not None and disk.free < wanted[place]:
+            hidden = disk.what == "job" and disk.bytes > STATE_BYTES
+            less = ", measure fewer windows, or set XDG_STATE_HOME to a folder with room" if hidden else ""
             raise OutputError(
                 f"{disk.folder}: this needs {wanted[place]:,} bytes on its disk, which has {disk.free:,} "
-                "free; free some space first."
+                f"free; free some space first{less}."
             )
 
 

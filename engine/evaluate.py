@@ -11,7 +11,6 @@ of windows.
 
 import hashlib
 import logging
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,14 +23,12 @@ import numpy as np
 import torch
 
 from engine import __version__
-from engine.api.errors import EvaluationError
 from engine.api.jobs import EvaluateRequest, EvaluateResult, Saved
 from engine.api.needs import Needs, Speeds
 from engine.api.progress import Listener, Progress, silent
 from engine.api.report import Report
-from engine.api.units import size
-from engine.estimate import UNMEASURED, evaluate_needs, refuse_memory
-from engine.jobs.folder import Job, jobs_folder
+from engine.estimate import UNMEASURED, evaluate_needs, refuse_memory, refuse_needs
+from engine.jobs.folder import Job
 from engine.jobs.limits import DiskWatch, MemoryGuard
 from engine.jobs.running import Running, Tell, nobody, refuse_changed, run
 from engine.measuring import tell_figures
@@ -53,9 +50,10 @@ def evaluate(
     """
     request = _absolute(request)
     with _prepared(request) as prepared:
-        _refuse_memory(request, prepared)
-        _refuse_room(prepared)
-        job = Job.create(request, None, prepared.fingerprint, [Job.find(replacing)] if replacing else [])
+        found = _needs(request, prepared, UNMEASURED)
+        refuse_needs(found)
+        rivals = [Job.find(replacing)] if replacing else []
+        job = Job.create(request, None, prepared.fingerprint, rivals, found.least_memory)
         return _run(job, prepared, request, listener, tell)
 
 
@@ -69,7 +67,7 @@ def go_on(job: Job, request: EvaluateRequest, listener: Listener, tell: Tell) ->
     """Finish a locked job; the figures are as if it had never been broken off. Raises `UserError`s."""
     with _prepared(request) as prepared:
         refuse_changed(job, prepared.fingerprint)
-        _refuse_memory(request, prepared)
+        refuse_memory(_needs(request, prepared, UNMEASURED))
         return _run(job, prepared, request, listener, tell)
 
 
@@ -168,10 +166,10 @@ class _Measuring:
 
     def _advance(self, item: str, windows: int) -> None:
         self._done += windows
-        self._saver.work.listener(Progress("evaluate", self._done, self._total, "blocks", item))
+        self._saver.work.listener(Progress("evaluate", self._done, self._total, "passes", item))
 
     def _done_before(self, states: Sequence[HiddenStates]) -> int:
-        """Blocks × windows that were finished in an earlier run, and windows scored."""
+        """Passes of a window through a block that were finished in an earlier run, and windows scored."""
         done = len(self._prepared.tokens) - len(self._scores.left)
         for each, blocks in zip(states, self._blocks, strict=True):
             for number, batch in enumerate(self._batches):
@@ -195,25 +193,10 @@ def _prepared(request: EvaluateRequest) -> AbstractContextManager[Evaluation]:
     )
 
 
-def _refuse_memory(request: EvaluateRequest, prepared: Evaluation) -> None:
-    """Raise `MemoryLimitError` where limit or machine cannot give what measuring takes."""
-    refuse_memory(_needs(request, prepared, UNMEASURED))
-
-
 def _needs(request: EvaluateRequest, prepared: Evaluation, speeds: Speeds | None = None) -> Needs:
     model, *reference = (subject.checkpoint for subject in prepared.subjects)
-    return evaluate_needs(request, model, reference[0] if reference else None, speeds)
-
-
-def _refuse_room(prepared: Evaluation) -> None:
-    """Raise an `EvaluationError` where the hidden states would not fit on the disk of the jobs' folder."""
-    folder = next(place for place in (jobs_folder(), *jobs_folder().parents) if place.exists())
-    free = shutil.disk_usage(folder).free
-    if free < prepared.disk:
-        raise EvaluationError(
-            f"The hidden states need {size(prepared.disk)} in {jobs_folder()}, where {size(free)} are free: "
-            "set XDG_STATE_HOME to a folder with room, or measure fewer windows (--windows)."
-        )
+    tokens = prepared.tokens.shape
+    return evaluate_needs(request, (tokens[0], tokens[1]), model, reference[0] if reference else None, speeds)
 
 
 def _run(
@@ -230,7 +213,8 @@ def _run(
             job=job.id,
             report=report,
             seconds=running.seconds,
-            peak_rss_bytes=running.guard.peak,
+            resumed=running.resumed,
+            peak_private_bytes=running.guard.peak,
             warnings=running.warnings,
         )
 

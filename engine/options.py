@@ -22,7 +22,7 @@ def _memory(text: str) -> int:
         raise typer.BadParameter(str(error)) from None
     if limit < LEAST_MEMORY:
         raise typer.BadParameter(
-            f"the engine's libraries alone take more: give at least {size(LEAST_MEMORY)}."
+            f"the engine's libraries alone take {size(LEAST_MEMORY)}, and the model comes on top."
         )
     return limit
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from engine.api.errors import ChangedError, MemoryLimitError, OutputError, UserError
 from engine.api.jobs import QuantizeRequest, QuantizeResult
 from engine.api.messages import Artifact
+from engine.api.needs import Needs
 from engine.api.progress import Listener, silent
 from engine.api.report import Report
 from engine.checkpoint import open_checkpoint
@@ -37,9 +38,9 @@ def quantize(
         prepared = prepare(checkpoint, request.recipe)
         if replacing and seems_published(Job.find(replacing), prepared, output):
             request = request.model_copy(update={"overwrite": True})  # the file is that job's own
-        refuse(request, prepared, replacing)
+        least = refuse(request, prepared, replacing).least_memory
         rivals = jobs_writing(output)
-        job = Job.create(request, output, _fingerprint(prepared, request), rivals)
+        job = Job.create(request, output, _fingerprint(prepared, request), rivals, least)
         return _run(job, prepared, sources, request, listener, tell)
 
 
@@ -70,13 +71,15 @@ def _path(path: str) -> str:
     return str(Path(path).absolute())
 
 
-def refuse(request: QuantizeRequest, prepared: Prepared, replacing: str = "") -> None:
-    """Raise the error that a job of this request would end with at once, if any."""
+def refuse(request: QuantizeRequest, prepared: Prepared, replacing: str = "") -> Needs:
+    """What a job of this request takes, but for its time; raises the error that it would end with at once."""
     refuse_place(request, prepared, replacing)
     check_room(Path(request.output), prepared.size)
     if request.measure:
         refuse_text(request.measure, prepared.checkpoint)
-    refuse_needs(needs(prepared, request, UNMEASURED))
+    found = needs(prepared, request, UNMEASURED)
+    refuse_needs(found)
+    return found
 
 
 def refuse_place(request: QuantizeRequest, prepared: Prepared, replacing: str = "") -> None:
@@ -148,7 +151,8 @@ def _work(work: Running, prepared: Prepared, request: QuantizeRequest) -> Quanti
         predicted_bytes=prepared.size,
         bpw=prepared.plan.bits_per_weight,
         seconds=work.seconds,
-        peak_rss_bytes=work.guard.peak,
+        resumed=work.resumed,
+        peak_private_bytes=work.guard.peak,
         warnings=work.warnings,
         source_bytes=source.bytes,
         source_bpw=8 * source.bytes / max(1, source.parameters),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from app.job_record import ACTIVE, ELSEWHERE, FINISHED, JobRecord
 from engine.api.jobs import LEAST_MEMORY
+from engine.api.units import size
 
 NONE_SELECTED = "no job of the list is selected"
 MEMORY_SHARE = 0.8
@@ -45,7 +46,10 @@ def less_memory_refusal(record: JobRecord | None, available: int | None) -> str:
     last = min(
         taken for taken in (record.memory_limit, record.peak or None, sys.maxsize) if taken is not None
     )
-    return "it takes the least already" if less_memory(record, available) >= last else ""
+    if less_memory(record, available) < last:
+        return ""
+    known = record.least_memory
+    return f"it takes {size(known)} at least" if known else "it takes the least already"
 
 
 def restart_refusal(record: JobRecord | None) -> str:
@@ -97,13 +101,13 @@ def less_memory(record: JobRecord, available: int | None) -> int:
     """The limit, in bytes, for going on with less memory: three quarters of what the last run took.
 
     `available`: bytes that the machine has now, None where unknown. Less than what it has is left to it, more
-    than the engine's own libraries in any case.
+    than the job takes in any case: measuring cannot be cut into smaller pieces.
     """
     wanted = record.peak * 3 // 4 if record.peak else LEAST_MEMORY
     if available is not None:
         most = int(MEMORY_SHARE * available)
         wanted = min(wanted, most) if record.peak else most // 2
-    return max(LEAST_MEMORY, wanted)
+    return max(LEAST_MEMORY, record.least_memory, wanted)
 
 
 def occupied(record: JobRecord) -> int:

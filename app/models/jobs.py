@@ -10,7 +10,7 @@ from app.job_record import ACTIVE, JobRecord
 from app.jobs import JobBoard
 from app.models.job_offers import standing
 from app.plain import as_tip
-from engine.api.jobs import EvaluateResult, JobResult, QuantizeResult
+from engine.api.jobs import EvaluateResult, JobResult, QuantizeRequest, QuantizeResult
 from engine.api.messages import ProgressMade
 from engine.api.units import duration, size
 
@@ -46,7 +46,6 @@ ICONS: dict[str, tuple[str, theme.Tint]] = {
 """State -> icon and its color; the state is always named beside it."""
 
 IN_WORDS = {
-    "waiting": "begins when the one before it has ended",
     "kept": "not begun; Start begins it",
 }
 """What is said in place of what is in hand."""
@@ -68,6 +67,15 @@ def rate(progress: ProgressMade | None) -> str:
     if progress.unit == "bytes":
         return f"{size(progress.rate)}/s"
     return f"{progress.rate:.2g} {progress.unit}/s"
+
+
+def left(record: JobRecord) -> str:
+    """ "0:42 left"; "0:42, then measuring" where that is another stage; empty where not known."""
+    progress, request = record.progress, record.request
+    if progress is None or progress.eta is None:
+        return ""
+    measures = isinstance(request, QuantizeRequest) and request.measure and progress.stage != "evaluate"
+    return f"{duration(progress.eta)}, then measuring" if measures else f"{duration(progress.eta)} left"
 
 
 def amount(progress: ProgressMade | None) -> str:
@@ -103,6 +111,7 @@ class JobsModel(QAbstractTableModel):
         super().__init__(parent)
         self._board = board
         self._records = list(reversed(board.records))
+        self._line: list[JobRecord] = []
         board.added.connect(self._add)
         board.removed.connect(self._remove)
         board.changed.connect(self._change)
@@ -118,22 +127,36 @@ class JobsModel(QAbstractTableModel):
         self.beginInsertRows(QModelIndex(), row, row)
         self._records.insert(row, record)
         self.endInsertRows()
+        self._follow_line()
 
     def _remove(self, records: list[JobRecord]) -> None:
         """Row by row, many would take long: a view makes room for each."""
         if len(records) > 1:
             self.beginResetModel()
             self._records = list(reversed(self._board.records))
+            self._line = self._board.waiting
             self.endResetModel()
             return
         row = self.row_of(records[0])
         self.beginRemoveRows(QModelIndex(), row, row)
         del self._records[row]
         self.endRemoveRows()
+        self._follow_line()
 
     def _change(self, record: JobRecord) -> None:
         row = self.row_of(record)
         self.dataChanged.emit(self.index(row, 0), self.index(row, len(Column) - 1))
+        self._follow_line()
+
+    def _follow_line(self) -> None:
+        """Who waits may have moved up."""
+        line = self._board.waiting
+        if line == self._line:
+            return
+        self._line = line
+        if self._records:
+            last = len(self._records) - 1
+            self.dataChanged.emit(self.index(0, Column.DETAIL), self.index(last, Column.DETAIL))
 
     def rowCount(self, parent: Index | None = None) -> int:
         return 0 if parent is not None and parent.isValid() else len(self._records)
@@ -145,11 +168,11 @@ class JobsModel(QAbstractTableModel):
         record, column = self._records[index.row()], Column(index.column())
         match role:
             case Qt.ItemDataRole.DisplayRole:
-                return _text(record, column)
+                return self._text(record, column)
             case Qt.ItemDataRole.ToolTipRole:
-                return as_tip(_tip(record, column))
+                return as_tip(self._tip(record, column))
             case Qt.ItemDataRole.AccessibleTextRole:
-                return f"{HEADERS[column]}: {_text(record, column) or 'none'}"
+                return f"{HEADERS[column]}: {self._text(record, column) or 'none'}"
             case Qt.ItemDataRole.DecorationRole if column == Column.STATE:
                 return theme.icon(*ICONS[record.state])
             case Qt.ItemDataRole.TextAlignmentRole if column in RIGHT:
@@ -158,6 +181,15 @@ class JobsModel(QAbstractTableModel):
                 return record
             case _:
                 return None
+
+    def _text(self, record: JobRecord, column: Column) -> str:
+        if column == Column.DETAIL and record in self._line:
+            place = self._line.index(record)
+            return "next in line" if place == 0 else f"number {place + 1} in line"
+        return _text(record, column)
+
+    def _tip(self, record: JobRecord, column: Column) -> str:
+        return _tip(record, column, self._text(record, column))
 
     def headerData(
         self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
@@ -189,11 +221,10 @@ def _text(record: JobRecord, column: Column) -> str:
         case Column.RATE:
             return rate(record.progress) if active else ""
         case Column.LEFT:
-            eta = record.progress.eta if active and record.progress else None
-            return "" if eta is None else f"{duration(eta)} left"
+            return left(record) if active else ""
 
 
-def _tip(record: JobRecord, column: Column) -> str:
+def _tip(record: JobRecord, column: Column, text: str) -> str:
     active = record.state in ACTIVE
     match column:
         case Column.JOB:
@@ -205,4 +236,4 @@ def _tip(record: JobRecord, column: Column) -> str:
         case Column.DETAIL if record.state == "done" and isinstance(record.result, QuantizeResult):
             return f"{record.result.bytes:,} bytes"
         case _:
-            return _text(record, column)
+            return text

@@ -180,7 +180,9 @@ def story(record: JobRecord) -> str:
     """Below the headline: what happened, what it means, what to do."""
     if record.state == "done" and record.result is not None:
         result = record.result
-        took = f"It took {duration(result.seconds)} and at most {size(result.peak_rss_bytes)} of memory."
+        began = "Since it was resumed it" if result.resumed else "It"
+        peak = size(result.peak_private_bytes)
+        took = f"{began} took {duration(result.seconds)} and at most {peak} of memory."
         if isinstance(result, EvaluateResult):
             return took
         return f"Read back and verified, {result.bytes:,} bytes as predicted. {took}"

@@ -89,7 +89,7 @@ def memory_refusal(text: str) -> str:
     except ValueError as error:
         return f"Memory limit: {error}"
     if limit < LEAST_MEMORY:
-        return f"Memory limit: the engine alone takes more; give at least {size(LEAST_MEMORY)}."
+        return f"Memory limit: the engine alone takes {size(LEAST_MEMORY)}, and the model comes on top."
     return ""
 
 

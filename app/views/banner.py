@@ -31,6 +31,7 @@ class Banner(QFrame):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self.about: object = None
         self._kind: Kind = "info"
         self._detail = ""
         self._action_buttons: list[QPushButton] = []
@@ -132,6 +133,11 @@ class BannerArea(QWidget):
         self.show()
         banner.show_message(kind, text, detail, actions)
         return banner
+
+    def dismiss_about(self, subject: object) -> None:
+        """What was said of `subject` is past."""
+        for banner in [banner for banner in self.banners if banner.about is subject]:
+            self._remove(banner)
 
     def dismiss_all(self) -> None:
         for banner in list(self.banners):

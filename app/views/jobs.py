@@ -54,12 +54,12 @@ ROW_HEIGHT = 24
 BAR_HEIGHT = 6
 PERCENT_WIDTH = 48
 WIDTHS = {
-    Column.JOB: 340,
+    Column.JOB: 300,
     Column.STATE: 112,
     Column.PROGRESS: 150,
-    Column.SAVED: 120,
+    Column.SAVED: 184,
     Column.RATE: 84,
-    Column.LEFT: 84,
+    Column.LEFT: 150,
 }
 
 Offer = Literal[

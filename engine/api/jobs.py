@@ -64,7 +64,10 @@ class EvaluateRequest(BaseModel):
 
 
 class QuantizeResult(BaseModel):
-    """What a finished quantize job says. Sizes in bytes; `peak_rss_bytes` is the highest sampled RssAnon.
+    """What a finished quantize job says. Sizes in bytes.
+
+    `seconds` and `peak_private_bytes` (the highest sampled RssAnon: memory without the pages of files, which
+    the system takes back when it needs them) are those of its last run; `resumed`: there was one before.
 
     `source_bytes` and `source_bpw` are those of the model's text part before. `report` is there where the
     loss was to be measured and could be (else a warning says why).
@@ -77,7 +80,8 @@ class QuantizeResult(BaseModel):
     predicted_bytes: int
     bpw: float
     seconds: float
-    peak_rss_bytes: int
+    resumed: bool = False
+    peak_private_bytes: int
     warnings: list[str]
     source_bytes: int
     source_bpw: float
@@ -85,13 +89,14 @@ class QuantizeResult(BaseModel):
 
 
 class EvaluateResult(BaseModel):
-    """What a finished evaluate job says. `seconds` and `peak_rss_bytes` are of its last run."""
+    """What a finished evaluate job says. `seconds`, `resumed`, `peak_private_bytes`: as above."""
 
     kind: Literal["evaluate"] = "evaluate"
     job: str
     report: Report
     seconds: float
-    peak_rss_bytes: int
+    resumed: bool = False
+    peak_private_bytes: int
     warnings: list[str]
 
 
@@ -126,7 +131,8 @@ class JobSummary(BaseModel):
     """One line of `bitwright jobs`. Times are ISO 8601, UTC.
 
     `saved` is None where nothing is. `output` is "" for a job that writes no file. `request` and `result` are
-    there where the job's folder can be read and the job is finished.
+    there where the job's folder can be read and the job is finished. `least_memory`: bytes that it takes in
+    any case, estimated; 0: not known.
     """
 
     id: str
@@ -137,5 +143,6 @@ class JobSummary(BaseModel):
     message: str
     folder: str
     saved: Saved | None = None
+    least_memory: int = 0
     request: JobRequest | None = None
     result: JobResult | None = None

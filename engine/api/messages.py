@@ -206,7 +206,8 @@ class HistogramRead(_Message):
 class JobStarted(_Message):
     """The job has a folder now and can be resumed from here on. `log` grows while it runs.
 
-    `output` is "" for a job that writes no file.
+    `output` is "" for a job that writes no file. `least_memory`: bytes that it takes in any case, estimated;
+    0: not known.
     """
 
     event: Literal["job"] = "job"
@@ -214,6 +215,7 @@ class JobStarted(_Message):
     folder: str
     output: str
     log: str
+    least_memory: int = 0
 
 
 class StageStarted(_Message):

@@ -74,8 +74,10 @@ def differences(old: dict[str, str], new: dict[str, str]) -> list[str]:
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key, "absent"), new.get(key, "absent")
         if before != after:
-            told = len(before) < MOST_TOLD and len(after) < MOST_TOLD and not key.startswith("file ")
-            said.append(f"{key} was {before}, is {after}" if told else f"{key} has changed")
+            file = key.startswith("file ")
+            told = len(before) < MOST_TOLD and len(after) < MOST_TOLD and not file
+            what = "has changed (size, time or content)" if file else "has changed"
+            said.append(f"{key} was {before}, is {after}" if told else f"{key} {what}")
     return said
 
 

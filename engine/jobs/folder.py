@@ -45,7 +45,10 @@ LOOKING = 0.05
 
 
 class Asked(BaseModel):
-    """`job.json`: what was asked, written once. `output` is "" where nothing but a result is made."""
+    """`job.json`: what was asked, written once. `output` is "" where nothing but a result is made.
+
+    `least_memory`: bytes that it takes in any case, estimated; 0: not known.
+    """
 
     version: Literal[2] = 2
     kind: str
@@ -53,6 +56,7 @@ class Asked(BaseModel):
     output: str
     request: dict[str, Any]
     fingerprint: dict[str, str]
+    least_memory: int = 0
 
 
 class Standing(BaseModel):
@@ -84,6 +88,7 @@ class Job:
         output: Path | None,
         fingerprint: dict[str, str],
         replacing: Sequence["Job"] = (),
+        least_memory: int = 0,
     ) -> "Job":
         """A new job folder with its request on disk, in state "running", locked by this process.
 
@@ -96,6 +101,7 @@ class Job:
             output=str(output or ""),
             request=request.model_dump(mode="json", exclude_none=True),
             fingerprint=fingerprint,
+            least_memory=least_memory,
         )
         with _explained_making():
             job = cls(_new_folder(f"{now:%Y%m%d-%H%M%S}-{now.microsecond:06}"))
@@ -184,7 +190,7 @@ class Job:
             return "running", ""
         if standing is None:
             return "interrupted", "its state file cannot be read"
-        return "interrupted", "its process ended without a word (killed, or out of memory)"
+        return "interrupted", "its process ended without a word (killed, or out of memory); it can be resumed"
 
     def _runs(self) -> bool:
         """Whether a process holds the lock: this one, or another."""
@@ -229,6 +235,7 @@ class Job:
             message=message,
             folder=str(self.folder),
             saved=self.journal.saved(),
+            least_memory=asked.least_memory,
             request=_validated(REQUESTS, asked.request),
             result=_validated(RESULTS, standing.result if standing else None),
         )

@@ -38,7 +38,7 @@ def nobody(event: JobStarted | Warned | Artifact | Metric | ProgressSaved) -> No
 class Running:
     """A job at work: where its results go, who listens, what it may use, what was said.
 
-    `sources` are the files it reads.
+    `sources` are the files it reads. `resumed`: it goes on behind what an earlier run has saved.
     """
 
     job: Job
@@ -47,6 +47,7 @@ class Running:
     guard: MemoryGuard
     disk: DiskWatch
     sources: Unchanged
+    resumed: bool = False
     warnings: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     _noted: Saved | None = None
@@ -94,14 +95,24 @@ def run(
 
     Raises what `work` raises; `Stopped` for `KeyboardInterrupt`, `MemoryLimitError` where memory ran out.
     """
-    output = job.asked().output
+    asked = job.asked()
+    output = asked.output
     watched = [job.folder, *([Path(output).parent] if output else [])]
     try:
-        tell(JobStarted(job=job.id, folder=str(job.folder), output=output, log=str(job.log_path)))
+        tell(
+            JobStarted(
+                job=job.id,
+                folder=str(job.folder),
+                output=output,
+                log=str(job.log_path),
+                least_memory=asked.least_memory,
+            )
+        )
         job.set_state("running")
         with job.logging(), MemoryGuard(memory_limit) as guard:
             disk = DiskWatch(watched, lambda text: running.warn(text))
-            running = Running(job, _logging_stages(listener), tell, guard, disk, sources)
+            resumed = job.journal.saved() is not None
+            running = Running(job, _logging_stages(listener), tell, guard, disk, sources, resumed)
             result = _explaining(running, work)
             log.info("done in %.1f s, peak memory %s", running.seconds, size(guard.peak))
     except KeyboardInterrupt:

@@ -192,7 +192,7 @@ def job(end: str = "done") -> None:
     if end == "works":
         forever()
     result = {"kind": "quantize", "job": job, "output": "/out.gguf", "bytes": 10, "predicted_bytes": 10}
-    result |= {"bpw": 4.5, "seconds": 1.0, "peak_rss_bytes": 5, "warnings": ["careful", "small"]}
+    result |= {"bpw": 4.5, "seconds": 1.0, "peak_private_bytes": 5, "warnings": ["careful", "small"]}
     say("done", result=result | {"source_bytes": 40, "source_bpw": 16.0})
     if end == "lingers":
         stubborn()

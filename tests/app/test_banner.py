@@ -66,6 +66,14 @@ def test_dismissed_by_its_cross(area, qtbot):
     assert area.isHidden()
 
 
+def test_what_is_past_goes(area):
+    one, other = object(), object()
+    for text, subject in (("a", one), ("b", other), ("c", None)):
+        area.show_message("error", text).about = subject
+    area.dismiss_about(one)
+    assert [left.text for left in area.banners] == ["c", "b"]
+
+
 def test_markup_in_a_message_is_text(area):
     banner = area.show_message("error", "<b>no</b> <img src='x'>")
     assert banner._text.textFormat() == Qt.TextFormat.PlainText

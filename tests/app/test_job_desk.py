@@ -309,3 +309,13 @@ def test_what_has_the_least_already_cannot_have_less():
     assert "least" in less_memory_refusal(record, GB)
     record.memory_limit = 2 * GB
     assert less_memory_refusal(record, GB) == ""
+
+
+def test_less_memory_is_never_less_than_the_job_needs():
+    """Measuring cannot be cut: such a run would only be refused."""
+    record = JobRecord(1, job="1", state="interrupted", peak=627_000_000, least_memory=740_000_000)
+    assert less_memory(record, 20 * GB) == 740_000_000
+    assert less_memory_refusal(record, 20 * GB) == "it takes 740 MB at least"
+    record.peak = GB
+    assert less_memory(record, 20 * GB) == 750_000_000
+    assert less_memory_refusal(record, 20 * GB) == ""

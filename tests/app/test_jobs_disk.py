@@ -38,7 +38,7 @@ def test_a_finished_job_of_disk_has_its_result(watch):
         predicted_bytes=1,
         bpw=4.5,
         seconds=1,
-        peak_rss_bytes=1,
+        peak_private_bytes=1,
         warnings=["small"],
         source_bytes=1,
         source_bpw=16,

@@ -11,9 +11,10 @@ from pytestqt.qtbot import QtBot
 
 from app.job_record import JobRecord, State
 from app.models.jobs import Column, JobsModel, amount, rate
-from app.views.jobs import OFFERS, JobsPanel
-from engine.api.jobs import Saved
+from app.views.jobs import OFFERS, RECORD, JobsPanel
+from engine.api.jobs import Measure, QuantizeRequest, Saved
 from engine.api.messages import ProgressMade
+from engine.api.recipe import Choice, Recipe
 
 PROGRESS = ProgressMade(
     stage="quantize",
@@ -38,6 +39,10 @@ class FakeBoard(QObject):
         super().__init__()
         self.records: list[JobRecord] = []
         self.active: list[JobRecord] = []
+
+    @property
+    def waiting(self) -> list[JobRecord]:
+        return [record for record in self.records if record.state == "waiting"]
 
     def add(self, **values: object) -> JobRecord:
         record = JobRecord(len(self.records) + 1, **values)
@@ -135,11 +140,42 @@ def test_a_broken_off_job_shows_what_is_saved(panel: JobsPanel, board: FakeBoard
 def test_jobs_that_wait(panel: JobsPanel, board: FakeBoard):
     record = board.add(title="a", state="waiting")
     assert shown(panel)[1] == "waiting"
-    assert "ended" in shown(panel)[Column.DETAIL]
+    assert shown(panel)[Column.DETAIL] == "next in line"
     assert enabled(panel) == {"Stop"}
     board.change(record, state="kept")
     assert (shown(panel)[1], shown(panel)[Column.DETAIL]) == ("waiting", "not begun; Start begins it")
     assert enabled(panel) == {"Start", "Remove"}
+
+
+def test_the_line_says_who_is_next(panel: JobsPanel, board: FakeBoard):
+    first, second, third = (board.add(title=name, created=name, state="waiting") for name in "abc")
+    places = {third: "number 3 in line", second: "number 2 in line", first: "next in line"}
+
+    def said() -> dict[JobRecord, str]:
+        model = panel.view.model()
+        rows = range(model.rowCount())
+        return {model.index(row, 0).data(RECORD): model.index(row, Column.DETAIL).data() for row in rows}
+
+    assert said() == places
+    heard = []
+    panel.view.model().dataChanged.connect(lambda begin, end: heard.append((begin.row(), end.row())))
+    board.change(first, state="running", progress=PROGRESS)
+    assert said() == {first: said()[first], second: "next in line", third: "number 2 in line"}
+    assert (0, 2) in heard
+    board.remove(second)
+    assert said()[third] == "next in line"
+
+
+def test_what_is_left_names_the_measurement_behind_it(panel: JobsPanel, board: FakeBoard):
+    asked = QuantizeRequest(
+        model="m", output="o.gguf", recipe=Recipe(default=Choice(format="Q8_0")), measure=Measure(text="t")
+    )
+    record = running(board)
+    assert shown(panel)[Column.LEFT] == "0:42 left"
+    board.change(record, request=asked)
+    assert shown(panel)[Column.LEFT] == "0:42, then measuring"
+    board.change(record, progress=PROGRESS.model_copy(update={"stage": "evaluate"}))
+    assert shown(panel)[Column.LEFT] == "0:42 left"
 
 
 def test_what_changed_offers_to_start_again_in_the_place_of_resume(panel: JobsPanel, board: FakeBoard):

@@ -58,7 +58,7 @@ RESULT = QuantizeResult(
     predicted_bytes=9_420_192,
     bpw=5.13,
     seconds=11.4,
-    peak_rss_bytes=310_000_000,
+    peak_private_bytes=310_000_000,
     warnings=["2 tensors get Q5_0 instead of Q4_K"],
     source_bytes=29_400_000,
     source_bpw=16.0,
@@ -210,7 +210,7 @@ def test_what_changed_offers_to_start_again(qtbot: QtBot, panel: ResultPanel):
 
 
 def test_a_measurement_of_the_command_line_has_its_report(panel: ResultPanel):
-    result = EvaluateResult(job="1", report=REPORT, seconds=12.0, peak_rss_bytes=10**9, warnings=[])
+    result = EvaluateResult(job="1", report=REPORT, seconds=12.0, peak_private_bytes=10**9, warnings=[])
     record = JobRecord(1, job="1", folder="/jobs/1", state="done", result=result)
     record.take_request(
         EvaluateRequest(model="/out/tiny.gguf", reference="/models/tiny", text="/t.txt", windows=16)

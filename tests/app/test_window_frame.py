@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
     QPlainTextEdit,
     QTabBar,
     QTextBrowser,
+    QToolButton,
     QWidget,
 )
 
@@ -54,6 +55,21 @@ def full(qtbot, window, tmp_path):
     click_row(qtbot, window, "blk.0.ffn_down.weight")
     qtbot.waitUntil(lambda: bool(window.inspector.findChildren(QGraphicsView)), timeout=60_000)
     return window
+
+
+def test_buttons_of_the_toolbar_have_room_for_their_text(qtbot, window):
+    """Run is bold in color once there is a model: the size that it was given before must do."""
+    assert window.windowTitle() == "Bitwright"
+    before = {button: button.width() for button in window.toolbar.findChildren(QToolButton)}
+    open_model(qtbot, window, SAMPLE)
+    run = window.toolbar.run_button
+    assert run.isEnabled()
+    again = QToolButton(window.toolbar, objectName=run.objectName(), text=run.text(), icon=run.icon())
+    again.setToolButtonStyle(run.toolButtonStyle())
+    again.setIconSize(run.iconSize())
+    again.ensurePolished()
+    assert run.width() >= again.sizeHint().width()
+    assert run.width() == before[run]
 
 
 def about_panels() -> list[QWidget]:

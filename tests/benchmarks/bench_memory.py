@@ -80,7 +80,10 @@ def main() -> int:
         result = json.loads(out)
         made = size(result["bytes"])
         print(f"{size(written)} of weights, {options.preset}: {made}, limit {size(options.limit)}")
-        print(f"peak of RssAnon: {size(peak)} seen from outside, {size(result['peak_rss_bytes'])} by the job")
+        print(
+            f"peak of RssAnon: {size(peak)} seen from outside, "
+            f"{size(result['peak_private_bytes'])} by the job"
+        )
         print(f"time: {duration(time.monotonic() - began)}")
     return int(peak > options.limit)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_quantize_ends_with_one_json_object_and_is_listed(model, tmp_path):
     done = bitwright("quantize", model, "--preset", "q4_k_m", "--out", output, "--json", "--threads", 1)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert {"output", "bytes", "predicted_bytes", "bpw", "seconds", "peak_rss_bytes"} <= result.keys()
+    assert {"output", "bytes", "predicted_bytes", "bpw", "seconds", "peak_private_bytes"} <= result.keys()
     assert result["bytes"] == output.stat().st_size == result["predicted_bytes"]
     assert done.stderr == ""
     listed = json.loads(bitwright("jobs", "--json").stdout)
@@ -117,7 +118,7 @@ def test_what_a_measurement_takes_is_said_before():
     assert "No jobs yet." in bitwright("jobs").stdout
 
 
-@pytest.mark.parametrize(("limit", "said"), [("much", "8GB"), ("-1", "8GB"), ("1MB", "at least")])
+@pytest.mark.parametrize(("limit", "said"), [("much", "8GB"), ("-1", "8GB"), ("1MB", "take 340 MB")])
 def test_a_memory_limit_that_is_none(model, tmp_path, limit, said):
     asked = ("quantize", model, "--preset", "Q8_0", "--out", tmp_path / "o.gguf", "--memory-limit", limit)
     assert said in refused(*asked)
@@ -149,6 +150,22 @@ def test_a_job_on_another_state_is_refused_and_started_again(model, tmp_path):
     whole = tmp_path / "whole.gguf"
     bitwright("quantize", source, "--preset", "Q4_K_M", "--out", whole)
     assert whole.read_bytes() == output.read_bytes()
+
+
+def test_a_dry_run_under_too_low_a_limit_shows_what_it_takes(model, tmp_path):
+    done = bitwright(
+        "quantize", model, "--preset", "Q6_K", "--out", tmp_path / "o.gguf", "--dry-run",
+        "--memory-limit", "340000000",
+    )  # fmt: skip
+    assert done.returncode in (0, 2)
+    assert "limit 340 MB" in done.stdout
+    needed = bitwright(
+        "quantize", model, "--preset", "Q6_K", "--out", tmp_path / "o.gguf", "--dry-run", "--json",
+        "--measure", ROOT / "resources" / "text" / "evaluation.txt", "--memory-limit", "340000000",
+    )  # fmt: skip
+    assert json.loads(needed.stdout)["needs"]["least_memory"] > 340_000_000
+    assert "and the limit is 340 MB" in needed.stderr
+    assert needed.returncode == 2
 
 
 def test_dry_run_writes_nothing_and_predicts_the_size(model, tmp_path):
@@ -320,9 +337,13 @@ def test_terminated_and_resumed(model, tmp_path):
     assert json.loads(resumed.stdout)["bytes"] == output.stat().st_size
 
 
-def fds(pid: int) -> list[Path]:
-    """The open files of a process."""
-    return list(Path(f"/proc/{pid}/fd").iterdir())
+def open_names(pid: int) -> set[str]:
+    """The names of the files that a process has open; it may close some while they are listed."""
+    names = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            names.add(link.readlink().name)
+    return names
 
 
 def test_ctrl_c_while_evaluating_is_quiet(model, tmp_path):
@@ -331,7 +352,7 @@ def test_ctrl_c_while_evaluating_is_quiet(model, tmp_path):
     command = [sys.executable, "-m", "engine.cli", "evaluate", str(model), "--text", str(text)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
         deadline = time.monotonic() + 120
-        while not any(link.resolve().name == "model.safetensors" for link in fds(running.pid)):
+        while "model.safetensors" not in open_names(running.pid):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         running.send_signal(signal.SIGINT)

@@ -18,7 +18,7 @@ from engine.api.jobs import EvaluateRequest, Measure, QuantizeRequest
 from engine.api.needs import Disk, Needs, Speeds, Stage, encoder, quantize_memory
 from engine.api.recipe import Choice, Recipe
 from engine.checkpoint import open_checkpoint
-from engine.estimate import UNMEASURED, evaluate_needs, needs, refuse_needs, speeds
+from engine.estimate import STATE_BYTES, UNMEASURED, evaluate_needs, needs, refuse_needs, speeds
 from engine.preparation import prepare
 from engine.subjects import prepare as prepare_evaluation
 from engine.summary import export_summary
@@ -139,16 +139,25 @@ def test_the_room_for_hidden_states_is_that_of_the_measurement(tmp_path, windows
     assert with_measure.memory > alone.memory
 
 
-def test_all_windows_of_a_text_are_guessed_from_its_beginning():
-    with open_checkpoint(SAMPLE_MODEL) as checkpoint:
-        asked = EvaluateRequest(model=str(SAMPLE_MODEL), text=str(EVALUATION_TEXT))
-        guessed = evaluate_needs(asked, checkpoint, None, SPEEDS)
-        against = evaluate_needs(asked, checkpoint, checkpoint, SPEEDS)
-    with prepare_evaluation(SAMPLE_MODEL, EVALUATION_TEXT) as prepared:
-        assert guessed.disks[0].bytes == pytest.approx(prepared.disk, rel=0.15)
-    assert against.disks[0].bytes > 1.9 * guessed.disks[0].bytes
-    assert against.seconds > 1.5 * guessed.seconds
-    assert against.memory > guessed.memory
+def test_all_windows_of_a_text_are_guessed_from_its_beginning(tmp_path):
+    asked = Measure(text=str(EVALUATION_TEXT))
+    guessed = sample_needs(request(tmp_path / "o.gguf", measure=asked))
+    with prepare_evaluation(SAMPLE_MODEL, EVALUATION_TEXT, SAMPLE_MODEL) as prepared:
+        assert guessed.disks[1].bytes == pytest.approx(prepared.disk, rel=0.15)
+
+
+def test_what_evaluating_takes():
+    asked = EvaluateRequest(model=str(SAMPLE_MODEL), text=str(EVALUATION_TEXT))
+    with (
+        open_checkpoint(SAMPLE_MODEL) as checkpoint,
+        prepare_evaluation(SAMPLE_MODEL, EVALUATION_TEXT) as prepared,
+    ):
+        alone = evaluate_needs(asked, prepared.tokens.shape, checkpoint, None, SPEEDS)
+        against = evaluate_needs(asked, prepared.tokens.shape, checkpoint, checkpoint, SPEEDS)
+        assert alone.disks[0].bytes == prepared.disk + STATE_BYTES
+    assert against.disks[0].bytes > 1.9 * alone.disks[0].bytes
+    assert against.seconds > 1.5 * alone.seconds
+    assert against.memory > alone.memory
 
 
 def test_a_text_that_cannot_be_read_is_refused(tmp_path):

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine import states
-from engine.api.errors import ChangedError, EvaluationError
+from engine.api.errors import ChangedError, EvaluationError, OutputError
 from engine.api.jobs import EvaluateRequest, EvaluateResult, Stopped
 from engine.api.messages import JobStarted, Metric, ProgressSaved
 from engine.api.progress import Progress, silent
@@ -281,7 +281,7 @@ def test_refused_before_there_is_a_job(place, tmp_path):
 def test_no_room_for_the_hidden_states_is_one_sentence(place, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(
-        EvaluationError, match=r"need 4\.19 MB in .*, where 1 kB are free: set XDG_STATE_HOME"
+        OutputError, match=r"needs 5,242,880 bytes .* 1,000 free; .*fewer windows.*XDG_STATE_HOME"
     ):
         evaluate(asked(place))
     assert list_jobs() == []

@@ -66,7 +66,7 @@ def test_size_is_predicted_to_the_byte_and_gguf_reads_the_file(model, tmp_path, 
     assert types["blk.1.attn_v.weight"] == ("Q6_K" if preset == "Q4_K_M" else preset)
     stored = 8 * sum(int(tensor.n_bytes) for tensor in reader.tensors)
     assert result.bpw == stored / sum(int(tensor.n_elements) for tensor in reader.tensors)
-    assert result.peak_rss_bytes > 1 << 20
+    assert result.peak_private_bytes > 1 << 20
 
 
 def test_the_bytes_are_the_encoder_s_on_the_source_s_weights(model, tmp_path):
@@ -381,7 +381,7 @@ def test_memory_is_bounded_whatever_the_size_of_the_model(model, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["bytes"] == result["predicted_bytes"] == (tmp_path / "o.gguf").stat().st_size
-    assert 0 < result["peak_rss_bytes"] < source
+    assert 0 < result["peak_private_bytes"] < source
 
 
 def test_recipe_that_calibrates_says_that_nothing_uses_it(model):

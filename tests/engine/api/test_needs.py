@@ -67,7 +67,7 @@ def peak(*command: str, state: Path) -> int:
         env={"PATH": "", "XDG_STATE_HOME": str(state)},
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["peak_rss_bytes"]
+    return json.loads(done.stdout)["peak_private_bytes"]
 
 
 @needs_samples

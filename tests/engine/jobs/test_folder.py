@@ -62,7 +62,7 @@ def test_running_in_another_process_is_running_and_cannot_be_claimed():
 
 
 def test_request_and_result_of_a_finished_job_are_listed():
-    figures = {"bytes": 1, "predicted_bytes": 1, "bpw": 4.5, "seconds": 1, "peak_rss_bytes": 1}
+    figures = {"bytes": 1, "predicted_bytes": 1, "bpw": 4.5, "seconds": 1, "peak_private_bytes": 1}
     before = {"source_bytes": 2, "source_bpw": 16}
     result = {"kind": "quantize", "job": "j", "output": "o", "warnings": [], **figures, **before}
     job = make_job()
