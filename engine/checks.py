@@ -6,8 +6,8 @@ from pathlib import Path
 
 from engine.api.errors import CheckpointError, ExportError, RecipeError, TokenizerError, UserError
 from engine.api.jobs import Check, QuantizeRequest
-from engine.api.needs import Needs
-from engine.api.units import duration, rough, size
+from engine.api.needs import Needs, stage_times
+from engine.api.units import rough, size
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.estimate import needs, refuse_disks, refuse_memory
 from engine.measuring import refuse_text
@@ -96,7 +96,7 @@ def _check_machine(found: Needs) -> list[Check]:
     if found.seconds is None:
         unknown = "not known before the encoders are compiled, which the first run on this machine does"
         return [memory, Check(name="time", passed=None, message=unknown)]
-    parts = ", ".join(f"{stage.name} {duration(stage.seconds)}" for stage in found.stages if stage.seconds)
+    parts = ", ".join(stage_times(found.stages))
     return [memory, _passed("time", f"{rough(found.seconds)}: {parts}")]
 
 

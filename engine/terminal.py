@@ -14,12 +14,12 @@ from rich.table import Table
 from engine.api.formats import DEFAULT_METHOD, FORMATS
 from engine.api.jobs import JobSummary
 from engine.api.model import ModelSummary
-from engine.api.needs import Needs
+from engine.api.needs import Needs, stage_times
 from engine.api.plan import Plan, TensorPlan
 from engine.api.progress import Listener, silent
 from engine.api.progress import Progress as Event
 from engine.api.report import Report
-from engine.api.units import duration, rough, size
+from engine.api.units import rough, size
 
 PIPE_WIDTH = 200
 """Columns where no terminal says how many: a table in a pipe must not be cut to 80."""
@@ -166,8 +166,7 @@ def needs_lines(needs: Needs) -> list[str]:
         lines.append(f"Disk: {size(disk.bytes)}{purpose} in {disk.folder}{_in_brackets(free)}")
     if needs.seconds is None:
         return [*lines, "Time: not known before the encoders are compiled, on their first use"]
-    parts = [f"{stage.name} {duration(stage.seconds)}" for stage in needs.stages if stage.seconds]
-    return [*lines, f"Time: {rough(needs.seconds)}{_in_brackets(parts)}"]
+    return [*lines, f"Time: {rough(needs.seconds)}{_in_brackets(stage_times(needs.stages))}"]
 
 
 def _in_brackets(words: list[str]) -> str:

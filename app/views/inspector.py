@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QAction, QGuiApplication, QHideEvent, QShowEvent
-from PySide6.QtWidgets import QFormLayout, QLabel, QStackedLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QScrollArea, QStackedLayout, QVBoxLayout, QWidget
 
 from app import theme
 from app.plain import BREAK, MOST_TOLD, as_tip, breakable, printable, shortened
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SETTLE_MS = 250
 """How long a selection must stand before its weights are read."""
+
+FIGURE_HEIGHT = 220
+"""Pixels at least: below that a histogram says nothing."""
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -74,6 +77,7 @@ class Inspector(QWidget):
         for fact in ("Selected", "Shape", "Role", "Source", "Format", "Method", "Size", "Chosen by", "Note"):
             self._facts[fact] = self._add_fact(form, fact)
         self.figure = FigureView("Weights")
+        self.figure.setMinimumHeight(FIGURE_HEIGHT)
         self._figures = QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
         self._figures.setFont(theme.figures_font(self._figures.font()))
         self._figures.setAccessibleName("Weights: smallest, largest, mean, standard deviation")
@@ -88,7 +92,14 @@ class Inspector(QWidget):
         layout.addWidget(self._figures)
         self._stack = QStackedLayout(self)
         self._stack.addWidget(self._empty)
-        self._stack.addWidget(page)
+        scroll = QScrollArea()  # where other panels leave little room; squeezed lines lose their underscores
+        scroll.setAccessibleName("Inspector")
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidgetResizable(True)
+        scroll.setWidget(page)
+        self._stack.addWidget(scroll)
 
     def _add_fact(self, form: QFormLayout, name: str) -> tuple[QLabel, QLabel]:
         label = QLabel(name, alignment=Qt.AlignmentFlag.AlignTop)

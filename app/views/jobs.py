@@ -54,7 +54,7 @@ ROW_HEIGHT = 24
 BAR_HEIGHT = 6
 PERCENT_WIDTH = 48
 WIDTHS = {
-    Column.JOB: 300,
+    Column.JOB: 320,
     Column.STATE: 112,
     Column.PROGRESS: 150,
     Column.SAVED: 184,

@@ -30,6 +30,7 @@ from engine.api.formats import FORMATS
 from engine.api.jobs import LEAST_MEMORY
 from engine.api.model import Role
 from engine.api.plan import Plan, TensorPlan
+from engine.api.units import duration
 
 QUANTIZE_BASE = 430_000_000
 """As `LEAST_MEMORY`, with the encoders' compiler and larger pieces in hand."""
@@ -259,6 +260,13 @@ def total_seconds(stages: Sequence[Stage]) -> float | None:
     """Of all stages; None where one is not known."""
     times = [stage.seconds for stage in stages]
     return None if None in times else sum(time for time in times if time is not None)
+
+
+def stage_times(stages: Sequence[Stage]) -> list[str]:
+    """ "encode 0:42" and so on, rounded, without those that pass in less than half a second."""
+    return [
+        f"{one.name} {duration(round(one.seconds))}" for one in stages if one.seconds and one.seconds >= 0.5
+    ]
 
 
 def _encode_seconds(tensors: Sequence[TensorPlan], speeds: Speeds) -> float | None:

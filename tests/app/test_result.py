@@ -209,6 +209,16 @@ def test_what_changed_offers_to_start_again(qtbot: QtBot, panel: ResultPanel):
     assert asked.args == [record]
 
 
+@pytest.mark.parametrize(
+    ("resumed", "said"), [(False, "It took 0:12 and"), (True, "Since it was resumed it took 0:12")]
+)
+def test_the_time_is_that_of_the_last_run(resumed, said):
+    result = EvaluateResult(
+        job="1", report=REPORT, seconds=12.0, resumed=resumed, peak_private_bytes=10**9, warnings=[]
+    )
+    assert story(JobRecord(1, job="1", state="done", result=result)).startswith(said)
+
+
 def test_a_measurement_of_the_command_line_has_its_report(panel: ResultPanel):
     result = EvaluateResult(job="1", report=REPORT, seconds=12.0, peak_private_bytes=10**9, warnings=[])
     record = JobRecord(1, job="1", folder="/jobs/1", state="done", result=result)

@@ -7,7 +7,7 @@ import pytest
 import engine.methods
 from engine import states
 from engine.api.errors import EvaluationError
-from engine.api.jobs import Measure, QuantizeRequest, QuantizeResult, Stopped
+from engine.api.jobs import LEAST_MEMORY, Measure, QuantizeRequest, QuantizeResult, Stopped
 from engine.api.messages import Artifact, JobStarted, Metric, Warned
 from engine.api.progress import Progress
 from engine.jobs.folder import list_jobs
@@ -60,6 +60,8 @@ def test_measured_against_the_source(model, tmp_path, text):
     assert listed.request is not None
     assert listed.request.measure == request.measure
     assert told(events, JobStarted)[0].folder == listed.folder
+    assert told(events, JobStarted)[0].least_memory == listed.least_memory > LEAST_MEMORY
+    assert not result.resumed
     log = Path(told(events, JobStarted)[0].log).read_text()
     for line in (
         "stage: quantize",

@@ -145,7 +145,8 @@ def test_killed_after_the_file_has_its_name(model, tmp_path):
     content, written = output.read_bytes(), output.stat().st_mtime_ns
     job = list_jobs()[-1]
     assert job.state == "interrupted"
-    assert resume(job.id).bytes == len(content)
+    result = resume(job.id)
+    assert (result.bytes, result.resumed) == (len(content), True)
     assert list_jobs()[-1].state == "done"
     assert (output.read_bytes(), output.stat().st_mtime_ns) == (content, written)
 

@@ -15,6 +15,7 @@ from engine.api.needs import (
     MEASURE_BASE,
     START_SECONDS,
     Speeds,
+    Stage,
     encoder,
     measure_disk,
     measure_memory,
@@ -22,6 +23,7 @@ from engine.api.needs import (
     quantize_memory,
     quantize_seconds,
     quantize_stages,
+    stage_times,
 )
 from engine.api.plan import ExportSummary, ExportTensor, make_plan
 from engine.api.presets import ModelFacts
@@ -197,3 +199,15 @@ def test_experts_that_a_token_does_not_pass_take_no_time():
 def test_one_speed_for_all_methods_of_a_float():
     assert encoder("F16", "search") == encoder("F16", "rtn") == "F16"
     assert encoder("Q4_K", "rtn") == "Q4_K rtn"
+
+
+def test_a_model_without_rows_is_measured_by_its_base():
+    assert (
+        measure_memory(export([matrix(Role.EMBEDDING, 0, 64), matrix(Role.OUTPUT, 0, 64)]), 1) >= MEASURE_BASE
+    )
+
+
+def test_times_are_told_from_half_a_second_on():
+    seconds = {"start": 5.2, "check": 0.2, "encode": 3.6, "verify": None, "measure": 125.0}
+    stages = [Stage(name=name, memory=1, seconds=value) for name, value in seconds.items()]
+    assert stage_times(stages) == ["start 0:05", "encode 0:04", "measure 2:05"]
