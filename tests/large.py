@@ -42,7 +42,8 @@ def write_large(folder: Path, config: dict, shards: int) -> int:
     weights = (drawn.view(np.uint32) >> 16).astype("<u2")
     ones = np.full(max(config["hidden_size"], 1), 0x3F80, "<u2")
     shapes = llama_shapes(config)
-    names, total, places = list(shapes), 0, {}
+    names, total = list(shapes), 0
+    places: dict[str, str] = {}
     for index in range(shards):
         file = f"model-{index + 1:05}-of-{shards:05}.safetensors"
         part = names[index * len(names) // shards : (index + 1) * len(names) // shards]

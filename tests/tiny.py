@@ -103,7 +103,7 @@ def write_folder(
         save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     else:
         names = list(stored)
-        where = {}
+        where: dict[str, str] = {}
         for i in range(shards):
             file = f"model-{i + 1:05}-of-{shards:05}.safetensors"
             part = names[i::shards]

@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.api.jobs import QuantizeRequest
 from engine.checkpoint import open_checkpoint
-from engine.evaluate import evaluate
+from engine.evaluate import evaluate_files
 from engine.preparation import prepare
 from engine.quantize import quantize
 from engine.recipes import recipe_for_preset
@@ -65,7 +65,7 @@ def main() -> None:
             for encoder, make in (("ours", our_file), ("llama.cpp", peer_file)):
                 path = Path(folder) / f"{preset}-{encoder}.gguf"
                 make(options.model, preset, options.imatrix, path)
-                report = evaluate(path, options.text, options.model, windows=options.windows)
+                report = evaluate_files(path, options.text, options.model, windows=options.windows)
                 print(
                     f"{preset:8}{encoder:>12}{path.stat().st_size:>14,}{report.perplexity:>12.3f}"
                     f"{report.kl_mean:>11.6f}{report.top1_agreement:>10.4f}"

@@ -100,7 +100,7 @@ def work(folder: Path) -> tuple[list[float], list[float]]:
     recipe = window.state.document.recipe
     assert recipe is not None
     request = QuantizeRequest(model=str(model), output=str(folder / "out.gguf"), recipe=recipe)
-    window.session.run(request)
+    window.session.desk.run(request)
     record = window.session.board.active[0]
     while record.progress is None or record.progress.stage != "quantize":
         wait(20)
