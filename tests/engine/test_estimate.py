@@ -228,7 +228,7 @@ def test_what_the_terminal_says():
         "Memory: about 500 MB (10 GB available)",
         "Disk: 182 MB in /out (65 GB free)",
         "Disk: 1 MB for the job in /state",
-        "Time: about 2 min (start 0:06, encode 1:35)",
+        "Time: about 2 min (start 0:05, encode 1:35)",
     ]
     assert needs_lines(machine(memory_limit=800_000_000, memory_available=None, seconds=None)) == [
         "Memory: about 500 MB (limit 800 MB)",

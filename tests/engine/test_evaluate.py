@@ -137,7 +137,7 @@ def test_progress_counts_to_its_total(place):
     assert done == sorted(done)
     assert done[-1] == 25
     assert events[0].item == "model, block 1 of 2"
-    assert {(event.stage, event.unit) for event in events} == {("evaluate", "blocks")}
+    assert {(event.stage, event.unit) for event in events} == {("evaluate", "passes")}
 
 
 def test_a_cancelled_measurement_stops(place):
