@@ -9,12 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication
 
 from app import theme
 from app.main_window import MainWindow
 from app.session import Notice, Session
 from app.settings import Settings
+
+FRAMED_MS = 200
+"""After this the window's frame is there, and its size known."""
 
 
 def main() -> int:
@@ -37,12 +41,17 @@ def main() -> int:
     window = MainWindow(session)
     sys.excepthook = _report_defects(session)
     window.show()
-    if not window.screen().availableGeometry().contains(window.frameGeometry()):
-        window.showMaximized()  # the frame comes on top of the size, and a small screen has no room for it
+    QTimer.singleShot(FRAMED_MS, window, lambda: _fit(window))
     session.start()
     if asked.model is not None:
         session.open(asked.model)
     return application.exec()
+
+
+def _fit(window: MainWindow) -> None:
+    """The frame comes on top of the window's size, and a small screen has no room for it."""
+    if not window.screen().availableGeometry().contains(window.frameGeometry()):
+        window.showMaximized()
 
 
 def _has_display() -> bool:

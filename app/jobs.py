@@ -73,7 +73,7 @@ class JobBoard(QObject):
         self._refresh = QTimer(self, singleShot=True, interval=REFRESH_MS)
         self._refresh.timeout.connect(self._show_progress)
         self._file = WaitingFile()
-        self._kept: list[WaitingJob] = []
+        self._kept: list[WaitingJob] | None = None  # what the file says; None: not known
         self._keeping = QTimer(self, singleShot=True, interval=KEEP_MS)
         self._keeping.timeout.connect(self._keep)
 
@@ -333,6 +333,7 @@ class JobBoard(QObject):
             self._file.keep(jobs)
             self._kept = jobs
         except OSError as error:
+            self._kept = None
             self.not_kept.emit(f"The jobs that wait could not be written down: {error}.")
 
     # --------------------------------------------------------------------------------------- signals

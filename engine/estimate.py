@@ -94,9 +94,9 @@ def needs(prepared: Prepared, request: QuantizeRequest, measured: Speeds | None 
         text = _Text.of(prepared.checkpoint, Path(asked.text), asked.protocol, asked.windows)
         memory = measure_memory(shapes, text.windows, text.window)
         read = source_bytes + prepared.size
-        stages.append(_measuring(shapes, text, measured, read, memory, reference=True))
+        stages.append(_measuring([shapes, shapes], text, measured, read, memory))
         least = max(least, stages[-1].memory)
-        job_bytes += measure_disk(shapes, text.windows, text.window)
+        job_bytes += 2 * measure_disk(shapes, text.windows, text.window)
     disks = [_output_disk(output, prepared.size), _disk("job", jobs_folder(), job_bytes)]
     return _needs(stages, least, request.memory_limit, disks)
 
@@ -111,18 +111,20 @@ def evaluate_needs(
     """What measuring `model` against `reference` takes. `tokens`: windows, and the length of each."""
     if measured is None:
         measured = speeds((), request.threads, jobs_folder())
-    shapes = _outline(model)
     windows, window = tokens
     text = _Text(windows, window, len(protocol_named(request.protocol).scored(window)))
     subjects = [model, *([] if reference is None else [reference])]
+    outlines = [_outline(subject) for subject in subjects]  # one may be wider than the other
     read = sum(tensor.bytes for subject in subjects for tensor in subject.tensors.values())
-    both = reference is not None
-    memory = measure_memory(shapes, text.windows, text.window, reference=both, after_quantizing=False)
+    memory = max(
+        measure_memory(outline, windows, window, reference=len(outlines) > 1, after_quantizing=False)
+        for outline in outlines
+    )
     stages = [
         Stage(name="start", memory=memory, seconds=START_SECONDS),
-        _measuring(shapes, text, measured, read, memory, reference=both),
+        _measuring(outlines, text, measured, read, memory),
     ]
-    job_bytes = STATE_BYTES + measure_disk(shapes, text.windows, text.window, reference=both)
+    job_bytes = STATE_BYTES + sum(measure_disk(outline, windows, window) for outline in outlines)
     return _needs(stages, memory, request.memory_limit, [_disk("job", jobs_folder(), job_bytes)])
 
 
@@ -186,12 +188,11 @@ class _Text:
         )
 
 
-def _measuring(
-    shapes: Outline, text: _Text, measured: Speeds, read: int, memory: int, *, reference: bool
-) -> Stage:
+def _measuring(subjects: list[Outline], text: _Text, measured: Speeds, read: int, memory: int) -> Stage:
     """The stage of measuring; `read` bytes of files are summed for the report, too."""
-    seconds = measure_seconds(
-        shapes, measured, text.windows, text.window, reference=reference, scored=text.scored
+    seconds = sum(
+        measure_seconds(subject, measured, text.windows, text.window, scored=text.scored)
+        for subject in subjects
     )
     return Stage(name="measure", memory=memory, seconds=seconds + read / CHECKSUM + read / measured.read)
 

@@ -103,10 +103,11 @@ def less_memory(record: JobRecord, available: int | None) -> int:
     `available`: bytes that the machine has now, None where unknown. Less than what it has is left to it, more
     than the job takes in any case: measuring cannot be cut into smaller pieces.
     """
-    wanted = record.peak * 3 // 4 if record.peak else LEAST_MEMORY
+    taken = record.peak or record.memory_limit
+    wanted = taken * 3 // 4 if taken else LEAST_MEMORY
     if available is not None:
         most = int(MEMORY_SHARE * available)
-        wanted = min(wanted, most) if record.peak else most // 2
+        wanted = min(wanted, most) if taken else most // 2
     return max(LEAST_MEMORY, record.least_memory, wanted)
 
 

@@ -74,8 +74,10 @@ def left(record: JobRecord) -> str:
     progress, request = record.progress, record.request
     if progress is None or progress.eta is None:
         return ""
-    measures = isinstance(request, QuantizeRequest) and request.measure and progress.stage != "evaluate"
-    return f"{duration(progress.eta)}, then measuring" if measures else f"{duration(progress.eta)} left"
+    measures = isinstance(request, QuantizeRequest) and request.measure is not None
+    if measures and progress.stage in ("quantize", "verify"):
+        return f"{duration(progress.eta)}, then measuring"
+    return f"{duration(progress.eta)} left"
 
 
 def amount(progress: ProgressMade | None) -> str:

@@ -225,9 +225,9 @@ def measure_memory(
     return base + held + max(stages)
 
 
-def measure_disk(export: Shapes, windows: int, window: int = WINDOW, *, reference: bool = True) -> int:
-    """Bytes of hidden states in the job's folder."""
-    return (2 if reference else 1) * sum(_slots(export, windows, window))
+def measure_disk(export: Shapes, windows: int, window: int = WINDOW) -> int:
+    """Bytes of one model's hidden states in the job's folder."""
+    return sum(_slots(export, windows, window))
 
 
 def measure_seconds(
@@ -236,10 +236,9 @@ def measure_seconds(
     windows: int,
     window: int = WINDOW,
     *,
-    reference: bool = True,
     scored: int | None = None,
 ) -> float:
-    """How long measuring takes, with the reading of weights. `scored` positions of a window; None: half."""
+    """How long measuring one model takes, with the reading of weights. `scored` of a window; None: half."""
     embedding, output = _ends(export)
     if embedding is None or output is None:
         return 0.0
@@ -252,8 +251,7 @@ def measure_seconds(
     logits = positions * output.shape[-2] * (output.shape[-1] + LOGIT_WORK)
     states = _slots(export, windows, window)[0] * max(1, depth)
     moved = states / speeds.write + states / speeds.read if states > depth * HELD_BYTES else 0.0
-    each = (through + logits) / speeds.multiply + weights / DECODE + moved
-    return (2 if reference else 1) * each
+    return (through + logits) / speeds.multiply + weights / DECODE + moved
 
 
 def total_seconds(stages: Sequence[Stage]) -> float | None:
@@ -265,7 +263,7 @@ def total_seconds(stages: Sequence[Stage]) -> float | None:
 def stage_times(stages: Sequence[Stage]) -> list[str]:
     """ "encode 0:42" and so on, rounded, without those that pass in less than half a second."""
     return [
-        f"{one.name} {duration(round(one.seconds))}" for one in stages if one.seconds and one.seconds >= 0.5
+        f"{one.name} {duration(round(one.seconds))}" for one in stages if one.seconds and one.seconds > 0.5
     ]
 
 

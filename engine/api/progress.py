@@ -9,7 +9,7 @@ class Progress:
     """Where a stage of a job stands.
 
     `stage` is a verb for the reader ("quantize", "check weights", "evaluate", "verify");
-    `done` of `total` are counted in `unit` ("bytes", "blocks", "tensors", "windows");
+    `done` of `total` are counted in `unit` ("bytes", "steps", "passes": windows through blocks);
     `item` names what is in hand (a tensor or a block), or is empty.
     """
 

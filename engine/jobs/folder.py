@@ -144,9 +144,7 @@ class Job:
             what = "was written by another version of Bitwright" if other else "has a damaged job.json"
         except (OSError, ValueError, RecursionError):
             what = "has no readable job.json"
-        raise JobError(
-            f"Job {self.id} {what} and cannot be resumed; give the command that made it once more."
-        )
+        raise JobError(f"Job {self.id} {what} and cannot be resumed; make it anew, and remove this one.")
 
     def request(self) -> QuantizeRequest | EvaluateRequest:
         """What was asked. Raises `JobError` where it cannot be read."""
@@ -154,7 +152,7 @@ class Job:
             return REQUESTS.validate_python(self.asked().request)
         except ValidationError:
             raise JobError(
-                f"Job {self.id} has a damaged job.json; give the command that made it once more."
+                f"Job {self.id} has a damaged job.json; make it anew, and remove this one."
             ) from None
 
     def lock(self) -> None:

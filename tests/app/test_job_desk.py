@@ -304,6 +304,12 @@ def test_less_memory_is_three_quarters_of_what_it_took_and_leaves_some_to_the_ma
     assert less_memory(JobRecord(1, peak=peak), available) == limit
 
 
+def test_where_only_the_last_limit_is_known_it_is_three_quarters_of_that():
+    record = JobRecord(1, job="1", state="interrupted", memory_limit=2 * GB, least_memory=345_000_000)
+    assert less_memory(record, 20 * GB) == 1_500_000_000
+    assert less_memory_refusal(record, 20 * GB) == ""
+
+
 def test_what_has_the_least_already_cannot_have_less():
     record = JobRecord(1, job="1", state="failed", peak=GB, memory_limit=LEAST_MEMORY)
     assert "least" in less_memory_refusal(record, GB)

@@ -174,8 +174,9 @@ def test_what_is_left_names_the_measurement_behind_it(panel: JobsPanel, board: F
     assert shown(panel)[Column.LEFT] == "0:42 left"
     board.change(record, request=asked)
     assert shown(panel)[Column.LEFT] == "0:42, then measuring"
-    board.change(record, progress=PROGRESS.model_copy(update={"stage": "evaluate"}))
-    assert shown(panel)[Column.LEFT] == "0:42 left"
+    for stage in ("check weights", "evaluate"):
+        board.change(record, progress=PROGRESS.model_copy(update={"stage": stage}))
+        assert shown(panel)[Column.LEFT] == "0:42 left"
 
 
 def test_what_changed_offers_to_start_again_in_the_place_of_resume(panel: JobsPanel, board: FakeBoard):

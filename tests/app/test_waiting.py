@@ -44,12 +44,12 @@ def test_what_is_kept_is_taken_over_once(qapp):
     assert files() == []
 
 
+def refuse(*_: object, **__: object) -> None:
+    """As a full disk does."""
+    raise OSError(ENOSPC, "No space left on device")
+
+
 def test_what_was_taken_over_and_cannot_be_kept_stays(qapp, monkeypatch):
-    """A full disk."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(ENOSPC, "No space left on device")
-
     first, second = WaitingFile(), WaitingFile()
     first.keep([job("1")])
     first.release()
@@ -133,6 +133,19 @@ def test_a_closed_board_leaves_what_waited_to_the_next(qtbot: QtBot, make_board)
     last = make_board()
     assert [record.output for record in last.bring_back()] == ["/out/1.gguf"]
     close(qtbot, last)
+
+
+def test_what_could_not_be_kept_at_first_does_not_come_back(qtbot: QtBot, make_board, monkeypatch):
+    old = WaitingFile()
+    old.keep([job("1")])
+    old.release()
+    board = make_board()
+    with monkeypatch.context() as patch, qtbot.waitSignal(board.not_kept):
+        patch.setattr(Path, "write_text", refuse)
+        kept = board.bring_back()
+    board.drop(kept)
+    close(qtbot, board)
+    assert WaitingFile().take_over() == []
 
 
 def test_a_window_that_dies_loses_nothing(qtbot: QtBot, make_board):

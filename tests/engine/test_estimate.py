@@ -24,6 +24,7 @@ from engine.subjects import prepare as prepare_evaluation
 from engine.summary import export_summary
 from engine.terminal import needs_lines
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
+from tests.tiny import write_llama
 
 SPEEDS = Speeds(encode={"Q4_0 search": 1e6, "F32": 1e9}, read=1e9, write=1e8, multiply=1e10)
 RECIPE = Recipe(default=Choice(format="Q4_0"))
@@ -158,6 +159,20 @@ def test_what_evaluating_takes():
     assert against.disks[0].bytes > 1.9 * alone.disks[0].bytes
     assert against.seconds > 1.5 * alone.seconds
     assert against.memory > alone.memory
+
+
+def test_a_reference_that_is_wider_takes_more(tmp_path):
+    narrow = write_llama(tmp_path / "narrow")
+    asked = EvaluateRequest(model=str(narrow), text=str(EVALUATION_TEXT), reference=str(SAMPLE_MODEL))
+    with open_checkpoint(narrow) as one, open_checkpoint(SAMPLE_MODEL) as other:
+        mixed, *each, wide = (
+            evaluate_needs(asked, (40, 512), *subjects, measured=SPEEDS)
+            for subjects in ((one, other), (one,), (other,), (other, other))
+        )
+    hidden = [found.disks[0].bytes - STATE_BYTES for found in each]
+    assert mixed.disks[0].bytes - STATE_BYTES == sum(hidden)
+    assert hidden[1] > 2 * hidden[0]
+    assert mixed.least_memory == wide.least_memory
 
 
 def test_a_text_that_cannot_be_read_is_refused(tmp_path):
