@@ -38,6 +38,7 @@ class FormatInfo:
         return columns // self.block_values * self.block_bytes
 
 
+# By family, then by falling bits.
 FORMATS: dict[str, FormatInfo] = {
     info.name: info
     for info in (
@@ -45,13 +46,28 @@ FORMATS: dict[str, FormatInfo] = {
         FormatInfo("F16", 1, 2),
         FormatInfo("BF16", 1, 2),
         FormatInfo("Q8_0", 32, 34, "F16"),
-        FormatInfo("Q4_0", 32, 18, "F16"),
-        FormatInfo("Q4_1", 32, 20, "F16"),
-        FormatInfo("Q5_0", 32, 22, "F16"),
         FormatInfo("Q5_1", 32, 24, "F16"),
-        FormatInfo("Q4_K", 256, 144, "Q5_0"),
-        FormatInfo("Q5_K", 256, 176, "Q5_1"),
+        FormatInfo("Q5_0", 32, 22, "F16"),
+        FormatInfo("Q4_1", 32, 20, "F16"),
+        FormatInfo("Q4_0", 32, 18, "F16"),
         FormatInfo("Q6_K", 256, 210, "Q8_0"),
+        FormatInfo("Q5_K", 256, 176, "Q5_1"),
+        FormatInfo("Q4_K", 256, 144, "Q5_0"),
+        FormatInfo("Q3_K", 256, 110, "Q4_0"),
+        FormatInfo("Q2_K", 256, 84, "Q4_0"),
+        FormatInfo("IQ4_NL", 32, 18, "F16"),
+        FormatInfo("IQ4_XS", 256, 136, "IQ4_NL"),
+        FormatInfo("IQ3_S", 256, 110, "IQ4_NL"),
+        FormatInfo("IQ3_XXS", 256, 98, "IQ4_NL"),
+        FormatInfo("IQ2_S", 256, 82, "IQ4_NL"),
+        FormatInfo("IQ2_XS", 256, 74, "IQ4_NL"),
+        FormatInfo("IQ2_XXS", 256, 66, "IQ4_NL"),
+        FormatInfo("IQ1_M", 256, 56, "IQ4_NL"),
+        FormatInfo("IQ1_S", 256, 50, "IQ4_NL"),
+        FormatInfo("NVFP4", 64, 36, "F16"),
+        FormatInfo("MXFP4", 32, 17, "F16"),
+        FormatInfo("TQ2_0", 256, 66, "Q4_0"),
+        FormatInfo("TQ1_0", 256, 54, "Q4_0"),
     )
 }
 

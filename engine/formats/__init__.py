@@ -3,14 +3,21 @@
 import numpy as np
 
 from engine.api.formats import FORMATS, METHODS
+from engine.formats.codes import Codes, Lattice, Table
 from engine.formats.floats import FLOATS, FloatFormat
 from engine.formats.grid import Grid, Scales
+from engine.formats.lattices import LATTICES
+from engine.formats.one_bit import ONE_BIT
 from engine.formats.plain import PLAIN
 from engine.formats.super_blocks import SUPER_BLOCKS
+from engine.formats.tables import TABLES
+from engine.formats.ternary import TERNARY
 
-__all__ = ["Grid", "Scales", "decode", "format_of", "refuse_pair"]
+__all__ = ["Codes", "Grid", "Lattice", "Scales", "Table", "decode", "format_of", "refuse_pair"]
 
-_FORMATS: dict[str, Grid | FloatFormat] = {form.name: form for form in (*FLOATS, *PLAIN, *SUPER_BLOCKS)}
+_FORMATS: dict[str, Grid | FloatFormat] = {
+    form.name: form for form in (*FLOATS, *PLAIN, *SUPER_BLOCKS, *TABLES, *LATTICES, *ONE_BIT, *TERNARY)
+}
 
 
 def format_of(name: str) -> Grid | FloatFormat:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.formats import bits
+from engine.formats.codes import Codes
 from engine.formats.grid import Grid, Scales
-from kernels.groups import Codes
 
 _STEP, _SHIFT = ("step", "<f2"), ("shift", "<f2")
 _FIFTH, _NIBBLES = ("fifth", "u1", 4), ("codes", "u1", 16)
@@ -40,7 +41,7 @@ class PlainGrid(Grid):
             if self.codes.high - self.codes.low > 15:
                 blocks["fifth"] = np.packbits(stored >> 4, axis=-1, bitorder="little")
                 stored &= 15
-            blocks["codes"] = stored[..., :16] | stored[..., 16:] << 4
+            blocks["codes"] = bits.join(stored.reshape(*blocks.shape, 2, 16), 4)
         return blocks.view(np.uint8).reshape(len(codes), -1)
 
     def unpack(self, data: np.ndarray) -> tuple[np.ndarray, Scales]:
@@ -49,7 +50,7 @@ class PlainGrid(Grid):
         if self.name == "Q8_0":
             codes = blocks["codes"]
         else:
-            stored = np.concatenate([blocks["codes"] & 15, blocks["codes"] >> 4], axis=-1)
+            stored = bits.split(blocks["codes"], 4).reshape(*blocks.shape, 32)
             if self.codes.high - self.codes.low > 15:
                 stored |= np.unpackbits(blocks["fifth"], axis=-1, bitorder="little") << 4
             codes = stored.view(np.int8) + np.int8(self.codes.low)

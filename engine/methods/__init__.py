@@ -5,7 +5,8 @@ it returns codes int8 [rows, columns] and the grid's scales.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,7 +16,21 @@ from engine.formats import Grid, Scales, format_of, refuse_pair
 from engine.methods import rtn, search
 
 Solver = Callable[[np.ndarray, Grid, np.ndarray | None], tuple[np.ndarray, Scales]]
-SOLVERS: dict[str, Solver] = {"rtn": rtn.solve, "search": search.solve}
+
+
+def _search(weights: np.ndarray, grid: Grid, importance: np.ndarray | None) -> tuple[np.ndarray, Scales]:
+    """`search.solve`, which still wants levels as (least, greatest). To go with its rewriting."""
+    pairs = {
+        name: (levels[0], levels[-1])
+        for name, levels in (("step_levels", grid.step_levels), ("shift_levels", grid.shift_levels))
+    }
+    old = SimpleNamespace(
+        codes=grid.codes, group=grid.group, groups=grid.groups, scales=grid.scales, round=grid.round, **pairs
+    )
+    return search.solve(weights, cast(Grid, old), importance)
+
+
+SOLVERS: dict[str, Solver] = {"rtn": rtn.solve, "search": _search}
 
 # Weights that are worked on at a time: their scratch stays in the cache, and small beside the caller's chunk.
 PIECE = 1 << 20
