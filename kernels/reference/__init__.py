@@ -1,0 +1,78 @@
+"""The oracle of every test: encoders and decoders of all formats, slow and plain, in NumPy alone.
+
+Nothing here is shared with the code it judges, but for the points of the IQ formats, which are gguf's.
+Blocks are packed and unpacked one byte at a time, as llama.cpp's ggml-common.h and ggml-quants.c describe
+them; the search goes through a group weight by weight. Arithmetic is float32 in the order of the weights
+(units and sums over groups: float64), so that the fast encoders, which do the same in another arrangement,
+must give the same bytes.
+"""
+
+import numpy as np
+
+from kernels.reference import blocks, lattices
+from kernels.reference.search import covering, rounded, searched
+from kernels.reference.shapes import F32, SHAPES, Block
+
+__all__ = ["SHAPES", "decode", "encode"]
+
+
+def encode(
+    weights: np.ndarray, format_name: str, method: str, importance: np.ndarray | None = None
+) -> np.ndarray:
+    """uint8 [rows, row bytes] of finite float32 [rows, columns]; method "rtn" or "search".
+
+    "search" is for codes that are all whole numbers of a range.
+    """
+    if format_name == "F32":
+        return weights.astype("<f4").view(np.uint8)
+    if format_name == "F16":
+        return weights.astype("<f2").view(np.uint8)
+    if format_name == "BF16":
+        return np.array([[_bf16(value) for value in row] for row in weights], "<u2").view(np.uint8)
+    shape = SHAPES[format_name]
+    x = weights.reshape(-1, shape.groups, shape.size)
+    if importance is None:
+        matters = np.ones_like(x)
+    else:
+        relative = np.maximum(importance / importance.mean(dtype=np.float64), 1e-6).astype(F32)
+        matters = np.tile(relative, len(weights)).reshape(x.shape)
+    with np.errstate(all="ignore"):
+        scales = covering(x, shape) if method == "rtn" else searched(x, matters, shape)
+        units, levels = scales
+        codes = rounded(x, units[0][:, None] * levels[0], units[1][:, None] * levels[1], shape)
+    pack = lattices.pack if shape.points else blocks.pack
+    packed = [
+        pack(
+            format_name,
+            Block(
+                units[0][place] / F32(shape.fraction),
+                units[1][place],
+                levels[0][place].tolist(),
+                levels[1][place].tolist(),
+                [int(code) for code in codes[place].ravel()],
+            ),
+        )
+        for place in range(len(x))
+    ]
+    return np.frombuffer(b"".join(packed), np.uint8).reshape(len(weights), -1)
+
+
+def decode(data: np.ndarray, format_name: str) -> np.ndarray:
+    """float32 [rows, columns] of uint8 [rows, row bytes]."""
+    if format_name == "F32":
+        return data.view("<f4")
+    if format_name == "F16":
+        return data.view("<f2").astype(F32)
+    if format_name == "BF16":
+        return (data.view("<u2").astype(np.uint32) << 16).view(F32)
+    read = lattices.values if SHAPES[format_name].points else blocks.values
+    stored = data.reshape(-1, SHAPES[format_name].bytes)
+    values = [value for block in stored for value in read(format_name, block.tobytes())]
+    return np.array(values, F32).reshape(len(data), -1)
+
+
+def _bf16(value: np.float32) -> int:
+    """The nearer of the two neighbours whose lower 16 bits are 0, the even one between them."""
+    bits = int(np.array(value, "<f4").view("<u4"))
+    upper, lower = divmod(bits, 1 << 16)
+    return upper + (lower > 0x8000 or (lower == 0x8000 and upper % 2 == 1))
