@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from gguf import quants
 
-SCORES = 1 << 19  # distances that are compared at a time: 2 MiB, so that they stay in the cache
+PIECE = 1 << 16  # weights that are looked up in a table at a time: scratch stays small beside the caller's
+SCORES = 1 << 19  # distances to points that are compared at a time: 2 MiB, so that they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,9 @@ class Table(Codes):
     def nearest(self, scaled: np.ndarray) -> np.ndarray:
         codes = np.empty(scaled.shape, np.int8)
         flat, out = scaled.reshape(-1), codes.reshape(-1)
-        for start in range(0, flat.size, SCORES):
-            place = np.searchsorted(self.thresholds, flat[start : start + SCORES])
-            out[start : start + SCORES] = self.ordered[place]
+        for start in range(0, flat.size, PIECE):
+            place = np.searchsorted(self.thresholds, flat[start : start + PIECE])
+            out[start : start + PIECE] = self.ordered[place]
         return codes
 
 

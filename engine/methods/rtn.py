@@ -51,7 +51,7 @@ def _squared_error(weights: np.ndarray, grid: Grid, steps: np.ndarray) -> np.nda
     scales = grid.scales(steps, np.zeros_like(steps))
     wished = weights.reshape(*steps.shape, grid.group)
     codes = grid.round(weights, scales).reshape(wished.shape)
-    total = np.zeros(steps.shape)
+    stored, total = scales.steps.astype(np.float64), np.zeros(steps.shape)
     for place in range(grid.group):
-        total += (wished[..., place] - codes[..., place] * scales.steps.astype(np.float64)) ** 2
+        total += (wished[..., place] - codes[..., place] * stored) ** 2
     return total
