@@ -17,7 +17,9 @@ import numpy as np
 from gguf import quants
 
 PIECE = 1 << 16  # weights that are looked up in a table at a time: scratch stays small beside the caller's
-SCORES = 1 << 19  # distances to points that are compared at a time: 2 MiB, so that they stay in the cache
+# Multiplications with points at a time: so few that OpenBLAS does not hand them to several threads, which on
+# a busy machine wait for each other for ten times as long as the work takes. What they give stays in the cache.
+PRODUCTS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class Lattice(Codes):
         codes = np.empty(scaled.shape, np.int8)
         flat, out = scaled.reshape(-1), codes.reshape(-1)
         reach = np.float32(3 * self.high)
-        piece = max(SCORES // self.points.shape[1] * self.size, 32)
+        piece = PRODUCTS // self.points.shape[1]
         for start in range(0, flat.size, piece):
             fixed = np.clip(flat[start : start + piece], -reach, reach)
             fixed *= np.float32(self.resolution)

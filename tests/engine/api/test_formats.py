@@ -31,6 +31,35 @@ def test_fallback_takes_rows_that_the_format_does_not(name):
         assert FORMATS[info.fallback].block_values < info.block_values
 
 
+@pytest.mark.parametrize(
+    ("name", "fallback"),
+    [
+        ("Q4_K", "Q5_0"),
+        ("Q5_K", "Q5_1"),
+        ("Q6_K", "Q8_0"),
+        ("Q2_K", "Q4_0"),
+        ("TQ1_0", "Q4_0"),
+        ("IQ1_M", "IQ4_NL"),
+        ("IQ4_XS", "IQ4_NL"),
+        ("IQ4_NL", "F16"),
+        ("NVFP4", "F16"),
+    ],
+)
+def test_fallbacks_are_llama_quantizes(name, fallback):
+    assert FORMATS[name].fallback == fallback
+
+
+def test_every_type_that_gguf_can_decode_is_there():
+    kinds = gguf.GGMLQuantizationType
+    decodable = {
+        kind.name
+        for kind in kinds
+        if issubclass(getattr(gguf.quants, kind.name, int), gguf.quants.BF16.__base__)
+    }
+    assert len(decodable) > 20
+    assert decodable <= FORMATS.keys()
+
+
 def test_rows_that_do_not_divide_are_refused():
     assert FORMATS["Q4_K"].row_bytes(512) == 288
     with pytest.raises(ValueError, match="Q4_K stores blocks of 256; 288 columns"):
