@@ -18,7 +18,7 @@ from gguf import quants
 
 PIECE = 1 << 16  # weights that are looked up in a table at a time: scratch stays small beside the caller's
 # Multiplications with points at a time: so few that OpenBLAS does not hand them to several threads, which on
-# a busy machine wait for each other for ten times as long as the work takes. What they give stays in the cache.
+# a busy machine wait for each other for ten times as long as the work takes. Results stay in the cache.
 PRODUCTS = 1 << 18
 
 
