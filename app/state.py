@@ -146,7 +146,12 @@ class State(QObject):
         assert old is not None, "a model is open"
         assert self.export is not None, "a model is open"
         facts = replace(self.export.facts, has_importance=old.imatrix is not None)
-        kept = {"imatrix": old.imatrix, "calibration": old.calibration, "output": old.output}
+        kept = {
+            "imatrix": old.imatrix,
+            "effort": old.effort,
+            "calibration": old.calibration,
+            "output": old.output,
+        }
         recipe = with_pins(preset_recipe(name, facts).model_copy(update=kept), old)
         self.document.start_from(f"Preset {name}", name, recipe)
 

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ from typer.exceptions import TyperException
 
 from engine import __version__, terminal
 from engine.api.errors import EvaluationError, JobError, OutputError, RecipeError, UserError
+from engine.api.formats import DEFAULT_METHOD, FORMATS
 from engine.api.jobs import (
     EvaluateRequest,
     EvaluateResult,
@@ -31,7 +33,7 @@ from engine.api.presets import PRESETS
 from engine.api.recipe import load_recipe
 from engine.api.units import size
 from engine.jobs.limits import NO_MEMORY, out_of_memory
-from engine.options import AsJson, JobId, MemoryLimit, Model, Threads, example
+from engine.options import AsJson, Effort, JobId, MemoryLimit, Model, Threads, example
 from engine.process import keep_libraries_quiet, stop_in_order
 
 if TYPE_CHECKING:
@@ -104,6 +106,10 @@ def quantize(
         Path | None,
         typer.Option(help="An importance matrix (GGUF) that weights the error.", show_default=False),
     ] = None,
+    effort: Annotated[
+        Effort | None,
+        typer.Option(help="How long encoders search; best, or what the recipe says.", show_default=False),
+    ] = None,
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
     measure: Annotated[
@@ -144,6 +150,8 @@ def quantize(
             wanted = recipe_for_preset(checkpoint, str(preset), has_importance=imatrix is not None)
         wanted = with_types(wanted, checkpoint.tied, output_tensor_type, token_embedding_type)
         wanted = with_importance(wanted, imatrix)
+        if effort is not None:
+            wanted = wanted.model_copy(update={"effort": effort.value})
         request = QuantizeRequest(
             model=str(model),
             output=str(out or "model.gguf"),
@@ -259,6 +267,27 @@ def evaluate(
     with terminal.progress() as listener:
         result = run(request, listener)
     _show_result(result, as_json)
+
+
+@app.command("warm-up", epilog=example("bitwright warm-up", "bitwright warm-up Q4_K Q6_K"))
+def warm_up(
+    formats: Annotated[
+        list[str] | None, typer.Argument(help="Formats; all by default.", show_default=False)
+    ] = None,
+) -> None:
+    """Compile the encoders ahead, as the first use of each would on this machine."""
+    from engine.formats import refuse_pair
+    from engine.methods import warm_up as run
+
+    names = [name.upper() for name in formats or FORMATS]
+    for name in names:
+        reason = refuse_pair(DEFAULT_METHOD, name)
+        if reason is not None:
+            raise RecipeError(reason)
+    began = time.monotonic()
+    with terminal.progress() as listener:
+        run(names, listener)
+    terminal.say(f"The encoders are ready, after {time.monotonic() - began:.0f} s.")
 
 
 @app.command(epilog=example("bitwright demo", "bitwright demo --out ./somewhere"))

@@ -1,7 +1,7 @@
 """What a run will take of this machine, before it starts: `engine.api.needs` with measured speeds and room.
 
-The speeds come from a measurement of under a second: every encoder on a small random piece, a file of some
-megabytes written and read back, one matrix product. Encoders that were never compiled on this machine are not
+The speeds come from a short measurement: every encoder on a small random piece, a file of some megabytes
+written and read back, one matrix product. Encoders that were never compiled on this machine are not
 waited for; the time of a run that needs them is not known before it has begun.
 """
 
@@ -9,10 +9,11 @@ import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from engine.api.errors import MemoryLimitError, OutputError
-from engine.api.formats import FORMATS, METHODS
+from engine.api.formats import DEFAULT_EFFORT, EFFORTS, FORMATS, METHODS
 from engine.api.jobs import EvaluateRequest, QuantizeRequest
 from engine.api.needs import (
     CHECKSUM,
@@ -38,8 +39,9 @@ from engine.checkpoint import Checkpoint
 from engine.jobs.folder import jobs_folder
 from engine.jobs.limits import available_memory
 from engine.jobs.partial import partial_path
+from engine.methods import are_compiled
 from engine.preparation import Prepared
-from engine.speeds import disk_speeds, encode_speed, kernels_compiled, multiply_speed
+from engine.speeds import disk_speeds, encode_speed, multiply_speed
 from engine.tokenizer import load_tokenizer
 
 STATE_BYTES = 1 << 20
@@ -58,22 +60,25 @@ class Outline:
 
 
 def speeds(
-    formats: Iterable[tuple[str, str]] | None = None, threads: int | None = None, folder: Path | None = None
+    wanted: Iterable[tuple[str, str, str]] | None = None,
+    threads: int | None = None,
+    folder: Path | None = None,
 ) -> Speeds:
-    """What this machine does in a second; measured once a process, in under a second.
+    """What this machine does in a second; measured once a process: some 20 ms for each encoder.
 
-    `formats`: pairs of format and method, None: all. `threads` that encode, None: all. `folder`: where files
-    are written. Encoders that were never compiled here are left out: that would take long.
+    `wanted`: format, method and effort of encoders, None: all. `threads` that encode, None: all. `folder`:
+    where files are written. Encoders that were never compiled here are left out: that would take long.
     """
-    wanted = [(name, method) for name in FORMATS for method in METHODS] if formats is None else formats
-    encode = {}
-    if kernels_compiled():
-        for name, method in wanted:
-            encode[encoder(name, method)] = encode_speed(
-                name, "rtn" if FORMATS[name].exact else method, threads
-            )
+    if wanted is None:
+        wanted = [(*pair, effort) for pair in product(FORMATS, METHODS) for effort in EFFORTS]
+    found = {}
+    for name, method, effort in wanted:
+        plain = FORMATS[name].exact or method == "rtn"
+        if plain or are_compiled([name]):
+            how = ("rtn", DEFAULT_EFFORT) if plain else (method, effort)
+            found[encoder(name, method, effort)] = encode_speed(name, *how, threads)
     write, read = disk_speeds(folder)
-    return Speeds(encode=encode, read=read, write=write, multiply=multiply_speed())
+    return Speeds(encode=found, read=read, write=write, multiply=multiply_speed())
 
 
 def needs(prepared: Prepared, request: QuantizeRequest, measured: Speeds | None = None) -> Needs:
@@ -83,8 +88,9 @@ def needs(prepared: Prepared, request: QuantizeRequest, measured: Speeds | None 
     """
     output = Path(request.output).absolute()
     if measured is None:
-        pairs = {(tensor.format, tensor.method) for tensor in prepared.plan.tensors}
-        measured = speeds(pairs, request.threads, output.parent)
+        plan = prepared.plan
+        encoders = {(tensor.format, tensor.method, plan.effort) for tensor in plan.tensors}
+        measured = speeds(encoders, request.threads, output.parent)
     shapes = Outline(len(prepared.header), list(prepared.export.tensors))
     source_bytes = sum(tensor.bytes for tensor in prepared.checkpoint.tensors.values())
     stages = quantize_stages(shapes, prepared.plan, measured, source_bytes, request.memory_limit)

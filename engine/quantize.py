@@ -138,8 +138,8 @@ def _work(work: Running, prepared: Prepared, request: QuantizeRequest) -> Quanti
     for warning in prepared.plan.warnings:
         work.warn(warning)
     if not published(work.job, prepared, output, work.listener):
-        load_kernels(prepared, _threads(request), work.listener)
-        write(work, prepared, output, overwrite=request.overwrite)
+        load_kernels(prepared, work.listener)
+        write(work, prepared, output, _threads(request), overwrite=request.overwrite)
     log.info("%s: %s bytes, read back and verified", output, f"{prepared.size:,}")
     work.tell(Artifact(path=str(output)))
     report = _measure(work, request)

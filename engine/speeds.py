@@ -1,12 +1,9 @@
 """How fast this machine encodes, multiplies, reads and writes: each measured in a moment, once a process."""
 
-import hashlib
-import importlib.util
 import os
-import struct
-import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -15,10 +12,10 @@ from statistics import median
 
 import numpy as np
 
-KERNELS = "kernels.cpu.groups"
+from engine.parallel import in_order
 
-ROWS, COLUMNS = 128, 2048
-"""Weights that each encoder is timed on: some 10 ms of work."""
+ROWS, COLUMNS = 64, 2048
+"""Weights for each thread that an encoder is timed on: some 1 to 10 ms of work."""
 
 REPEATS = 3
 FILE_BYTES = 16 << 20
@@ -26,37 +23,19 @@ SLOW_DISK = 1e8
 """Bytes a second of a disk that cannot be tried."""
 
 
-def kernels_compiled() -> bool:
-    """Whether Numba finds all kernels in its cache: made of this source, by this version, for this processor.
-
-    Seen from the bytes of the cache's index files, without loading them.
-    """
-    if KERNELS in sys.modules:
-        return True
-    found = importlib.util.find_spec(KERNELS)
-    assert found is not None
-    assert found.origin is not None
-    source = Path(found.origin)
-    indices = (index for folder in _cache_folders(source) for index in folder.glob(f"{source.stem}.*.nbi"))
-    fresh = sum(_is_fresh(index, source) for index in indices)
-    return fresh >= source.read_bytes().count(b"cache=True")
-
-
 @cache
-def encode_speed(name: str, method: str, threads: int | None) -> float:
-    """Weights a second."""
-    import numba
+def encode_speed(name: str, method: str, effort: str, threads: int | None) -> float:
+    """Weights a second, on so many threads (None: all cores)."""
+    from engine.methods import encode
 
-    from engine.methods import encode, warm_up
-
-    warm_up([name], [method])
+    count = threads or len(os.sched_getaffinity(0))
     weights = (np.random.default_rng(0).standard_normal((ROWS, COLUMNS)) * 0.02).astype(np.float32)
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(threads or numba.config.NUMBA_NUM_THREADS, numba.config.NUMBA_NUM_THREADS))
-    try:
-        return weights.size / _seconds(lambda: encode(weights, name, method))
-    finally:
-        numba.set_num_threads(before)
+    encode(weights[:1], name, method, effort=effort)  # loads the encoder
+
+    def work(_: int) -> None:
+        encode(weights, name, method, effort=effort)
+
+    return count * weights.size / _seconds(lambda: deque(in_order(work, range(count), count), maxlen=0))
 
 
 @cache
@@ -95,30 +74,3 @@ def _seconds(work: Callable[[], object]) -> float:
         work()
         times.append(time.perf_counter() - start)
     return median(times)
-
-
-def _cache_folders(source: Path) -> list[Path]:
-    """Where Numba looks for what it compiled of `source`: where it is told, or beside it and in a cache."""
-    import numba
-    from numba.core.caching import _CacheLocator
-    from numba.misc.appdirs import AppDirs
-
-    subpath = _CacheLocator.get_suitable_cache_subpath(str(source))
-    if numba.config.CACHE_DIR:
-        return [Path(numba.config.CACHE_DIR) / subpath]
-    general = Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)
-    return [source.parent / "__pycache__", general / subpath]
-
-
-def _is_fresh(index: Path, source: Path) -> bool:
-    """Whether a cache's index is of this Numba, this processor and this source (its digest or its time)."""
-    import numba
-    from llvmlite.binding import get_host_cpu_name
-
-    try:
-        content = index.read_bytes()
-    except OSError:
-        return False
-    stamps = hashlib.sha256(source.read_bytes()).digest(), struct.pack(">d", source.stat().st_mtime)
-    ours = all(word.encode() in content for word in (numba.__version__, get_host_cpu_name()))
-    return ours and any(stamp in content for stamp in stamps)

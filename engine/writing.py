@@ -1,19 +1,22 @@
 """The file of a quantize job: its tensors encoded, written, verified, and published under its name.
 
-Weights are read, transformed and encoded in pieces of some megabytes, so the peak of memory does not
-grow with the model. A finished tensor is at its final offset in `NAME.partial`, synced, before the
+Weights are read, transformed and encoded in pieces of some megabytes, on several threads, while finished
+pieces are written in their order: so the peak of memory does not grow with the model. A finished tensor is at its final offset in `NAME.partial`, synced, before the
 journal names it; every row is encoded by itself, so a resumed file is the undisturbed one, byte for byte.
 """
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
+import numpy as np
+
 from engine.api.errors import ExportError, RecipeError
-from engine.api.formats import FORMATS
 from engine.api.jobs import Saved
 from engine.api.plan import TensorPlan
 from engine.api.progress import Listener, Progress
@@ -26,6 +29,7 @@ from engine.jobs.limits import out_of_memory
 from engine.jobs.partial import OUTPUT, PartialFile, partial_path
 from engine.jobs.running import Running
 from engine.jobs.units import checksum, planned
+from engine.parallel import in_order
 from engine.preparation import HEADER, Prepared
 
 PIECE = 4 << 20
@@ -58,19 +62,14 @@ def published(job: Job, prepared: Prepared, output: Path, listener: Listener) ->
     return True
 
 
-def load_kernels(prepared: Prepared, threads: int, listener: Listener) -> None:
-    """Load the encoders (compiled on the first use on a machine) and give them their threads."""
-    import numba
-
-    listener(Progress("compile or load encoders", 0, 1, "steps"))
+def load_kernels(prepared: Prepared, listener: Listener) -> None:
+    """Load the encoders that search; they are compiled on the first use on a machine."""
     from engine.methods import warm_up
 
-    warm_up({tensor.format for tensor in prepared.plan.tensors})
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    listener(Progress("compile or load encoders", 1, 1, "steps"))
+    warm_up({tensor.format for tensor in prepared.plan.tensors if tensor.method == "search"}, listener)
 
 
-def write(work: Running, prepared: Prepared, output: Path, *, overwrite: bool) -> None:
+def write(work: Running, prepared: Prepared, output: Path, threads: int, *, overwrite: bool) -> None:
     """Encode what the journal does not name yet, verify the file, give it its name."""
     journal = work.job.journal
     begun = bool(journal.units())
@@ -78,7 +77,7 @@ def write(work: Running, prepared: Prepared, output: Path, *, overwrite: bool) -
         check_finite(prepared.checkpoint, work.listener)
     partial = PartialFile(output, prepared.size, journal, fresh=not begun)
     try:
-        checksums = _write_units(work, prepared, partial)
+        checksums = _write_units(work, prepared, partial, threads)
         formats = {tensor.name: tensor.format for tensor in prepared.plan.tensors}
         partial.check_in_place()
         verify(partial.path, prepared.export, formats, checksums, work.listener)
@@ -95,7 +94,7 @@ def write(work: Running, prepared: Prepared, output: Path, *, overwrite: bool) -
         raise
 
 
-def _write_units(work: Running, prepared: Prepared, partial: PartialFile) -> dict[str, int]:
+def _write_units(work: Running, prepared: Prepared, partial: PartialFile, threads: int) -> dict[str, int]:
     """Each part's CRC-32, once all are in the file."""
     finished = partial.finished(prepared.places, work.listener)
     checksums = {name: unit.crc32 for name, unit in finished.items()}
@@ -105,24 +104,47 @@ def _write_units(work: Running, prepared: Prepared, partial: PartialFile) -> dic
     if HEADER not in finished:
         partial.write(HEADER, 0, iter([memoryview(prepared.header)]))
         partial.commit(blocks.saved)
-    total = sum(tensor.bytes for tensor in prepared.plan.tensors)
-    done = sum(tensor.bytes for tensor in prepared.plan.tensors if tensor.name in finished)
-    for source, tensor in zip(prepared.export.tensors, prepared.plan.tensors, strict=True):
-        if tensor.name in finished:
-            continue
-        began = time.monotonic()
-        pieces = _encode(work, prepared, source, tensor, done, total)
-        checksums[tensor.name] = partial.write(tensor.name, prepared.offsets[tensor.name], pieces)
-        work.sources.check()
-        blocks.add(tensor)
-        partial.commit(blocks.saved)
-        work.note(blocks.saved)
-        done += tensor.bytes
-        work.listener(Progress("quantize", done, total, "bytes", tensor.name))
-        log.info(
-            "%s: %s, %s in %.2f s", tensor.name, tensor.format, size(tensor.bytes), time.monotonic() - began
-        )
+    pieces = _pieces(work, prepared, finished)
+    encoded = in_order(lambda piece: (piece, _encode(work, prepared, piece)), pieces, threads)
+    written = _Written(work, prepared, finished)
+    with closing(encoded):
+        for tensor in prepared.plan.tensors:
+            if tensor.name in finished:
+                continue
+            began = time.monotonic()
+            offset = prepared.offsets[tensor.name]
+            checksums[tensor.name] = partial.write(tensor.name, offset, written.pieces_of(tensor, encoded))
+            work.sources.check()
+            blocks.add(tensor)
+            partial.commit(blocks.saved)
+            work.note(blocks.saved)
+            log.info(
+                "%s: %s, %s in %.2f s",
+                tensor.name, tensor.format, size(tensor.bytes), time.monotonic() - began,
+            )  # fmt: skip
     return checksums
+
+
+class _Written:
+    """Counts the bytes that are written, and tells of them."""
+
+    def __init__(self, work: Running, prepared: Prepared, finished: Container[str]) -> None:
+        tensors = prepared.plan.tensors
+        self._work, self._total = work, sum(tensor.bytes for tensor in tensors)
+        self._done = sum(tensor.bytes for tensor in tensors if tensor.name in finished)
+
+    def pieces_of(
+        self, tensor: TensorPlan, encoded: Iterator[tuple[_Piece, np.ndarray]]
+    ) -> Iterator[memoryview]:
+        """The bytes of the tensor, which is the next one of `encoded`."""
+        stop, rows = 0, prod(tensor.shape[:-1])
+        while stop < rows:
+            piece, data = next(encoded)
+            stop = piece.stop
+            yield data.data.cast("B")
+            self._done += data.nbytes
+            self._work.listener(Progress("quantize", self._done, self._total, "bytes", tensor.name))
+            self._work.check()
 
 
 class _Blocks:
@@ -149,31 +171,47 @@ def _block(tensor: TensorPlan) -> int | str:
     return tensor.name if tensor.block is None else tensor.block
 
 
-def _encode(
-    work: Running, prepared: Prepared, source: OutputTensor, tensor: TensorPlan, before: int, total: int
-) -> Iterator[memoryview]:
-    """The bytes of one tensor, in pieces of rows that take about `PIECE` bytes in float32, or fewer where
-    memory is short: rows do not depend on each other, so the bytes are the same."""
+@dataclass(frozen=True)
+class _Piece:
+    """Rows start .. stop of a tensor seen as a matrix, all of one expert. matters: float32 [columns]."""
+
+    source: OutputTensor
+    tensor: TensorPlan
+    start: int
+    stop: int
+    matters: np.ndarray | None
+
+
+def _pieces(work: Running, prepared: Prepared, finished: Container[str]) -> Iterator[_Piece]:
+    """All that is not finished, in the order of the file: pieces of rows of about `PIECE` bytes in float32,
+    or fewer where memory is short: rows do not depend on each other, so the bytes are the same."""
+    for source, tensor in zip(prepared.export.tensors, prepared.plan.tensors, strict=True):
+        if tensor.name in finished:
+            continue
+        rows, columns = prod(tensor.shape[:-1]), tensor.shape[-1]
+        importance = prepared.importance.get(tensor.name)
+        height = rows // (1 if importance is None else len(importance))
+        start = 0
+        while start < rows:
+            step = max(1, work.guard.share(PIECE, LEAST_PIECE) // (4 * columns))
+            stop = min(start + step, (start // height + 1) * height, rows)  # not beyond this expert
+            matters = None if importance is None else importance[start // height]
+            yield _Piece(source, tensor, start, stop, matters)
+            start = stop
+
+
+def _encode(work: Running, prepared: Prepared, piece: _Piece) -> np.ndarray:
+    """The bytes of a piece, uint8 [rows, row bytes]; in halves where the system refuses it memory."""
     from engine.methods import encode
 
-    rows, columns = prod(tensor.shape[:-1]), tensor.shape[-1]
-    importance = prepared.importance.get(tensor.name)
-    height = rows // (1 if importance is None else len(importance))
-    start = 0
-    while start < rows:
-        step = max(1, work.guard.share(PIECE, LEAST_PIECE) // (4 * columns))
-        stop = min(start + step, (start // height + 1) * height, rows)  # not beyond this expert
-        matters = None if importance is None else importance[start // height]
-        try:
-            weights = source.read(prepared.checkpoint, start, stop)
-            data = encode(weights, tensor.format, tensor.method, matters, tensor.params)
-        except Exception as error:
-            if not out_of_memory(error) or not work.guard.shrink():
-                raise
-            log.warning("%s: out of memory; going on in smaller pieces", tensor.name)
-            continue
-        yield data.data.cast("B")
-        start = stop
-        done = before + stop * FORMATS[tensor.format].row_bytes(columns)
-        work.listener(Progress("quantize", done, total, "bytes", tensor.name))
-        work.check()
+    tensor = piece.tensor
+    try:
+        weights = piece.source.read(prepared.checkpoint, piece.start, piece.stop)
+        return encode(weights, tensor.format, tensor.method, piece.matters, prepared.plan.effort)
+    except Exception as error:
+        if not out_of_memory(error) or piece.stop - piece.start < 2 or not work.guard.shrink():
+            raise
+        log.warning("%s: out of memory; going on in smaller pieces", tensor.name)
+    middle = (piece.start + piece.stop) // 2
+    halves = replace(piece, stop=middle), replace(piece, start=middle)
+    return np.concatenate([_encode(work, prepared, half) for half in halves])

@@ -12,11 +12,12 @@ The search of every type, block by block:
 These functions check, allocate and launch; the CPU is the one backend so far.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
 from gguf import quants
+from numba.core.dispatcher import Dispatcher
 
 from kernels.cpu import lattice_layouts, layouts
 from kernels.cpu.encoders import (
@@ -27,7 +28,7 @@ from kernels.cpu.encoders import (
     encode_symmetric,
 )
 from kernels.cpu.lattices import EVEN, FREE, UNSIGNED
-from kernels.cpu.shapes import Effort, LatticeShape, Shape
+from kernels.cpu.shapes import LatticeShape, Shape
 from kernels.cpu.tables import Table
 from kernels.cpu.tiles import BF16, F16, F32
 from kernels.efforts import effort_of
@@ -86,14 +87,17 @@ def encode(weights: np.ndarray, name: str, importance: np.ndarray | None, effort
     kernel, shape, tables = _kernel(name)
     out = np.empty((rows, columns // (shape.size * shape.groups) * shape.block_bytes), np.uint8)
     matters = _sealed(_NO_WEIGHTS[F32] if importance is None else importance)
-    finite = kernel(
-        *_as_stored(weights), matters, shape, effort_of(name, effort), out.reshape(-1), *tables
-    )
+    finite = kernel(*_as_stored(weights), matters, shape, effort_of(name, effort), out.reshape(-1), *tables)
     return out if finite else None
 
 
+def kernels_of(names: Iterable[str]) -> dict[str, str]:
+    """The kernels that encode these types, each with one of the types."""
+    return {_kernel(name)[0].py_func.__name__: name for name in names}
+
+
 @cache
-def _kernel(name: str) -> tuple[Callable[..., bool], Shape | LatticeShape, tuple]:
+def _kernel(name: str) -> tuple[Dispatcher, Shape | LatticeShape, tuple]:
     """The kernel of a type, what it is told of it, and its tables."""
     if name in _SYMMETRIC:
         return encode_symmetric, _SYMMETRIC[name], ()

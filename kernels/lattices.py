@@ -47,7 +47,14 @@ def lattice(name: str) -> Lattice:
     packed = (codes << (bits * np.arange(width))).sum(axis=1) | np.arange(len(grid)) << 16
     near = _nearest(values, width, grid, packed)
     return Lattice(
-        width, len(values), bits, values[0], slopes[0], slopes[-1] - slopes[0], np.float32(len(values) - 2), near
+        width,
+        len(values),
+        bits,
+        values[0],
+        slopes[0],
+        slopes[-1] - slopes[0],
+        np.float32(len(values) - 2),
+        near,
     )
 
 

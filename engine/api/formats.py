@@ -76,3 +76,11 @@ METHODS: dict[str, str] = {
     "search": "searched scales: least squared error, weighted by importance where it is known",
 }
 DEFAULT_METHOD = "search"
+
+EFFORTS: dict[str, str] = {
+    "fast": "the quality of llama.cpp's encoders at least, several times as fast",
+    "best": "the least squared error",
+}
+"""How long `search` searches."""
+
+DEFAULT_EFFORT = "best"

@@ -26,10 +26,10 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
-from engine.api.formats import FORMATS
+from engine.api.formats import DEFAULT_EFFORT, FORMATS
 from engine.api.jobs import LEAST_MEMORY
 from engine.api.model import Role
-from engine.api.plan import Plan, TensorPlan
+from engine.api.plan import Plan
 from engine.api.units import duration
 
 QUANTIZE_BASE = 430_000_000
@@ -88,7 +88,7 @@ ROUTED = 8
 class Speeds(BaseModel):
     """What this machine does in a second, by a short measurement.
 
-    `encode`: weights, by format and method ("Q4_K search"); `read` and `write`: bytes of files; `multiply`:
+    `encode`: weights, by format, method and effort ("Q4_K search fast"); `read` and `write`: bytes of files; `multiply`:
     multiplications of a float32 matrix product.
     """
 
@@ -151,9 +151,11 @@ class Shapes(Protocol):
     def tensors(self) -> Sequence[Tensor]: ...
 
 
-def encoder(format_name: str, method: str) -> str:
+def encoder(format_name: str, method: str, effort: str = DEFAULT_EFFORT) -> str:
     """The key of `Speeds.encode`. Where every method does the same, only the format counts."""
-    return format_name if FORMATS[format_name].exact else f"{format_name} {method}"
+    if FORMATS[format_name].exact:
+        return format_name
+    return f"{format_name} {method} {effort}" if method == "search" else f"{format_name} {method}"
 
 
 def quantize_memory(export: Shapes, limit: int | None = None) -> int:
@@ -187,7 +189,7 @@ def quantize_stages(
     written = sum(tensor.bytes for tensor in plan.tensors)
     times: dict[str, float | None] = dict.fromkeys(("check", "encode", "verify"))
     if speeds is not None:
-        encoding = _encode_seconds(plan.tensors, speeds)
+        encoding = _encode_seconds(plan, speeds)
         moving = source / speeds.read + weights / DECODE + written / speeds.write
         times["check"] = source / speeds.read + source / FINITE
         times["encode"] = None if encoding is None else encoding + moving
@@ -267,10 +269,10 @@ def stage_times(stages: Sequence[Stage]) -> list[str]:
     ]
 
 
-def _encode_seconds(tensors: Sequence[TensorPlan], speeds: Speeds) -> float | None:
+def _encode_seconds(plan: Plan, speeds: Speeds) -> float | None:
     seconds = 0.0
-    for tensor in tensors:
-        speed = speeds.encode.get(encoder(tensor.format, tensor.method))
+    for tensor in plan.tensors:
+        speed = speeds.encode.get(encoder(tensor.format, tensor.method, plan.effort))
         if speed is None:
             return None
         seconds += prod(tensor.shape) / speed

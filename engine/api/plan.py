@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel
 
-from engine.api.formats import FORMATS
+from engine.api.formats import DEFAULT_EFFORT, FORMATS
 from engine.api.model import Role
 from engine.api.presets import ModelFacts
 from engine.api.recipe import Choice, Recipe, Rule
@@ -91,10 +91,14 @@ class TensorPlan(BaseModel):
 
 
 class Plan(BaseModel):
-    """All tensors in the order of the file; `warnings`: rules without effect, formats that do not fit."""
+    """All tensors in the order of the file; `warnings`: rules without effect, formats that do not fit.
+
+    `effort`: the recipe's.
+    """
 
     tensors: list[TensorPlan]
     warnings: list[str]
+    effort: str = DEFAULT_EFFORT
 
     @property
     def bits_per_weight(self) -> float:
@@ -130,7 +134,8 @@ class Planner:
         ]
         self._last = list(zip(choices, planned, strict=True))
         matched = [[planned[place] for place in self.matched(rule)] for rule in recipe.rules]
-        return Plan(tensors=planned, warnings=[*_idle_rules(recipe, matched), *_fallbacks(planned)])
+        warnings = [*_idle_rules(recipe, matched), *_fallbacks(planned)]
+        return Plan(tensors=planned, warnings=warnings, effort=recipe.effort)
 
     def deciding(self, rules: Sequence[Rule]) -> list[int | None]:
         """For each tensor the index of the rule that chooses for it: the last that matches, or None."""

@@ -4,6 +4,7 @@
      "rules": [{"match": "down", "blocks": "0-3,28-31", "method": "search", "format": "Q6_K"},
                {"match": "attn_[qk]\\\\.", "format": "Q5_K"}],
      "default": {"method": "search", "format": "Q4_K"},
+     "effort": "best",
      "output": {"container": "gguf"}}
 
 `match` is the name of a role ("v", "down", "embedding", …) or else a regular expression, searched in the
@@ -24,7 +25,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, ValidationInfo, field_validator
 
 from engine.api.errors import RecipeError
-from engine.api.formats import DEFAULT_METHOD, FORMATS, METHODS
+from engine.api.formats import DEFAULT_EFFORT, DEFAULT_METHOD, EFFORTS, FORMATS, METHODS
 from engine.api.model import Role
 from engine.api.wording import named, shown
 
@@ -150,14 +151,23 @@ class Output(_Strict):
 
 
 class Recipe(_Strict):
-    """What to do with each tensor. See the module's text for the JSON."""
+    """What to do with each tensor. See the module's text for the JSON.
+
+    `effort` says how long encoders search, "fast" or "best".
+    """
 
     version: Literal[1] = 1
     calibration: CalibrationText | None = None
     imatrix: str | None = None
+    effort: str = DEFAULT_EFFORT
     rules: Annotated[list[Rule], FailFast()] = Field(default_factory=list)
     default: Choice
     output: Output = Field(default_factory=Output)
+
+    @field_validator("effort")
+    @classmethod
+    def _known_effort(cls, name: str) -> str:
+        return _known("effort", name.lower(), EFFORTS)
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2, exclude_none=True) + "\n"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from engine.api.formats import FORMATS, METHODS
+from engine.api.formats import DEFAULT_EFFORT, EFFORTS, FORMATS, METHODS
 from engine.formats.codes import Codes, Lattice, Table
 from engine.formats.floats import FLOATS, FloatFormat
 from engine.formats.grid import Grid, Scales
@@ -38,7 +38,7 @@ def decode(data: np.ndarray, format_name: str, columns: int) -> np.ndarray:
     return form.values(*form.unpack(data))
 
 
-def refuse_pair(method: str, format_name: str) -> str | None:
+def refuse_pair(method: str, format_name: str, effort: str = DEFAULT_EFFORT) -> str | None:
     """Why this method cannot choose codes for this format, as a sentence; None where it can.
 
     Both methods so far work on every grid; on floating-point formats both round to nearest.
@@ -47,4 +47,6 @@ def refuse_pair(method: str, format_name: str) -> str | None:
         return f"There is no format {format_name!r}; choose one of {', '.join(FORMATS)}."
     if method not in METHODS:
         return f"There is no method {method!r}; choose one of {', '.join(METHODS)}."
+    if effort not in EFFORTS:
+        return f"There is no effort {effort!r}; choose one of {', '.join(EFFORTS)}."
     return None

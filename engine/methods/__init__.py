@@ -1,38 +1,18 @@
-"""How codes are chosen: the solvers, one file a method. They work through a grid and know no bytes.
+"""How codes are chosen: the solvers, one file a method."""
 
-A solver is a function of weights float32 [rows, columns], a grid, and importance float32 [columns] or None;
-it returns codes int8 [rows, columns] and the grid's scales.
-"""
-
-from collections.abc import Callable, Iterable
-from types import SimpleNamespace
-from typing import Any, cast
+from collections.abc import Iterable
 
 import numpy as np
 
 from engine.api.errors import RecipeError
-from engine.api.formats import DEFAULT_METHOD, FORMATS
-from engine.formats import Grid, Scales, format_of, refuse_pair
+from engine.api.formats import DEFAULT_EFFORT, DEFAULT_METHOD, FORMATS
+from engine.api.progress import Listener, Progress, silent
+from engine.formats import FloatFormat, format_of, refuse_pair
 from engine.methods import rtn, search
+from kernels.compiled import is_compiled
+from kernels.encoders import kernels_of
 
-Solver = Callable[[np.ndarray, Grid, np.ndarray | None], tuple[np.ndarray, Scales]]
-
-
-def _search(weights: np.ndarray, grid: Grid, importance: np.ndarray | None) -> tuple[np.ndarray, Scales]:
-    """`search.solve`, which still wants levels as (least, greatest). To go with its rewriting."""
-    pairs = {
-        name: (levels[0], levels[-1])
-        for name, levels in (("step_levels", grid.step_levels), ("shift_levels", grid.shift_levels))
-    }
-    old = SimpleNamespace(
-        codes=grid.codes, group=grid.group, groups=grid.groups, scales=grid.scales, round=grid.round, **pairs
-    )
-    return search.solve(weights, cast(Grid, old), importance)
-
-
-SOLVERS: dict[str, Solver] = {"rtn": rtn.solve, "search": _search}
-
-# Weights that are worked on at a time: their scratch stays in the cache, and small beside the caller's chunk.
+# Weights that `rtn` works on at a time: its scratch stays in the cache, and small beside the caller's chunk.
 PIECE = 1 << 20
 
 
@@ -41,42 +21,64 @@ def encode(
     format_name: str,
     method: str = DEFAULT_METHOD,
     importance: np.ndarray | None = None,
-    params: dict[str, Any] | None = None,
+    effort: str = DEFAULT_EFFORT,
 ) -> np.ndarray:
-    """The bytes of finite float32 [rows, columns] in that format, uint8 [rows, row bytes].
+    """The bytes of finite [rows, columns] in that format, uint8 [rows, row bytes].
 
-    importance: float32 [columns], none negative: how much a squared error in each column matters. Rows do
-    not depend on each other, nor on the number of threads: however they are cut up, the bytes are the same.
+    weights: float32, float16, or uint16 for the bits of bfloat16. importance: float32 [columns], none
+    negative: how much a squared error in each column matters. effort: of `search`, one of EFFORTS. Rows do
+    not depend on each other: however they are cut up, the bytes are the same.
 
-    Raises RecipeError for an unknown format or method or a parameter the method does not have, ExportError
-    for a weight beyond a floating-point format, ValueError for NaN, Inf and shapes that do not fit.
+    Raises RecipeError for an unknown format, method or effort, ExportError for a weight beyond a
+    floating-point format, ValueError for NaN, Inf and shapes that do not fit.
     """
-    reason = refuse_pair(method, format_name)
+    reason = refuse_pair(method, format_name, effort)
     if reason is not None:
         raise RecipeError(reason)
-    if params:
-        raise RecipeError(f"The method {method} has no parameter {next(iter(params))!r}; leave it out.")
     rows, columns = weights.shape
+    row_bytes = FORMATS[format_name].row_bytes(columns)
     importance = _checked(importance, columns)
-    data = np.empty((rows, FORMATS[format_name].row_bytes(columns)), np.uint8)
-    form, solve = format_of(format_name), SOLVERS[method]
+    if method == "search" and not FORMATS[format_name].exact:
+        found = search.encode(weights, format_name, importance, effort)
+        if found is None:
+            raise ValueError("the weights hold NaN or Inf")
+        return found
+    data = np.empty((rows, row_bytes), np.uint8)
     height = max(1, PIECE // max(1, columns))
     for start in range(0, rows, height):
-        piece = np.ascontiguousarray(weights[start : start + height], np.float32)
-        if not np.isfinite(piece).all():
-            raise ValueError("the weights hold NaN or Inf")
-        if isinstance(form, Grid):
-            data[start : start + height] = form.pack(*solve(piece, form, importance))
-        else:
-            data[start : start + height] = form.encode(piece)
+        data[start : start + height] = _rounded(as_float32(weights[start : start + height]), format_name)
     return data
 
 
-def warm_up(format_names: Iterable[str], methods: Iterable[str] = (DEFAULT_METHOD,)) -> None:
-    """Load (on the first use on a machine: compile) what `encode` needs for these, and start its threads."""
-    for name in format_names:
-        for method in methods:
-            encode(np.ones((1, FORMATS[name].block_values), np.float32), name, method)
+def _rounded(piece: np.ndarray, format_name: str) -> np.ndarray:
+    if not np.isfinite(piece).all():
+        raise ValueError("the weights hold NaN or Inf")
+    form = format_of(format_name)
+    return form.encode(piece) if isinstance(form, FloatFormat) else form.pack(*rtn.solve(piece, form))
+
+
+def as_float32(weights: np.ndarray) -> np.ndarray:
+    """float32, C-contiguous, of float32, float16, or uint16 for the bits of bfloat16."""
+    if weights.dtype == np.uint16:
+        return (weights.astype(np.uint32) << 16).view(np.float32)
+    return np.ascontiguousarray(weights, np.float32)
+
+
+def warm_up(format_names: Iterable[str], listener: Listener = silent) -> None:
+    """Load what `search` needs for these formats; on the first use on a machine: compile it, which is told."""
+    searched = [name for name in format_names if not FORMATS[name].exact]
+    wanted = sorted(kernels_of(searched).items())
+    for done, (kernel, name) in enumerate(wanted):
+        stage = "load encoders" if is_compiled(kernel) else "compile encoders"
+        listener(Progress(stage, done, len(wanted), "kernels", name))
+        encode(np.ones((1, FORMATS[name].block_values), np.float32), name)
+    listener(Progress("load encoders", len(wanted), len(wanted), "kernels"))
+
+
+def are_compiled(format_names: Iterable[str]) -> bool:
+    """Whether `warm_up` would have nothing to compile for these formats."""
+    searched = [name for name in format_names if not FORMATS[name].exact]
+    return all(map(is_compiled, kernels_of(searched)))
 
 
 def _checked(importance: np.ndarray | None, columns: int) -> np.ndarray | None:

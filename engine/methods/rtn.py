@@ -13,8 +13,8 @@ from engine.formats.codes import Codes
 from engine.formats.grid import Grid, Scales
 
 
-def solve(weights: np.ndarray, grid: Grid, importance: np.ndarray | None) -> tuple[np.ndarray, Scales]:
-    """Codes int8 [rows, columns] and scales for finite float32 [rows, columns]; importance plays no part."""
+def solve(weights: np.ndarray, grid: Grid) -> tuple[np.ndarray, Scales]:
+    """Codes int8 [rows, columns] and scales for finite float32 [rows, columns]."""
     steps, shifts = covering_scales(weights.reshape(-1, grid.group), grid.codes)
     steps, shifts = steps.reshape(len(weights), -1), shifts.reshape(len(weights), -1)
     if grid.own_steps is not None:

@@ -1,9 +1,10 @@
-"""Parallel Numba kernels; `kernels.reference` is the oracle of each.
+"""Numba kernels on vectors of sixteen lanes; `kernels.reference` is the oracle of each.
 
-Numba runs them on its "workqueue", whose threads sleep between launches. OpenMP's spin: with two threads
-on a machine that others use too, encoders ran at half the speed of one thread.
+What is compiled is kept in the user's cache folder: see `kernels.compiled`.
 """
 
 import numba
 
-numba.config.THREADING_LAYER = "workqueue"
+from kernels.compiled import folder
+
+numba.config.CACHE_DIR = str(folder())

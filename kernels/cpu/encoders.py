@@ -121,7 +121,10 @@ def encode_affine(plain, stored, kind, importance, shape, effort, out):
 def encode_lattice(plain, stored, kind, importance, shape, effort, out, lattice):
     weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
     rows, x, w, points, data, words, turned = _tiles(shape)
-    others, signs = np.empty(weights // lattice.width * LANES, np.int32), np.empty(weights // 8 * LANES, np.int32)
+    others, signs = (
+        np.empty(weights // lattice.width * LANES, np.int32),
+        np.empty(weights // 8 * LANES, np.int32),
+    )
     scratch, levels = (_levels(shape), _levels(shape)), _levels(shape)
     for first in range(0, blocks, LANES):
         if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):

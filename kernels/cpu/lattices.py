@@ -14,7 +14,17 @@ from numba import njit
 from kernels.cpu.symmetric import INFINITE, ONE, ZERO, finite_or_zero, inverse_of
 from kernels.cpu.tiles import rounded, size_of, storable
 from kernels.cpu.vectors import (
-    LANES, bits, gather, least, load, most, select, splat, store, to_float, to_int,
+    LANES,
+    bits,
+    gather,
+    least,
+    load,
+    most,
+    select,
+    splat,
+    store,
+    to_float,
+    to_int,
 )
 
 NEIGHBOURS = 16
@@ -224,9 +234,7 @@ def search(lattice, shape, x, w, stride, effort, scratch, best, points, others):
         for i in range(begin + 1, begin + shape.size):
             extreme = most(size_of(load(x, i * LANES)), extreme)
         cover = extreme / largest_code(lattice)
-        step = free_step(
-            lattice, shape.span, x, w, stride, begin, shape.size, cover, effort, points, others
-        )
+        step = free_step(lattice, shape.span, x, w, stride, begin, shape.size, cover, effort, points, others)
         store(wished, group * LANES, step)
     unit = split(wished, shape, levels)
     best_unit, best_cost = unit, splat(INFINITE)
@@ -248,6 +256,16 @@ def search(lattice, shape, x, w, stride, effort, scratch, best, points, others):
         first = group * shape.size
         place = first // lattice.width * LANES
         best_points(
-            lattice, shape.span, x, w, stride, first, shape.size, step, effort.neighbours[1], points[place:], others
+            lattice,
+            shape.span,
+            x,
+            w,
+            stride,
+            first,
+            shape.size,
+            step,
+            effort.neighbours[1],
+            points[place:],
+            others,
         )
     return best_unit

@@ -12,7 +12,7 @@ from numba.extending import overload
 
 from kernels.cpu.symmetric import INFINITE, ZERO, measure, nearest
 from kernels.cpu.tiles import size_of
-from kernels.cpu.vectors import LANES, bits, from_bits, gather, load, select, splat, store, to_int
+from kernels.cpu.vectors import LANES, bits, from_bits, gather, load, select, splat, store
 
 
 class Table(NamedTuple):

@@ -7,7 +7,20 @@ A last tile of fewer blocks repeats its last one; what the spare lanes give is n
 import numpy as np
 from numba import njit
 
-from kernels.cpu.vectors import LANES, any_lane, bits, from_bits, least, load, most, select, splat, store, to_int, turn
+from kernels.cpu.vectors import (
+    LANES,
+    any_lane,
+    bits,
+    from_bits,
+    least,
+    load,
+    most,
+    select,
+    splat,
+    store,
+    to_int,
+    turn,
+)
 
 F32, F16, BF16 = range(3)
 """How weights are stored: as float32, or as 16 bits in uint16."""

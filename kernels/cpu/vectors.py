@@ -180,15 +180,15 @@ def gather(typing: Any, table: types.Array, index: Vector) -> Any:
             builder.module, declared, f"llvm.masked.gather.v{LANES}{suffix}.v{LANES}p0"
         )
         all_lanes = ir.Constant(mask, [1] * LANES)
-        return builder.call(
-            function, [places, whole(4), all_lanes, ir.Constant(kind.llvm, ir.Undefined)]
-        )
+        return builder.call(function, [places, whole(4), all_lanes, ir.Constant(kind.llvm, ir.Undefined)])
 
     return kind(table, index), emit
 
 
 @intrinsic
-def turn(typing: Any, rows: types.Array, start: types.Type, stride: types.Type, tile: types.Array, at: types.Type) -> Any:
+def turn(
+    typing: Any, rows: types.Array, start: types.Type, stride: types.Type, tile: types.Array, at: types.Type
+) -> Any:
     """tile[at + 16 * i + lane] = rows[start + stride * lane + i] for i < 16: a 16 x 16 transposition."""
 
     def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
