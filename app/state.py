@@ -141,17 +141,12 @@ class State(QObject):
         self.document.change(text, recipe)
 
     def apply_preset(self, name: str) -> None:
-        """Lay a preset under what is pinned, as one undoable step. Text and importance matrix stay."""
+        """Lay a preset under what is pinned, as one undoable step. All else stays."""
         old = self.document.recipe
         assert old is not None, "a model is open"
         assert self.export is not None, "a model is open"
         facts = replace(self.export.facts, has_importance=old.imatrix is not None)
-        kept = {
-            "imatrix": old.imatrix,
-            "effort": old.effort,
-            "calibration": old.calibration,
-            "output": old.output,
-        }
+        kept = {field: getattr(old, field) for field in ("imatrix", "effort", "calibration", "output")}
         recipe = with_pins(preset_recipe(name, facts).model_copy(update=kept), old)
         self.document.start_from(f"Preset {name}", name, recipe)
 

@@ -1,7 +1,7 @@
 """Work on several threads, its results in order."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int = 1
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`work(item)` for each item, done on `threads` threads, in the order of the items.
 
     `items` are taken as they are needed, at most `threads` + `ahead` beyond the result that is waited for:

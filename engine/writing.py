@@ -1,8 +1,9 @@
 """The file of a quantize job: its tensors encoded, written, verified, and published under its name.
 
 Weights are read, transformed and encoded in pieces of some megabytes, on several threads, while finished
-pieces are written in their order: so the peak of memory does not grow with the model. A finished tensor is at its final offset in `NAME.partial`, synced, before the
-journal names it; every row is encoded by itself, so a resumed file is the undisturbed one, byte for byte.
+pieces are written in their order: so the peak of memory does not grow with the model. A finished tensor is
+at its final offset in `NAME.partial`, synced, before the journal names it; every row is encoded by itself,
+so a resumed file is the undisturbed one, byte for byte.
 """
 
 import logging
@@ -125,6 +126,17 @@ def _write_units(work: Running, prepared: Prepared, partial: PartialFile, thread
     return checksums
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Rows start .. stop of a tensor seen as a matrix, all of one expert. matters: float32 [columns]."""
+
+    source: OutputTensor
+    tensor: TensorPlan
+    start: int
+    stop: int
+    matters: np.ndarray | None
+
+
 class _Written:
     """Counts the bytes that are written, and tells of them."""
 
@@ -169,17 +181,6 @@ class _Blocks:
 
 def _block(tensor: TensorPlan) -> int | str:
     return tensor.name if tensor.block is None else tensor.block
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Rows start .. stop of a tensor seen as a matrix, all of one expert. matters: float32 [columns]."""
-
-    source: OutputTensor
-    tensor: TensorPlan
-    start: int
-    stop: int
-    matters: np.ndarray | None
 
 
 def _pieces(work: Running, prepared: Prepared, finished: Container[str]) -> Iterator[_Piece]:

@@ -44,7 +44,7 @@ def folder() -> Path:
 
 
 def is_compiled(kernel: str) -> bool:
-    """Whether a kernel of `kernels.cpu.encoders` lies in the folder. It is there for one type of arrays only."""
+    """Whether a kernel of `kernels.cpu.encoders` lies in the folder, for the one type of its arguments."""
     return any(folder().glob(f"*/encoders.{kernel}-*.nbi"))
 
 

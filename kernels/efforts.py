@@ -11,8 +11,6 @@ without importance. "fast" is never worse than llama.cpp's encoder on any of the
 - comparing more than 16 points for a vector of a lattice: 0.3 % at half the speed.
 """
 
-from functools import cache
-
 import numpy as np
 
 from kernels.cpu.shapes import Effort
@@ -41,14 +39,25 @@ _THREE = (-0.4, 0.1, 0.6)
 _FOUR = (-0.6, -0.1, 0.4, 0.9)
 _IQ4 = 127 / 113
 
-# trials, rounds, turns, reach, looks, covering, neighbours
-_SEARCH: dict[tuple[str, str], tuple[Trials, int, int, int, int, int, tuple[int, int]]] = {}
+_EFFORTS: dict[tuple[str, str], Effort] = {}
 
 
-def _add(names: str, effort: str, trials: Trials, rounds: int, turns: int, reach: int = 0, looks: int = 1,
-         covering: int = 0, neighbours: tuple[int, int] = (1, 1)) -> None:  # fmt: skip
+def _add(
+    names: str,
+    effort: str,
+    trials: Trials,
+    rounds: int,
+    turns: int,
+    *,
+    reach: int = 0,
+    looks: int = 1,
+    covering: int = 0,
+    neighbours: tuple[int, int] = (1, 1),
+) -> None:
+    starts = np.array(trials, np.float32).reshape(-1, 2)
+    starts.flags.writeable = False  # kernels are compiled for read-only arrays
     for name in names.split():
-        _SEARCH[name, effort] = trials, rounds, turns, reach, looks, covering, neighbours
+        _EFFORTS[name, effort] = Effort(starts, rounds, turns, reach, looks, covering, neighbours)
 
 
 _add("Q8_0", "fast", _factors(1, 1, 1), 1, 0)
@@ -87,10 +96,6 @@ _add("IQ3_XXS IQ3_S", "fast", _factors(0.5, 1.1, 8), 1, 1, reach=1, neighbours=(
 _add("IQ3_XXS IQ3_S", "best", _factors(0.4, 1.1, 16), 1, 2, reach=2, neighbours=(2, 16))
 
 
-@cache
 def effort_of(name: str, effort: str) -> Effort:
-    """What the kernel of a type is told."""
-    trials, *counts, neighbours = _SEARCH[name, effort]
-    starts = np.array(trials, np.float32).reshape(-1, 2)
-    starts.flags.writeable = False
-    return Effort(starts, *counts, neighbours)
+    """What the kernel of a type is told: `effort` is "fast" or "best"."""
+    return _EFFORTS[name, effort]

@@ -34,7 +34,10 @@ from kernels.cpu.tiles import BF16, F16, F32
 from kernels.efforts import effort_of
 from kernels.lattices import lattice
 
-_NO_WEIGHTS = {F32: np.empty(0, np.float32), F16: np.empty(0, np.uint16)}
+_LARGEST_STEP = np.finfo(np.float32).max / 12
+"""Of MXFP4: the largest code must stay finite."""
+
+_NO_WEIGHTS: dict[int, np.ndarray] = {F32: np.empty(0, np.float32), F16: np.empty(0, np.uint16)}
 
 
 def _shape(layout: int, block_bytes: int, size: int, groups: int, *codes: float, offset: int = 0) -> Shape:
@@ -78,10 +81,10 @@ _LATTICES = {
 
 
 def encode(weights: np.ndarray, name: str, importance: np.ndarray | None, effort: str) -> np.ndarray | None:
-    """The stored bytes, uint8 [rows, row bytes], of C-contiguous [rows, columns]; None where one is NaN or Inf.
+    """The stored bytes, uint8 [rows, row bytes], of C-contiguous [rows, columns]; None for NaN or Inf in it.
 
     weights: float32, float16, or uint16 for bfloat16's bits. importance: float32 [columns], positive, of mean
-    1. Rows do not depend on each other. Releases the interpreter lock: call it from as many threads as wanted.
+    1. Rows do not depend on each other. Releases the interpreter lock: to be called from many threads.
     """
     rows, columns = weights.shape
     kernel, shape, tables = _kernel(name)
@@ -109,7 +112,8 @@ def _kernel(name: str) -> tuple[Dispatcher, Shape | LatticeShape, tuple]:
         table = _table(np.array(quants.MXFP4.kvalues[:8], np.float32), 1)
         numbers = np.arange(255 if name == "MXFP4" else 127, dtype=np.uint8)
         decode = quants.MXFP4.e8m0_to_fp32_half if name == "MXFP4" else quants.NVFP4.ue4m3_to_fp32
-        return encode_stepped, _STEPPED[name], (table, _sealed(decode(numbers).astype(np.float32)))
+        steps: np.ndarray = decode(numbers).astype(np.float32)
+        return encode_stepped, _STEPPED[name], (table, _sealed(steps[steps <= _LARGEST_STEP]))
     return encode_lattice, _LATTICES[name], (lattice(name),)
 
 

@@ -88,8 +88,8 @@ ROUTED = 8
 class Speeds(BaseModel):
     """What this machine does in a second, by a short measurement.
 
-    `encode`: weights, by format, method and effort ("Q4_K search fast"); `read` and `write`: bytes of files; `multiply`:
-    multiplications of a float32 matrix product.
+    `encode`: weights, by format, method and effort ("Q4_K search fast"); `read` and `write`: bytes of files;
+    `multiply`: multiplications of a float32 matrix product.
     """
 
     encode: dict[str, float]

@@ -7,7 +7,8 @@ import numpy as np
 from engine.api.errors import RecipeError
 from engine.api.formats import DEFAULT_EFFORT, DEFAULT_METHOD, FORMATS
 from engine.api.progress import Listener, Progress, silent
-from engine.formats import FloatFormat, format_of, refuse_pair
+from engine.formats import format_of, refuse_pair
+from engine.formats.floats import FloatFormat
 from engine.methods import rtn, search
 from kernels.compiled import is_compiled
 from kernels.encoders import kernels_of
@@ -65,7 +66,7 @@ def as_float32(weights: np.ndarray) -> np.ndarray:
 
 
 def warm_up(format_names: Iterable[str], listener: Listener = silent) -> None:
-    """Load what `search` needs for these formats; on the first use on a machine: compile it, which is told."""
+    """Load what `search` needs for these formats; on the first use on a machine: compile it, and tell."""
     searched = [name for name in format_names if not FORMATS[name].exact]
     wanted = sorted(kernels_of(searched).items())
     for done, (kernel, name) in enumerate(wanted):

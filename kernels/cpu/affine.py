@@ -7,20 +7,23 @@ codes are 0 .. high. Where groups share units, shifts are never positive: their 
 import numpy as np
 from numba import njit
 
+from kernels.cpu.shapes import Effort, Shape
 from kernels.cpu.symmetric import INFINITE, TINY, ZERO, finite_or_zero, inverse_of, keep, split
-from kernels.cpu.tiles import rounded, size_of, storable
-from kernels.cpu.vectors import LANES, least, load, most, select, splat, store
+from kernels.cpu.tiles import Tile, rounded, size_of, storable
+from kernels.cpu.vectors import LANES, Floats, least, load, most, select, splat, store
 
 
 @njit(error_model="numpy")
-def measure(x, w, stride, begin, size, step, shift, high):
+def measure(
+    tile: Tile, begin: int, size: int, step: Floats, shift: Floats, high: np.float32
+) -> tuple[Floats, ...]:
     """Sums of w r r, w r q, w r, w q q and w q over a group; q the codes, r what they miss."""
     inverse = inverse_of(step)
     lowest, highest = splat(ZERO), splat(high)
     error = rq = sr = qq = sq = splat(ZERO)
     for i in range(begin, begin + size):
-        weight = load(x, i * LANES)
-        matters = load(w, i * stride)
+        weight = load(tile.x, i * LANES)
+        matters = load(tile.w, i * tile.stride)
         code = rounded(least(most((weight - shift) * inverse, lowest), highest))
         r = weight - (code * step + shift)
         wr = matters * r
@@ -34,20 +37,22 @@ def measure(x, w, stride, begin, size, step, shift, high):
 
 
 @njit(error_model="numpy")
-def total_of(w, stride, begin, size):
+def total_of(tile: Tile, begin: int, size: int) -> Floats:
     """The sum of importances of a group."""
     total = splat(ZERO)
     for i in range(begin, begin + size):
-        total = total + load(w, i * stride)
+        total = total + load(tile.w, i * tile.stride)
     return total
 
 
 @njit(error_model="numpy")
-def covering_scales(x, begin, size, high, shared):
-    """Step and shift that span the group from its least to its greatest weight (0, where shifts are shared)."""
-    lowest = highest = load(x, begin * LANES)
+def covering_scales(
+    tile: Tile, begin: int, size: int, high: np.float32, shared: bool
+) -> tuple[Floats, Floats]:
+    """Step and shift that span the group; the shift is at most 0 where shifts are `shared`."""
+    lowest = highest = load(tile.x, begin * LANES)
     for i in range(begin + 1, begin + size):
-        weight = load(x, i * LANES)
+        weight = load(tile.x, i * LANES)
         lowest = least(lowest, weight)
         highest = most(highest, weight)
     if shared:
@@ -57,10 +62,12 @@ def covering_scales(x, begin, size, high, shared):
 
 
 @njit(error_model="numpy")
-def free_scales(x, w, stride, begin, shape, cover, effort):
+def free_scales(
+    tile: Tile, begin: int, shape: Shape, cover: tuple[Floats, Floats], effort: Effort
+) -> tuple[Floats, Floats]:
     """Step and shift of least error found, free to be any number: from each trial's start, refitted."""
     trials = effort.trials
-    total = total_of(w, stride, begin, shape.size)
+    total = total_of(tile, begin, shape.size)
     limit = splat(ZERO if shape.groups > 1 else INFINITE)
     best_step, best_shift, best_error = cover[0], cover[1], splat(INFINITE)
     for trial in range(len(trials) + effort.rounds):
@@ -68,7 +75,7 @@ def free_scales(x, w, stride, begin, shape, cover, effort):
         if trial < len(trials):
             step = cover[0] * trials[trial, 0]
             shift = cover[1] + cover[0] * trials[trial, 1]
-        error, rq, r, qq, q = measure(x, w, stride, begin, shape.size, step, shift, shape.high)
+        error, rq, r, qq, q = measure(tile, begin, shape.size, step, shift, shape.high)
         more_shift = finite_or_zero((r * qq - rq * q) / (total * qq - q * q))
         more_shift = select(shift + more_shift > limit, limit - shift, more_shift)
         more_step = finite_or_zero((rq - more_shift * q) / qq)
@@ -82,11 +89,19 @@ def free_scales(x, w, stride, begin, shape, cover, effort):
 
 
 @njit(error_model="numpy")
-def settle_group(x, w, stride, begin, shape, reach, looks, units, starts):
+def settle_group(
+    tile: Tile,
+    begin: int,
+    shape: Shape,
+    reach: int,
+    looks: int,
+    units: tuple[Floats, Floats],
+    starts: tuple[Floats, Floats],
+) -> tuple[Floats, ...]:
     """The best levels of one group near `starts`, with their error and sums of w r q, w r, w q q and w q."""
     unit, shift_unit = units
     bottom, top = splat(shape.bottom), splat(shape.top)
-    weights = total_of(w, stride, begin, shape.size)
+    weights = total_of(tile, begin, shape.size)
     best, best_shift = starts
     best_error = splat(INFINITE)
     best_rq = best_r = best_qq = best_q = splat(ZERO)
@@ -95,7 +110,7 @@ def settle_group(x, w, stride, begin, shape, reach, looks, units, starts):
         shift_level = starts[1]
         for _ in range(looks):
             step, shift = unit * level, shift_unit * shift_level
-            error, rq, r, qq, q = measure(x, w, stride, begin, shape.size, step, shift, shape.high)
+            error, rq, r, qq, q = measure(tile, begin, shape.size, step, shift, shape.high)
             wins = error < best_error
             best = select(wins, level, best)
             best_shift = select(wins, shift_level, best_shift)
@@ -111,14 +126,22 @@ def settle_group(x, w, stride, begin, shape, reach, looks, units, starts):
 
 
 @njit(error_model="numpy")
-def settle(x, w, stride, shape, reach, looks, units, levels, shift_levels):
+def settle(
+    tile: Tile,
+    shape: Shape,
+    reach: int,
+    looks: int,
+    units: tuple[Floats, Floats],
+    levels: np.ndarray,
+    shift_levels: np.ndarray,
+) -> tuple[Floats, Floats, Floats]:
     """The best levels near those given, in place; the error, and the units refitted to them."""
     total = aa = ar = ab = bb = br = splat(ZERO)
     for group in range(shape.groups):
         at = group * LANES
         starts = load(levels, at), load(shift_levels, at)
         a, b, error, rq, r, qq, q, weights = settle_group(
-            x, w, stride, group * shape.size, shape, reach, looks, units, starts
+            tile, group * shape.size, shape, reach, looks, units, starts
         )
         store(levels, at, a)
         store(shift_levels, at, b)
@@ -135,16 +158,23 @@ def settle(x, w, stride, shape, reach, looks, units, levels, shift_levels):
 
 
 @njit(error_model="numpy")
-def search(x, w, stride, shape, effort, scratch, best, best_shifts):
-    """The units of each lane, and into best and best_shifts [groups, 16] the levels. scratch: six of these."""
+def search(
+    tile: Tile,
+    shape: Shape,
+    effort: Effort,
+    scratch: tuple[np.ndarray, ...],
+    best: np.ndarray,
+    best_shifts: np.ndarray,
+) -> tuple[Floats, Floats]:
+    """The units of each lane; into best and best_shifts [groups, 16] the levels. scratch: six of these."""
     wished, wished_shifts, covers, cover_shifts, levels, shift_levels = scratch
     groups, bottom, top = shape.groups, shape.bottom, shape.top
     for group in range(groups):
         at, begin = group * LANES, group * shape.size
-        cover = covering_scales(x, begin, shape.size, shape.high, groups > 1)
+        cover = covering_scales(tile, begin, shape.size, shape.high, groups > 1)
         store(covers, at, cover[0])
         store(cover_shifts, at, cover[1])
-        step, shift = free_scales(x, w, stride, begin, shape, cover, effort)
+        step, shift = free_scales(tile, begin, shape, cover, effort)
         store(wished, at, step)
         store(wished_shifts, at, shift)
     unit = split(wished, groups, bottom, top, levels)
@@ -157,7 +187,7 @@ def search(x, w, stride, shape, effort, scratch, best, best_shifts):
             shift_unit = split(cover_shifts, groups, bottom, top, shift_levels)
             reach, looks = 0, 1
         error, refitted, refitted_shift = settle(
-            x, w, stride, shape, reach, looks, (unit, shift_unit), levels, shift_levels
+            tile, shape, reach, looks, (unit, shift_unit), levels, shift_levels
         )
         wins = error < best_error
         if turn == 0:

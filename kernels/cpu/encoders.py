@@ -9,16 +9,18 @@ import numpy as np
 from numba import njit
 
 from kernels.cpu import affine, lattice_layouts, lattices, layouts, symmetric, tables
+from kernels.cpu.shapes import Effort, LatticeShape, Shape
 from kernels.cpu.symmetric import inverse_of, nearest
-from kernels.cpu.tables import place_of
-from kernels.cpu.tiles import load_importance, load_tile, rounded, word_count, write_bytes
+from kernels.cpu.tables import Table, place_of
+from kernels.cpu.tiles import Tile, load_importance, load_tile, rounded, word_count, write_bytes
 from kernels.cpu.vectors import LANES, gather, least, load, most, splat, store, to_int
+from kernels.lattices import Lattice
 
 _ZERO = np.float32(0)
 
 
 @njit(error_model="numpy")
-def _tiles(shape):
+def _tiles(shape: Shape | LatticeShape) -> tuple[np.ndarray, ...]:
     """Scratch for a tile: float32 as it is read, x, w (ones); int32 for codes, bytes, and bytes by fours."""
     tile, words = shape.size * shape.groups * LANES, word_count(shape.block_bytes)
     rows, x, w = np.empty(tile, np.float32), np.empty(tile, np.float32), np.ones(tile, np.float32)
@@ -27,12 +29,20 @@ def _tiles(shape):
 
 
 @njit(error_model="numpy")
-def _levels(shape):
+def _levels(shape: Shape | LatticeShape) -> np.ndarray:
     return np.empty(shape.groups * LANES, np.float32)
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def encode_symmetric(plain, stored, kind, importance, shape, effort, out):
+def encode_symmetric(
+    plain: np.ndarray,
+    stored: np.ndarray,
+    kind: int,
+    importance: np.ndarray,
+    shape: Shape,
+    effort: Effort,
+    out: np.ndarray,
+) -> bool:
     weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
     rows, x, w, codes, data, words, turned = _tiles(shape)
     scratch, levels = (_levels(shape), _levels(shape), _levels(shape)), _levels(shape)
@@ -41,7 +51,7 @@ def encode_symmetric(plain, stored, kind, importance, shape, effort, out):
         if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
             return False
         stride = load_importance(importance, weights, first, blocks, rows, w)
-        unit = symmetric.search(rule, x, w, stride, shape, effort, scratch, levels)
+        unit = symmetric.search(rule, Tile(x, w, stride), shape, effort, scratch, levels)
         for group in range(shape.groups):
             inverse = inverse_of(unit * load(levels, group * LANES))
             for i in range(group * shape.size, (group + 1) * shape.size):
@@ -53,7 +63,16 @@ def encode_symmetric(plain, stored, kind, importance, shape, effort, out):
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def encode_in_table(plain, stored, kind, importance, shape, effort, out, table):
+def encode_in_table(
+    plain: np.ndarray,
+    stored: np.ndarray,
+    kind: int,
+    importance: np.ndarray,
+    shape: Shape,
+    effort: Effort,
+    out: np.ndarray,
+    table: Table,
+) -> bool:
     """As `encode_symmetric`, with the values of a table for codes."""
     weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
     rows, x, w, codes, data, words, turned = _tiles(shape)
@@ -62,7 +81,7 @@ def encode_in_table(plain, stored, kind, importance, shape, effort, out, table):
         if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
             return False
         stride = load_importance(importance, weights, first, blocks, rows, w)
-        unit = symmetric.search(table, x, w, stride, shape, effort, scratch, levels)
+        unit = symmetric.search(table, Tile(x, w, stride), shape, effort, scratch, levels)
         for group in range(shape.groups):
             inverse = inverse_of(unit * load(levels, group * LANES))
             for i in range(group * shape.size, (group + 1) * shape.size):
@@ -73,7 +92,17 @@ def encode_in_table(plain, stored, kind, importance, shape, effort, out, table):
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def encode_stepped(plain, stored, kind, importance, shape, effort, out, table, steps):
+def encode_stepped(
+    plain: np.ndarray,
+    stored: np.ndarray,
+    kind: int,
+    importance: np.ndarray,
+    shape: Shape,
+    effort: Effort,
+    out: np.ndarray,
+    table: Table,
+    steps: np.ndarray,
+) -> bool:
     """As `encode_in_table`, for groups whose step is one of the ascending `steps`."""
     weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
     rows, x, w, codes, data, words, turned = _tiles(shape)
@@ -82,7 +111,7 @@ def encode_stepped(plain, stored, kind, importance, shape, effort, out, table, s
         if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
             return False
         stride = load_importance(importance, weights, first, blocks, rows, w)
-        tables.search(table, steps, x, w, stride, shape, effort, places)
+        tables.search(table, steps, Tile(x, w, stride), shape, effort, places)
         for group in range(shape.groups):
             inverse = inverse_of(gather(steps, load(places, group * LANES)))
             for i in range(group * shape.size, (group + 1) * shape.size):
@@ -93,7 +122,15 @@ def encode_stepped(plain, stored, kind, importance, shape, effort, out, table, s
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def encode_affine(plain, stored, kind, importance, shape, effort, out):
+def encode_affine(
+    plain: np.ndarray,
+    stored: np.ndarray,
+    kind: int,
+    importance: np.ndarray,
+    shape: Shape,
+    effort: Effort,
+    out: np.ndarray,
+) -> bool:
     weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
     rows, x, w, codes, data, words, turned = _tiles(shape)
     levels, shift_levels = _levels(shape), _levels(shape)
@@ -105,7 +142,7 @@ def encode_affine(plain, stored, kind, importance, shape, effort, out):
         if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
             return False
         stride = load_importance(importance, weights, first, blocks, rows, w)
-        unit, shift_unit = affine.search(x, w, stride, shape, effort, scratch, levels, shift_levels)
+        unit, shift_unit = affine.search(Tile(x, w, stride), shape, effort, scratch, levels, shift_levels)
         for group in range(shape.groups):
             inverse = inverse_of(unit * load(levels, group * LANES))
             shift = shift_unit * load(shift_levels, group * LANES)
@@ -118,7 +155,16 @@ def encode_affine(plain, stored, kind, importance, shape, effort, out):
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def encode_lattice(plain, stored, kind, importance, shape, effort, out, lattice):
+def encode_lattice(
+    plain: np.ndarray,
+    stored: np.ndarray,
+    kind: int,
+    importance: np.ndarray,
+    shape: LatticeShape,
+    effort: Effort,
+    out: np.ndarray,
+    lattice: Lattice,
+) -> bool:
     weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
     rows, x, w, points, data, words, turned = _tiles(shape)
     others, signs = (
@@ -131,8 +177,8 @@ def encode_lattice(plain, stored, kind, importance, shape, effort, out, lattice)
             return False
         stride = load_importance(importance, weights, first, blocks, rows, w)
         if shape.signs != lattices.UNSIGNED:
-            lattices.strip_signs(x, w, stride, weights, shape.signs == lattices.EVEN, signs)
-        unit = lattices.search(lattice, shape, x, w, stride, effort, scratch, levels, points, others)
+            lattices.strip_signs(Tile(x, w, stride), weights, shape.signs == lattices.EVEN, signs)
+        unit = lattices.search(lattice, shape, Tile(x, w, stride), effort, scratch, levels, points, others)
         unit = unit * np.float32(shape.units)
         lattice_layouts.put_lattice(shape.layout, points, signs, unit, levels, data)
         write_bytes(data, shape.block_bytes, first, blocks, words, turned, out)

@@ -10,35 +10,35 @@ from numba import njit
 
 from kernels.cpu.layouts import put, put_half
 from kernels.cpu.tiles import half_bits
-from kernels.cpu.vectors import LANES, load, splat, to_int
+from kernels.cpu.vectors import LANES, Floats, Ints, load, splat, to_int
 
 IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S = range(7)
 
 
 @njit(error_model="numpy")
-def _index(points, vector):
+def _index(points: np.ndarray, vector: int) -> Ints:
     return (load(points, vector * LANES) >> 16) & 0x7FF
 
 
 @njit(error_model="numpy")
-def _down(points, vector):
+def _down(points: np.ndarray, vector: int) -> Ints:
     return (load(points, vector * LANES) >> 30) & 1
 
 
 @njit(error_model="numpy")
-def _half_level(levels, group):
+def _half_level(levels: np.ndarray, group: int) -> Ints:
     return to_int(load(levels, group * LANES)) >> 1
 
 
 @njit(error_model="numpy")
-def _put_indices(points, vectors, data, place):
+def _put_indices(points: np.ndarray, vectors: int, data: np.ndarray, place: int) -> None:
     """The lower 8 bits of each index."""
     for vector in range(vectors):
         put(data, place + vector, _index(points, vector))
 
 
 @njit(error_model="numpy")
-def _put_seven_signs(signs, levels, data, place, apart):
+def _put_seven_signs(signs: np.ndarray, levels: np.ndarray, data: np.ndarray, place: int, apart: int) -> None:
     """Each 32 weights: 4 times 7 signs, and above them 4 bits of their level."""
     for group in range(8):
         value = _half_level(levels, group) << 28
@@ -49,19 +49,19 @@ def _put_seven_signs(signs, levels, data, place, apart):
 
 
 @njit(error_model="numpy")
-def _put_signs(signs, data, place):
+def _put_signs(signs: np.ndarray, data: np.ndarray, place: int) -> None:
     for eight in range(32):
         put(data, place + eight, load(signs, eight * LANES))
 
 
 @njit(error_model="numpy")
-def _put_level_pairs(levels, pairs, data, place):
+def _put_level_pairs(levels: np.ndarray, pairs: int, data: np.ndarray, place: int) -> None:
     for pair in range(pairs):
         put(data, place + pair, _half_level(levels, 2 * pair) | _half_level(levels, 2 * pair + 1) << 4)
 
 
 @njit(error_model="numpy")
-def _put_iq1_s(points, levels, data):
+def _put_iq1_s(points: np.ndarray, levels: np.ndarray, data: np.ndarray) -> None:
     _put_indices(points, 32, data, 2)
     for group in range(8):
         value = _half_level(levels, group) << 12 | _down(points, 4 * group) << 15
@@ -72,7 +72,7 @@ def _put_iq1_s(points, levels, data):
 
 
 @njit(error_model="numpy")
-def _put_iq1_m(points, pattern, levels, data):
+def _put_iq1_m(points: np.ndarray, pattern: Ints, levels: np.ndarray, data: np.ndarray) -> None:
     """The 16 bits of the unit lie in the upper 4 bits of the four words of levels."""
     _put_indices(points, 32, data, 0)
     for j in range(16):
@@ -88,7 +88,7 @@ def _put_iq1_m(points, pattern, levels, data):
 
 
 @njit(error_model="numpy")
-def _put_iq2_s(points, signs, levels, data):
+def _put_iq2_s(points: np.ndarray, signs: np.ndarray, levels: np.ndarray, data: np.ndarray) -> None:
     _put_indices(points, 32, data, 2)
     _put_signs(signs, data, 34)
     for group in range(8):
@@ -100,7 +100,7 @@ def _put_iq2_s(points, signs, levels, data):
 
 
 @njit(error_model="numpy")
-def _put_iq3_s(points, signs, levels, data):
+def _put_iq3_s(points: np.ndarray, signs: np.ndarray, levels: np.ndarray, data: np.ndarray) -> None:
     _put_indices(points, 64, data, 2)
     for group in range(8):
         value = splat(np.int32(0))
@@ -112,7 +112,9 @@ def _put_iq3_s(points, signs, levels, data):
 
 
 @njit(error_model="numpy")
-def put_lattice(layout, points, signs, unit, levels, data):
+def put_lattice(
+    layout: int, points: np.ndarray, signs: np.ndarray, unit: Floats, levels: np.ndarray, data: np.ndarray
+) -> None:
     """unit: what is stored, an F16 number in float32x16."""
     if layout == IQ1_M:
         _put_iq1_m(points, half_bits(unit), levels, data)

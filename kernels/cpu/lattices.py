@@ -11,10 +11,13 @@ signs: its values are moved by +1 or -1 (an eighth of a level), a vector or a wh
 import numpy as np
 from numba import njit
 
+from kernels.cpu.shapes import Effort, LatticeShape
 from kernels.cpu.symmetric import INFINITE, ONE, ZERO, finite_or_zero, inverse_of
-from kernels.cpu.tiles import rounded, size_of, storable
+from kernels.cpu.tiles import Tile, rounded, size_of, storable
 from kernels.cpu.vectors import (
     LANES,
+    Floats,
+    Ints,
     bits,
     gather,
     least,
@@ -26,14 +29,14 @@ from kernels.cpu.vectors import (
     to_float,
     to_int,
 )
+from kernels.lattices import NEIGHBOURS, Lattice
 
-NEIGHBOURS = 16
 DOWN = 1 << 30  # marks the points of vectors that are moved down
 UNSIGNED, FREE, EVEN = range(3)  # how signs are stored: not at all, each, or all but one of eight
 
 
 @njit(error_model="numpy")
-def strip_signs(x, w, stride, count, even, signs):
+def strip_signs(tile: Tile, count: int, even: int, signs: np.ndarray) -> None:
     """Weights to their sizes, in place; into signs int32 [count / 8, 16] the bits of the negative ones.
 
     `even`: the number of negative weights of each eight must be even: otherwise the sign of the weight that
@@ -43,41 +46,41 @@ def strip_signs(x, w, stride, count, even, signs):
         mask = parity = splat(np.int32(0))
         least_cost, cheapest = splat(INFINITE), splat(np.int32(0))
         for i in range(8):
-            weight = load(x, (begin + i) * LANES)
+            weight = load(tile.x, (begin + i) * LANES)
             negative = (bits(weight) >> 31) & 1
             mask = mask | negative << i
             parity = parity ^ negative
             size = size_of(weight)
-            store(x, (begin + i) * LANES, size)
-            cost = load(w, (begin + i) * stride) * size
+            store(tile.x, (begin + i) * LANES, size)
+            cost = load(tile.w, (begin + i) * tile.stride) * size
             wins = cost < least_cost
             least_cost = select(wins, cost, least_cost)
             cheapest = select(wins, splat(np.int32(i)), cheapest)
         if even:
             for i in range(8):
                 turned = (parity == 1) & (cheapest == i)
-                size = load(x, (begin + i) * LANES)
-                store(x, (begin + i) * LANES, select(turned, splat(ZERO) - size, size))
+                size = load(tile.x, (begin + i) * LANES)
+                store(tile.x, (begin + i) * LANES, select(turned, splat(ZERO) - size, size))
                 mask = select(turned, mask ^ (1 << i), mask)
         store(signs, begin // 8 * LANES, mask)
 
 
 @njit(error_model="numpy")
-def pattern_of(lattice, x, begin, inverse, move):
+def pattern_of(lattice: Lattice, tile: Tile, begin: int, inverse: Floats, move: Floats) -> Ints:
     """The number whose digits are the levels nearest to each scaled coordinate."""
     highest = np.float32(lattice.levels - 1)
     pattern = splat(ZERO)
     scale = inverse * (np.float32(1) / lattice.slope)
     base = (move + lattice.base) * (np.float32(1) / lattice.slope)
     for i in range(lattice.width):
-        level = load(x, (begin + i) * LANES) * scale - base
+        level = load(tile.x, (begin + i) * LANES) * scale - base
         level = rounded(least(most(level, splat(ZERO)), splat(highest)))
         pattern = pattern * np.float32(lattice.levels) + level
     return to_int(pattern)
 
 
 @njit(error_model="numpy")
-def sums_of(lattice, x, w, stride, begin, point, move):
+def sums_of(lattice: Lattice, tile: Tile, begin: int, point: Ints, move: Floats) -> tuple[Floats, Floats]:
     """Sums of w x v and w v v over a vector; v the values of the point."""
     xv = vv = splat(ZERO)
     mask = (1 << lattice.bits) - 1
@@ -85,22 +88,24 @@ def sums_of(lattice, x, w, stride, begin, point, move):
     for i in range(lattice.width):
         level = to_float((point >> (i * lattice.bits)) & mask)
         value = base + level * lattice.slope + most(level - lattice.last, splat(ZERO)) * lattice.knee
-        weighed = load(w, (begin + i) * stride) * value
-        xv = xv + weighed * load(x, (begin + i) * LANES)
+        weighed = load(tile.w, (begin + i) * tile.stride) * value
+        xv = xv + weighed * load(tile.x, (begin + i) * LANES)
         vv = vv + weighed * value
     return xv, vv
 
 
 @njit(error_model="numpy")
-def best_point(lattice, x, w, stride, begin, step, inverse, move, neighbours):
-    """The best of the nearest points to a vector: point, sums of w x v and w v v, and its share of the error."""
-    pattern = pattern_of(lattice, x, begin, inverse, move) * NEIGHBOURS
+def best_point(
+    lattice: Lattice, tile: Tile, begin: int, step: Floats, inverse: Floats, move: Floats, neighbours: int
+) -> tuple[Ints, Floats, Floats, Floats]:
+    """The best of the points nearest to a vector, its sums of w x v and w v v, and its cost."""
+    pattern = pattern_of(lattice, tile, begin, inverse, move) * NEIGHBOURS
     best = gather(lattice.near, pattern)
-    best_xv, best_vv = sums_of(lattice, x, w, stride, begin, best, move)
+    best_xv, best_vv = sums_of(lattice, tile, begin, best, move)
     best_cost = step * (step * best_vv - (best_xv + best_xv))
     for k in range(1, neighbours):
         point = gather(lattice.near, pattern + k)
-        xv, vv = sums_of(lattice, x, w, stride, begin, point, move)
+        xv, vv = sums_of(lattice, tile, begin, point, move)
         cost = step * (step * vv - (xv + xv))
         wins = cost < best_cost
         best = select(wins, point, best)
@@ -111,15 +116,22 @@ def best_point(lattice, x, w, stride, begin, step, inverse, move, neighbours):
 
 
 @njit(error_model="numpy")
-def nearest_points(lattice, x, w, stride, begin, size, step, move, neighbours, points):
+def nearest_points(
+    lattice: Lattice,
+    tile: Tile,
+    begin: int,
+    size: int,
+    step: Floats,
+    move: np.float32,
+    neighbours: int,
+    points: np.ndarray,
+) -> tuple[Floats, Floats, Floats]:
     """best_point of each vector of `size` weights, into points [vectors, 16]; their sums and their cost."""
     inverse = inverse_of(step)
     xv = vv = cost = splat(ZERO)
     for vector in range(size // lattice.width):
         at = begin + vector * lattice.width
-        point, more_xv, more_vv, more = best_point(
-            lattice, x, w, stride, at, step, inverse, splat(move), neighbours
-        )
+        point, more_xv, more_vv, more = best_point(lattice, tile, at, step, inverse, splat(move), neighbours)
         store(points, vector * LANES, point)
         xv = xv + more_xv
         vv = vv + more_vv
@@ -128,22 +140,32 @@ def nearest_points(lattice, x, w, stride, begin, size, step, move, neighbours, p
 
 
 @njit(error_model="numpy")
-def best_points(lattice, span, x, w, stride, begin, size, step, neighbours, points, others):
-    """The best points of a group for a step, into points [vectors, 16]; sums of w x v and w v v, and the cost.
+def best_points(
+    lattice: Lattice,
+    span: int,
+    tile: Tile,
+    begin: int,
+    size: int,
+    step: Floats,
+    neighbours: int,
+    points: np.ndarray,
+    others: np.ndarray,
+) -> tuple[Floats, Floats, Floats]:
+    """The best points of a group for a step, into points [vectors, 16]; sums of w x v and w v v; the cost.
 
     Each `span` weights are moved up or down together, down marked by bit 30 of their points; 0: never moved.
     The cost is the squared error but for the sum of w x x, which is the same for all points.
     """
     if span == 0:
-        return nearest_points(lattice, x, w, stride, begin, size, step, ZERO, neighbours, points)
+        return nearest_points(lattice, tile, begin, size, step, ZERO, neighbours, points)
     xv = vv = cost = splat(ZERO)
     vectors = span // lattice.width
     for part in range(size // span):
         at = begin + part * span
-        up = nearest_points(lattice, x, w, stride, at, span, step, ONE, neighbours, others)
+        up = nearest_points(lattice, tile, at, span, step, ONE, neighbours, others)
         for vector in range(vectors):
             store(points, (part * vectors + vector) * LANES, load(others, vector * LANES))
-        down = nearest_points(lattice, x, w, stride, at, span, step, -ONE, neighbours, others)
+        down = nearest_points(lattice, tile, at, span, step, -ONE, neighbours, others)
         wins = down[2] < up[2]
         for vector in range(vectors):
             place = (part * vectors + vector) * LANES
@@ -156,7 +178,17 @@ def best_points(lattice, span, x, w, stride, begin, size, step, neighbours, poin
 
 
 @njit(error_model="numpy")
-def free_step(lattice, span, x, w, stride, begin, size, cover, effort, points, others):
+def free_step(
+    lattice: Lattice,
+    span: int,
+    tile: Tile,
+    begin: int,
+    size: int,
+    cover: Floats,
+    effort: Effort,
+    points: np.ndarray,
+    others: np.ndarray,
+) -> Floats:
     """The step of least error found, free to be any number: from `cover` times each factor, refitted."""
     trials = effort.trials
     best, best_cost = cover, splat(INFINITE)
@@ -164,7 +196,7 @@ def free_step(lattice, span, x, w, stride, begin, size, cover, effort, points, o
         step, neighbours = best, effort.neighbours[1]
         if trial < len(trials):
             step, neighbours = cover * trials[trial, 0], effort.neighbours[0]
-        xv, vv, _ = best_points(lattice, span, x, w, stride, begin, size, step, neighbours, points, others)
+        xv, vv, _ = best_points(lattice, span, tile, begin, size, step, neighbours, points, others)
         refitted = most(finite_or_zero(xv / vv), splat(ZERO))
         cost = splat(ZERO) - refitted * xv
         wins = cost < best_cost
@@ -174,7 +206,7 @@ def free_step(lattice, span, x, w, stride, begin, size, cover, effort, points, o
 
 
 @njit(error_model="numpy")
-def split(wished, shape, levels):
+def split(wished: np.ndarray, shape: LatticeShape, levels: np.ndarray) -> Floats:
     """The unit that makes the extreme of `wished` [groups, 16] the greatest level; the odd levels nearest."""
     extreme = load(wished, 0)
     for group in range(1, shape.groups):
@@ -189,7 +221,17 @@ def split(wished, shape, levels):
 
 
 @njit(error_model="numpy")
-def settle(lattice, shape, x, w, stride, reach, neighbours, unit, levels, points, others):
+def settle(
+    lattice: Lattice,
+    shape: LatticeShape,
+    tile: Tile,
+    reach: int,
+    neighbours: int,
+    unit: Floats,
+    levels: np.ndarray,
+    points: np.ndarray,
+    others: np.ndarray,
+) -> tuple[Floats, Floats]:
     """The best levels up to `reach` places from those given, in place; the cost, and the unit refitted."""
     total = ar = aa = splat(ZERO)
     for group in range(shape.groups):
@@ -199,7 +241,7 @@ def settle(lattice, shape, x, w, stride, reach, neighbours, unit, levels, points
         for offset in range(-reach, reach + 1):
             level = least(most(start + np.float32(2 * offset), splat(ONE)), splat(shape.top))
             xv, vv, cost = best_points(
-                lattice, shape.span, x, w, stride, group * shape.size, shape.size, unit * level, neighbours,
+                lattice, shape.span, tile, group * shape.size, shape.size, unit * level, neighbours,
                 points, others,
             )  # fmt: skip
             wins = cost < best_cost
@@ -216,13 +258,22 @@ def settle(lattice, shape, x, w, stride, reach, neighbours, unit, levels, points
 
 
 @njit(error_model="numpy")
-def largest_code(lattice):
+def largest_code(lattice: Lattice) -> np.float32:
     highest = np.float32(lattice.levels - 1)
     return lattice.base + highest * lattice.slope + max(highest - lattice.last, ZERO) * lattice.knee
 
 
 @njit(error_model="numpy")
-def search(lattice, shape, x, w, stride, effort, scratch, best, points, others):
+def search(
+    lattice: Lattice,
+    shape: LatticeShape,
+    tile: Tile,
+    effort: Effort,
+    scratch: tuple[np.ndarray, np.ndarray],
+    best: np.ndarray,
+    points: np.ndarray,
+    others: np.ndarray,
+) -> Floats:
     """The unit of each lane, into best [groups, 16] the levels, into points [vectors, 16] the points.
 
     scratch: two more of [groups, 16].
@@ -230,17 +281,17 @@ def search(lattice, shape, x, w, stride, effort, scratch, best, points, others):
     wished, levels = scratch
     for group in range(shape.groups):
         begin = group * shape.size
-        extreme = size_of(load(x, begin * LANES))
+        extreme = size_of(load(tile.x, begin * LANES))
         for i in range(begin + 1, begin + shape.size):
-            extreme = most(size_of(load(x, i * LANES)), extreme)
+            extreme = most(size_of(load(tile.x, i * LANES)), extreme)
         cover = extreme / largest_code(lattice)
-        step = free_step(lattice, shape.span, x, w, stride, begin, shape.size, cover, effort, points, others)
+        step = free_step(lattice, shape.span, tile, begin, shape.size, cover, effort, points, others)
         store(wished, group * LANES, step)
     unit = split(wished, shape, levels)
     best_unit, best_cost = unit, splat(INFINITE)
     for turn in range(1 + effort.turns):
         cost, refitted = settle(
-            lattice, shape, x, w, stride, effort.reach, effort.neighbours[1], unit, levels, points, others
+            lattice, shape, tile, effort.reach, effort.neighbours[1], unit, levels, points, others
         )
         wins = cost < best_cost
         if turn == 0:
@@ -255,17 +306,6 @@ def search(lattice, shape, x, w, stride, effort, scratch, best, points, others):
         step = best_unit * load(best, group * LANES)
         first = group * shape.size
         place = first // lattice.width * LANES
-        best_points(
-            lattice,
-            shape.span,
-            x,
-            w,
-            stride,
-            first,
-            shape.size,
-            step,
-            effort.neighbours[1],
-            points[place:],
-            others,
-        )
+        neighbours, here = effort.neighbours[1], points[place:]
+        best_points(lattice, shape.span, tile, first, shape.size, step, neighbours, here, others)
     return best_unit

@@ -8,35 +8,35 @@ import numpy as np
 from numba import njit
 
 from kernels.cpu.tiles import half_bits
-from kernels.cpu.vectors import LANES, load, splat, store, to_int
+from kernels.cpu.vectors import LANES, Floats, Ints, load, splat, store, to_int
 
 Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, TQ1_0, TQ2_0, IQ4_NL, IQ4_XS = range(14)
 
 
 @njit(error_model="numpy")
-def _code(codes, index):
+def _code(codes: np.ndarray, index: int) -> Ints:
     return load(codes, index * LANES)
 
 
 @njit(error_model="numpy")
-def _level(levels, group):
+def _level(levels: np.ndarray, group: int) -> Ints:
     return to_int(load(levels, group * LANES))
 
 
 @njit(error_model="numpy")
-def put(data, place, value):
+def put(data: np.ndarray, place: int, value: Ints) -> None:
     store(data, place * LANES, value & 255)
 
 
 @njit(error_model="numpy")
-def put_half(data, place, unit):
+def put_half(data: np.ndarray, place: int, unit: Floats) -> None:
     pattern = half_bits(unit)
     put(data, place, pattern)
     put(data, place + 1, pattern >> 8)
 
 
 @njit(error_model="numpy")
-def _put_nibbles(codes, begin, apart, count, data, place):
+def _put_nibbles(codes: np.ndarray, begin: int, apart: int, count: int, data: np.ndarray, place: int) -> None:
     """Byte j: the low 4 bits of code begin + j, and above them those of code begin + apart + j."""
     for j in range(count):
         low, high = _code(codes, begin + j) & 15, _code(codes, begin + apart + j) & 15
@@ -44,7 +44,7 @@ def _put_nibbles(codes, begin, apart, count, data, place):
 
 
 @njit(error_model="numpy")
-def _put_plain(layout, codes, unit, shift_unit, data):
+def _put_plain(layout: int, codes: np.ndarray, unit: Floats, shift_unit: Floats, data: np.ndarray) -> None:
     """One group of 32 codes a block; codes as stored: from 0 on, but for Q8_0."""
     put_half(data, 0, unit)
     place = 2
@@ -66,7 +66,7 @@ def _put_plain(layout, codes, unit, shift_unit, data):
 
 
 @njit(error_model="numpy")
-def _put_six_bit_pairs(levels, shift_levels, data, place):
+def _put_six_bit_pairs(levels: np.ndarray, shift_levels: np.ndarray, data: np.ndarray, place: int) -> None:
     """The 12 bytes of Q4_K's and Q5_K's levels: 8 of steps, 8 of shifts, 6 bits each."""
     for j in range(4):
         a, b = _level(levels, j), _level(shift_levels, j)
@@ -77,7 +77,7 @@ def _put_six_bit_pairs(levels, shift_levels, data, place):
 
 
 @njit(error_model="numpy")
-def _put_two_bits(codes, data, place):
+def _put_two_bits(codes: np.ndarray, data: np.ndarray, place: int) -> None:
     """Two runs of 32 bytes; byte i of a run holds 2 bits of its codes i, i + 32, i + 64 and i + 96."""
     for run in range(2):
         for i in range(32):
@@ -88,7 +88,7 @@ def _put_two_bits(codes, data, place):
 
 
 @njit(error_model="numpy")
-def _put_high_bits(codes, shift, data, place):
+def _put_high_bits(codes: np.ndarray, shift: int, data: np.ndarray, place: int) -> None:
     """32 bytes: bit g of byte i is bit `shift` of code 32 g + i."""
     for i in range(32):
         value = splat(np.int32(0))
@@ -98,7 +98,14 @@ def _put_high_bits(codes, shift, data, place):
 
 
 @njit(error_model="numpy")
-def _put_q2_k(codes, unit, shift_unit, levels, shift_levels, data):
+def _put_q2_k(
+    codes: np.ndarray,
+    unit: Floats,
+    shift_unit: Floats,
+    levels: np.ndarray,
+    shift_levels: np.ndarray,
+    data: np.ndarray,
+) -> None:
     for group in range(16):
         put(data, group, _level(levels, group) | _level(shift_levels, group) << 4)
     _put_two_bits(codes, data, 16)
@@ -107,7 +114,7 @@ def _put_q2_k(codes, unit, shift_unit, levels, shift_levels, data):
 
 
 @njit(error_model="numpy")
-def _put_q3_k(codes, unit, levels, data):
+def _put_q3_k(codes: np.ndarray, unit: Floats, levels: np.ndarray, data: np.ndarray) -> None:
     _put_high_bits(codes, 2, data, 0)
     _put_two_bits(codes, data, 32)
     for j in range(8):
@@ -121,7 +128,15 @@ def _put_q3_k(codes, unit, levels, data):
 
 
 @njit(error_model="numpy")
-def _put_q4_k(layout, codes, unit, shift_unit, levels, shift_levels, data):
+def _put_q4_k(
+    layout: int,
+    codes: np.ndarray,
+    unit: Floats,
+    shift_unit: Floats,
+    levels: np.ndarray,
+    shift_levels: np.ndarray,
+    data: np.ndarray,
+) -> None:
     put_half(data, 0, unit)
     put_half(data, 2, splat(np.float32(0)) - shift_unit)
     _put_six_bit_pairs(levels, shift_levels, data, 4)
@@ -134,7 +149,7 @@ def _put_q4_k(layout, codes, unit, shift_unit, levels, shift_levels, data):
 
 
 @njit(error_model="numpy")
-def _put_q6_k(codes, unit, levels, data):
+def _put_q6_k(codes: np.ndarray, unit: Floats, levels: np.ndarray, data: np.ndarray) -> None:
     for half in range(2):
         _put_nibbles(codes, 128 * half, 64, 64, data, 64 * half)
         for i in range(32):
@@ -148,7 +163,9 @@ def _put_q6_k(codes, unit, levels, data):
 
 
 @njit(error_model="numpy")
-def _put_trits(codes, begin, apart, digits, count, data, place):
+def _put_trits(
+    codes: np.ndarray, begin: int, apart: int, digits: int, count: int, data: np.ndarray, place: int
+) -> None:
     """Byte j: codes begin + j, begin + j + apart, … (0 .. 2) as digits of a fraction, the first the highest.
 
     Five digits a byte; where there are fewer, the others are 0. A fraction f of 243 is stored as
@@ -164,7 +181,7 @@ def _put_trits(codes, begin, apart, digits, count, data, place):
 
 
 @njit(error_model="numpy")
-def _put_ternary(layout, codes, unit, data):
+def _put_ternary(layout: int, codes: np.ndarray, unit: Floats, data: np.ndarray) -> None:
     if layout == TQ2_0:
         _put_two_bits(codes, data, 0)
         put_half(data, 64, unit)
@@ -176,7 +193,7 @@ def _put_ternary(layout, codes, unit, data):
 
 
 @njit(error_model="numpy")
-def _put_iq4_xs(codes, unit, levels, data):
+def _put_iq4_xs(codes: np.ndarray, unit: Floats, levels: np.ndarray, data: np.ndarray) -> None:
     put_half(data, 0, unit)
     upper = splat(np.int32(0))
     for j in range(4):
@@ -190,7 +207,7 @@ def _put_iq4_xs(codes, unit, levels, data):
 
 
 @njit(error_model="numpy")
-def put_symmetric(layout, codes, unit, levels, data):
+def put_symmetric(layout: int, codes: np.ndarray, unit: Floats, levels: np.ndarray, data: np.ndarray) -> None:
     """Blocks without shifts; codes as stored, from 0 on (Q8_0: as they are)."""
     if layout == Q3_K:
         _put_q3_k(codes, unit, levels, data)
@@ -205,7 +222,15 @@ def put_symmetric(layout, codes, unit, levels, data):
 
 
 @njit(error_model="numpy")
-def put_affine(layout, codes, unit, shift_unit, levels, shift_levels, data):
+def put_affine(
+    layout: int,
+    codes: np.ndarray,
+    unit: Floats,
+    shift_unit: Floats,
+    levels: np.ndarray,
+    shift_levels: np.ndarray,
+    data: np.ndarray,
+) -> None:
     """Blocks with shifts; codes from 0 on."""
     if layout == Q2_K:
         _put_q2_k(codes, unit, shift_unit, levels, shift_levels, data)
@@ -216,7 +241,7 @@ def put_affine(layout, codes, unit, shift_unit, levels, shift_levels, data):
 
 
 @njit(error_model="numpy")
-def put_stepped(codes, steps, size, groups, data):
+def put_stepped(codes: np.ndarray, steps: np.ndarray, size: int, groups: int, data: np.ndarray) -> None:
     """MXFP4 and NVFP4: the number of each group's step, int32 [groups, 16], then its codes of 4 bits."""
     for group in range(groups):
         put(data, group, _code(steps, group))

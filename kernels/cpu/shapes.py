@@ -24,7 +24,7 @@ class Shape(NamedTuple):
 
 
 class LatticeShape(NamedTuple):
-    """Blocks of lattice vectors: levels of steps are odd, 1 .. top; the stored unit is `units` times the unit.
+    """Blocks of lattice vectors: levels of steps are odd, 1 .. top; stored is `units` times the unit.
 
     `span` weights are moved up or down together (0: none are). `signs`: see `kernels.cpu.lattices`.
     """

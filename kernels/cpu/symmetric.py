@@ -5,12 +5,15 @@ is told by a rule: two vectors, for the integers from one to the other, or a tab
 All of tiles [n, 16]; see `kernels.cpu.tiles`. The steps of the search: see `kernels.encoders`.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from kernels.cpu.tiles import rounded, size_of, storable
-from kernels.cpu.vectors import LANES, float32x16, least, load, most, select, splat, store
+from kernels.cpu.shapes import Effort, Shape
+from kernels.cpu.tiles import Tile, rounded, size_of, storable
+from kernels.cpu.vectors import LANES, Floats, Truths, float32x16, least, load, most, select, splat, store
 
 TINY = np.float32(1e-30)  # a smaller step counts as none: its inverse would overflow
 ZERO = np.float32(0)
@@ -19,37 +22,41 @@ INFINITE = np.float32(np.inf)
 
 
 @njit(error_model="numpy")
-def inverse_of(step):
+def inverse_of(step: Floats) -> Floats:
     """1 / step, and 0 where there is no step to speak of."""
     return select(size_of(step) > TINY, splat(ONE) / step, splat(ZERO))
 
 
 @njit(error_model="numpy")
-def finite_or_zero(x):
+def finite_or_zero(x: Floats) -> Floats:
     """x, but 0 where a refit has no answer: all codes equal, say."""
     return select(size_of(x) < INFINITE, x, splat(ZERO))
 
 
-def nearest(scaled, rule):
+def nearest(scaled: Any, rule: Any) -> Any:
     """The code nearest to a scaled weight; in Numba functions, for the rules named above."""
     raise NotImplementedError("compiled code only")
 
 
 @overload(nearest)
-def _nearest_integer(scaled, rule):
-    if rule == types.UniTuple(float32x16, 2):
-        return lambda scaled, rule: rounded(least(most(scaled, rule[0]), rule[1]))
-    return None
+def _nearest_integer(scaled: Any, rule: Any) -> Any:
+    if rule != types.UniTuple(float32x16, 2):
+        return None
+
+    def find(scaled: Any, rule: Any) -> Any:
+        return rounded(least(most(scaled, rule[0]), rule[1]))
+
+    return find
 
 
 @njit(error_model="numpy")
-def measure(rule, x, w, stride, begin, size, step):
+def measure(rule: Any, tile: Tile, begin: int, size: int, step: Floats) -> tuple[Floats, Floats, Floats]:
     """Sums of w r r, w r q and w q q over weights begin .. begin + size; q the codes, r what they miss."""
     inverse = inverse_of(step)
     error = rq = qq = splat(ZERO)
     for i in range(begin, begin + size):
-        weight = load(x, i * LANES)
-        matters = load(w, i * stride)
+        weight = load(tile.x, i * LANES)
+        matters = load(tile.w, i * tile.stride)
         code = nearest(weight * inverse, rule)
         r = weight - code * step
         wr = matters * r
@@ -60,11 +67,11 @@ def measure(rule, x, w, stride, begin, size, step):
 
 
 @njit(error_model="numpy")
-def covering_step(x, begin, size, low, high):
+def covering_step(tile: Tile, begin: int, size: int, low: np.float32, high: np.float32) -> Floats:
     """The step that puts the weight of largest size on the lowest code (or -low = high: on either end)."""
-    lowest = highest = load(x, begin * LANES)
+    lowest = highest = load(tile.x, begin * LANES)
     for i in range(begin + 1, begin + size):
-        weight = load(x, i * LANES)
+        weight = load(tile.x, i * LANES)
         lowest = least(lowest, weight)
         highest = most(highest, weight)
     extreme = select(highest > splat(ZERO) - lowest, highest, lowest)
@@ -74,13 +81,13 @@ def covering_step(x, begin, size, low, high):
 
 
 @njit(error_model="numpy")
-def free_step(rule, x, w, stride, begin, size, cover, effort):
+def free_step(rule: Any, tile: Tile, begin: int, size: int, cover: Floats, effort: Effort) -> Floats:
     """The step of least error found, free to be any number: from `cover` times each factor, refitted."""
     trials = effort.trials
     best, best_error = cover, splat(INFINITE)
     for trial in range(len(trials) + effort.rounds):
         step = cover * trials[trial, 0] if trial < len(trials) else best
-        error, rq, qq = measure(rule, x, w, stride, begin, size, step)
+        error, rq, qq = measure(rule, tile, begin, size, step)
         more = finite_or_zero(rq / qq)
         error = error - more * (rq + rq - more * qq)
         wins = error < best_error
@@ -90,7 +97,7 @@ def free_step(rule, x, w, stride, begin, size, cover, effort):
 
 
 @njit(error_model="numpy")
-def split(wished, groups, bottom, top, levels):
+def split(wished: np.ndarray, groups: int, bottom: np.float32, top: np.float32, levels: np.ndarray) -> Floats:
     """The unit that makes the extreme of `wished` [groups, 16] the greatest level; the levels nearest."""
     extreme = load(wished, 0)
     for group in range(1, groups):
@@ -104,7 +111,9 @@ def split(wished, groups, bottom, top, levels):
 
 
 @njit(error_model="numpy")
-def settle(rule, x, w, stride, shape, reach, unit, levels):
+def settle(
+    rule: Any, tile: Tile, shape: Shape, reach: int, unit: Floats, levels: np.ndarray
+) -> tuple[Floats, Floats]:
     """The best levels up to `reach` from those given, in place; the error, and the unit refitted to them."""
     total = ar = aa = splat(ZERO)
     for group in range(shape.groups):
@@ -114,7 +123,7 @@ def settle(rule, x, w, stride, shape, reach, unit, levels):
         for offset in range(-reach, reach + 1):
             level = least(most(start + np.float32(offset), splat(shape.bottom)), splat(shape.top))
             begin = group * shape.size
-            error, rq, qq = measure(rule, x, w, stride, begin, shape.size, unit * level)
+            error, rq, qq = measure(rule, tile, begin, shape.size, unit * level)
             wins = error < best_error
             best = select(wins, level, best)
             best_error = select(wins, error, best_error)
@@ -128,7 +137,7 @@ def settle(rule, x, w, stride, shape, reach, unit, levels):
 
 
 @njit(error_model="numpy")
-def keep(wins, found, best, groups):
+def keep(wins: Truths, found: np.ndarray, best: np.ndarray, groups: int) -> None:
     """Into best [groups, 16] what was found, in the lanes that win."""
     for group in range(groups):
         at = group * LANES
@@ -136,15 +145,22 @@ def keep(wins, found, best, groups):
 
 
 @njit(error_model="numpy")
-def search(rule, x, w, stride, shape, effort, scratch, best):
+def search(
+    rule: Any,
+    tile: Tile,
+    shape: Shape,
+    effort: Effort,
+    scratch: tuple[np.ndarray, np.ndarray, np.ndarray],
+    best: np.ndarray,
+) -> Floats:
     """The unit of each lane, and into best [groups, 16] the levels. scratch: three more of [groups, 16]."""
     wished, covers, levels = scratch
     groups, bottom, top = shape.groups, shape.bottom, shape.top
     for group in range(groups):
         begin = group * shape.size
-        cover = covering_step(x, begin, shape.size, shape.low, shape.high)
+        cover = covering_step(tile, begin, shape.size, shape.low, shape.high)
         store(covers, group * LANES, cover)
-        step = free_step(rule, x, w, stride, begin, shape.size, cover, effort)
+        step = free_step(rule, tile, begin, shape.size, cover, effort)
         store(wished, group * LANES, step)
     unit = split(wished, groups, bottom, top, levels)
     best_unit, best_error = unit, splat(INFINITE)
@@ -152,7 +168,7 @@ def search(rule, x, w, stride, shape, effort, scratch, best):
         reach = effort.reach
         if turn > effort.turns:
             unit, reach = split(covers, groups, bottom, top, levels), 0
-        error, refitted = settle(rule, x, w, stride, shape, reach, unit, levels)
+        error, refitted = settle(rule, tile, shape, reach, unit, levels)
         wins = error < best_error
         if turn == 0:
             wins = unit == unit

@@ -4,15 +4,16 @@ As rules of `kernels.cpu.symmetric` for the nearest code, with integers in the p
 MXFP4 and NVFP4 store no unit: each group's step is one of a list, the same for all.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from kernels.cpu.shapes import Effort, Shape
 from kernels.cpu.symmetric import INFINITE, ZERO, measure, nearest
-from kernels.cpu.tiles import size_of
-from kernels.cpu.vectors import LANES, bits, from_bits, gather, load, select, splat, store
+from kernels.cpu.tiles import Tile, size_of
+from kernels.cpu.vectors import LANES, Floats, Ints, bits, from_bits, gather, load, select, splat, store
 
 
 class Table(NamedTuple):
@@ -28,11 +29,11 @@ class Table(NamedTuple):
 
 
 @overload(nearest)
-def _nearest_in_table(scaled, rule):
+def _nearest_in_table(scaled: Any, rule: Any) -> Any:
     if not (isinstance(rule, types.NamedTuple) and rule.instance_class is Table):
         return None
 
-    def find(scaled, rule):
+    def find(scaled: Any, rule: Any) -> Any:
         size = size_of(scaled) if rule.mirrored else scaled
         value = splat(rule.first)
         for k in range(len(rule.middles)):
@@ -45,7 +46,7 @@ def _nearest_in_table(scaled, rule):
 
 
 @njit(error_model="numpy")
-def place_of(value, table):
+def place_of(value: Floats, table: Table) -> Ints:
     """The place of a value of the table, int32x16; negative ones of a mirrored table come 8 later."""
     size = size_of(value) if table.mirrored else value
     place = splat(np.int32(0))
@@ -57,7 +58,7 @@ def place_of(value, table):
 
 
 @njit(error_model="numpy")
-def first_reaching(steps, wished):
+def first_reaching(steps: np.ndarray, wished: Floats) -> Ints:
     """The place of the first of the ascending steps that is not smaller than wished, or of the last one."""
     place = splat(np.int32(-1))
     jump = 128
@@ -71,13 +72,15 @@ def first_reaching(steps, wished):
 
 
 @njit(error_model="numpy")
-def search(table, steps, x, w, stride, shape, effort, best):
-    """Into best int32 [groups, 16] the place of each group's step, the best of `reach` around the covering."""
+def search(
+    table: Table, steps: np.ndarray, tile: Tile, shape: Shape, effort: Effort, best: np.ndarray
+) -> None:
+    """Into best int32 [groups, 16] the place of each group's step: the best near the covering one."""
     for group in range(shape.groups):
         begin = group * shape.size
-        extreme = size_of(load(x, begin * LANES))
+        extreme = size_of(load(tile.x, begin * LANES))
         for i in range(begin + 1, begin + shape.size):
-            size = size_of(load(x, i * LANES))
+            size = size_of(load(tile.x, i * LANES))
             extreme = select(size > extreme, size, extreme)
         cover = first_reaching(steps, extreme / shape.high)
         found, found_error = cover, splat(INFINITE)
@@ -85,7 +88,7 @@ def search(table, steps, x, w, stride, shape, effort, best):
             place = cover + offset
             place = select(place < 0, splat(np.int32(0)), place)
             place = select(place > len(steps) - 1, splat(np.int32(len(steps) - 1)), place)
-            error, _, _ = measure(table, x, w, stride, begin, shape.size, gather(steps, place))
+            error, _, _ = measure(table, tile, begin, shape.size, gather(steps, place))
             wins = error < found_error
             found = select(wins, place, found)
             found_error = select(wins, error, found_error)

@@ -4,11 +4,15 @@ A tile of blocks of n weights is float32 [n, 16]: weight i of each block side by
 A last tile of fewer blocks repeats its last one; what the spare lanes give is not written.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
 from kernels.cpu.vectors import (
     LANES,
+    Floats,
+    Ints,
     any_lane,
     bits,
     from_bits,
@@ -21,6 +25,18 @@ from kernels.cpu.vectors import (
     to_int,
     turn,
 )
+
+
+class Tile(NamedTuple):
+    """Weights x and their importances w, float32 [size, 16] each, flat.
+
+    The importance of weight i lies at i * stride: 0 where all are alike.
+    """
+
+    x: np.ndarray
+    w: np.ndarray
+    stride: int
+
 
 F32, F16, BF16 = range(3)
 """How weights are stored: as float32, or as 16 bits in uint16."""
@@ -35,19 +51,19 @@ _EXPONENT = 0x7F800000  # all ones: NaN or Inf
 
 
 @njit(error_model="numpy")
-def rounded(x):
+def rounded(x: Floats) -> Floats:
     """The nearest integers to float32x16 below 2^22 in size, ties to even."""
     return (x + _ROUNDER) - _ROUNDER
 
 
 @njit(error_model="numpy")
-def size_of(x):
+def size_of(x: Floats) -> Floats:
     """Absolute values of float32x16."""
     return from_bits(bits(x) & 0x7FFFFFFF)
 
 
 @njit(error_model="numpy")
-def storable(x):
+def storable(x: Floats) -> Floats:
     """The nearest F16 numbers to float32x16, but the largest one for more, and never 0 for something.
 
     A step rounded to 0 would lose its whole group; the smallest F16 number loses at most half of itself.
@@ -62,7 +78,7 @@ def storable(x):
 
 
 @njit(error_model="numpy")
-def half_bits(x):
+def half_bits(x: Floats) -> Ints:
     """The 16 bits of F16 numbers held in float32x16, as int32x16."""
     size = size_of(x)
     normal = (bits(size) - (112 << 23)) >> 13
@@ -71,14 +87,14 @@ def half_bits(x):
 
 
 @njit(error_model="numpy")
-def copy(source, begin, count, rows, at):
+def copy(source: np.ndarray, begin: int, count: int, rows: np.ndarray, at: int) -> None:
     """rows[at : at + count] = source[begin : begin + count]; a slice would compile for seconds."""
     for i in range(count):
         rows[at + i] = source[begin + i]
 
 
 @njit(error_model="numpy")
-def _widen(stored, kind, begin, count, rows, at):
+def _widen(stored: np.ndarray, kind: int, begin: int, count: int, rows: np.ndarray, at: int) -> None:
     """Weights begin .. begin + count of 16-bit `stored` into rows[at ...] as float32."""
     if kind == BF16:
         patterns = rows.view(np.uint32)
@@ -96,7 +112,16 @@ def _widen(stored, kind, begin, count, rows, at):
 
 
 @njit(error_model="numpy")
-def load_tile(plain, stored, kind, size, first, blocks, rows, x):
+def load_tile(
+    plain: np.ndarray,
+    stored: np.ndarray,
+    kind: int,
+    size: int,
+    first: int,
+    blocks: int,
+    rows: np.ndarray,
+    x: np.ndarray,
+) -> bool:
     """Blocks first .. first + 16 of `size` weights each into the tile x [size, 16]; True if all are finite.
 
     Weights are `plain` float32 [blocks * size] or `stored` uint16, by `kind`. rows: scratch of a tile's size.
@@ -120,7 +145,9 @@ def load_tile(plain, stored, kind, size, first, blocks, rows, x):
 
 
 @njit(error_model="numpy")
-def load_importance(importance, size, first, blocks, rows, w):
+def load_importance(
+    importance: np.ndarray, size: int, first: int, blocks: int, rows: np.ndarray, w: np.ndarray
+) -> int:
     """The importance of the columns of a tile's blocks into w [size, 16], which holds ones.
 
     importance: float32 [columns], columns a multiple of `size`: block b has those from b * size % columns on;
@@ -137,7 +164,9 @@ def load_importance(importance, size, first, blocks, rows, w):
 
 
 @njit(error_model="numpy")
-def write_bytes(data, size, first, blocks, words, rows, out):
+def write_bytes(
+    data: np.ndarray, size: int, first: int, blocks: int, words: np.ndarray, rows: np.ndarray, out: np.ndarray
+) -> None:
     """The first `blocks - first` lanes (at most 16) of int32 [size, 16], a byte each, as blocks of `out`.
 
     words, rows: scratch, int32 of `word_count(size)`. Four bytes are put together and turned as one: byte by
@@ -165,6 +194,6 @@ def write_bytes(data, size, first, blocks, words, rows, out):
 
 
 @njit(error_model="numpy")
-def word_count(size):
+def word_count(size: int) -> int:
     """Of the scratch for blocks of `size` bytes: whole tiles of 16 words of 4 bytes, for 16 lanes."""
     return -(-size // (4 * LANES)) * LANES * LANES

@@ -13,7 +13,7 @@ arithmetic in the same order gives the same bits.
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -36,7 +36,13 @@ float32x16 = Vector(types.float32, ir.FloatType())
 int32x16 = Vector(types.int32, ir.IntType(32))
 bool16 = Vector(types.boolean, ir.IntType(1))
 
-_OF_SCALAR = {types.float32: float32x16, types.int32: int32x16}
+Floats = Any
+"""A value of `float32x16` in compiled code; so are `Ints` of `int32x16`, and `Truths` of `bool16`."""
+
+Ints = Any
+Truths = Any
+
+_OF_SCALAR: dict[types.Type, Vector] = {types.float32: float32x16, types.int32: int32x16}
 _SCALARS = {
     float32x16: (types.float32, types.float64, types.int64),
     int32x16: (types.int32, types.int64),
@@ -60,13 +66,13 @@ def _spread(context: Any, builder: Any, given: types.Type, value: Any, kind: Vec
 
 def _operator(function: Callable, kind: Vector, result: Vector, emit: Callable) -> None:
     """Teach Numba `function` on two vectors, and on a vector and a scalar in either order."""
-    pairs = [(kind, kind)]
+    pairs: list[tuple[types.Type, types.Type]] = [(kind, kind)]
     for scalar in _SCALARS.get(kind, ()):
         pairs += [(kind, scalar), (scalar, kind)]
 
     class Template(ConcreteTemplate):
         key = function
-        cases = [signature(result, *pair) for pair in pairs]
+        cases: ClassVar = [signature(result, *pair) for pair in pairs]
 
     infer_global(function)(Template)
 
@@ -143,7 +149,7 @@ def load(typing: Any, array: types.Array, index: types.Type) -> Any:
     kind = _OF_SCALAR[array.dtype]
 
     def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        value = builder.load(_place(context, builder, sig.args[0], *args, kind))
+        value = builder.load(_place(context, builder, sig.args[0], args[0], args[1], kind))
         value.align = 4
         return value
 

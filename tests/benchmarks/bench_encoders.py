@@ -55,7 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = max(1, int(arguments.million_weights * 1e6 / COLUMNS))
     weights = (np.random.default_rng(0).normal(size=(rows, COLUMNS)) * 0.02).astype(np.float32)
-    warm_up(arguments.formats, ("rtn", "search"))
+    warm_up(arguments.formats)
     numba.set_num_threads(1)
     print(f"Gaussian weights, {rows} x {COLUMNS}, one thread each, median of {REPEATS}\n")
     print("          million weights a second               squared error")
