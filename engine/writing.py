@@ -207,7 +207,7 @@ def _encode(work: Running, prepared: Prepared, piece: _Piece) -> np.ndarray:
 
     tensor = piece.tensor
     try:
-        weights = piece.source.read(prepared.checkpoint, piece.start, piece.stop)
+        weights = piece.source.read(prepared.checkpoint, piece.start, piece.stop, halves=True)
         return encode(weights, tensor.format, tensor.method, piece.matters, prepared.plan.effort)
     except Exception as error:
         if not out_of_memory(error) or piece.stop - piece.start < 2 or not work.guard.shrink():

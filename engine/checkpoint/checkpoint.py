@@ -17,6 +17,9 @@ from engine.checkpoint.names import is_buffer
 from engine.checkpoint.quantized import FP8_TYPES, Quantization, scale_name
 from engine.checkpoint.stored import PLAIN_BITS
 
+HALVES = {"F16": "<f2", "BF16": "<u2"}
+"""Types of 16 bits, as NumPy holds them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -117,23 +120,37 @@ class Checkpoint:
         weights are packed by another quantizer, of a type that cannot be decoded, or cannot be read.
         """
         tensor = self.tensors[name]
-        if self._quantization and self._quantization.is_packed(name, tensor.dtype):
+        start, before, shape = self._range(tensor, rows)
+        values = self._decoded(tensor, before, shape)
+        if tensor.dtype in FP8_TYPES:
+            self._multiply_by_scales(tensor, values, start)
+        return values
+
+    def read_halves(self, name: str, rows: slice | None = None) -> np.ndarray:
+        """As `read`, but what is stored in 16 bits comes so: F16 as float16, BF16 as uint16 of its bits."""
+        tensor = self.tensors[name]
+        if tensor.dtype not in HALVES:
+            return self.read(name, rows)
+        _, before, shape = self._range(tensor, rows)
+        stored = np.empty(shape, HALVES[tensor.dtype])
+        self._opened[tensor.file].read_array(tensor.offset + before, stored, name)
+        return stored
+
+    def _range(self, tensor: Tensor, rows: slice | None) -> tuple[int, int, tuple[int, ...]]:
+        """The first of the rows, its place in bytes behind the tensor's begin, and the shape of all rows."""
+        if self._quantization and self._quantization.is_packed(tensor.name, tensor.dtype):
             raise PackedTensorError(
-                f"{name} of {self.path} is packed ({self.quantization}) and cannot be quantized again; "
-                "use the original model."
+                f"{tensor.name} of {self.path} is packed ({self.quantization}) and cannot be quantized "
+                "again; use the original model."
             )
         start, stop = 0, tensor.shape[0] if tensor.shape else 1
         if rows is not None:
             start, stop, step = rows.indices(stop)
             if step != 1 or not tensor.shape:
-                raise ValueError(f"rows {rows} of {name}: only plain ranges of a tensor with axes")
+                raise ValueError(f"rows {rows} of {tensor.name}: only plain ranges of a tensor with axes")
             stop = max(start, stop)
         shape = (stop - start, *tensor.shape[1:]) if tensor.shape else ()
-        before = tensor.bytes * start // max(tensor.shape[0], 1) if tensor.shape else 0
-        values = self._decoded(tensor, before, shape)
-        if tensor.dtype in FP8_TYPES:
-            self._multiply_by_scales(tensor, values, start)
-        return values
+        return start, tensor.bytes * start // max(tensor.shape[0], 1) if tensor.shape else 0, shape
 
     def _decoded(self, tensor: Tensor, start: int, shape: tuple[int, ...]) -> np.ndarray:
         """float32 of `shape`: the values stored from byte `start` of `tensor` on, whatever scales it has."""
