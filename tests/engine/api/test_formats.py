@@ -3,9 +3,8 @@
 import gguf
 import pytest
 
-from engine.api.formats import DEFAULT_METHOD, FORMATS, METHODS
+from engine.api.formats import DEFAULT_EFFORT, DEFAULT_METHOD, EFFORTS, FORMATS, METHODS
 from engine.formats import format_of
-from engine.methods import SOLVERS
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -18,7 +17,7 @@ def test_sizes_are_ggmls(name):
 
 def test_what_is_listed_is_what_there_is():
     assert [format_of(name).name for name in FORMATS] == list(FORMATS)
-    assert METHODS.keys() == SOLVERS.keys()
+    assert DEFAULT_EFFORT in EFFORTS
     assert DEFAULT_METHOD in METHODS
 
 

@@ -1,39 +1,34 @@
-"""`encode`: the same bytes as the slow reference, however rows are cut up and whatever the input."""
+"""`encode` of both methods: the same bytes however rows are cut up, bounds of error, refusals.
+
+That the bytes of `search` are right is for tests/kernels to say.
+"""
 
 import tracemalloc
 
 import gguf
-import numba
 import numpy as np
 import pytest
 
 import engine.methods
 from engine.api.errors import ExportError, RecipeError
-from engine.api.formats import FORMATS, METHODS
+from engine.api.formats import EFFORTS, FORMATS, METHODS
+from engine.api.progress import Progress
 from engine.formats import Codes, Grid, Lattice, decode, format_of
-from engine.methods import encode, warm_up
+from engine.methods import are_compiled, encode, warm_up
+from engine.parallel import in_order
 from kernels import reference
 from tests.kernels.arrays import hostile, importance, ordinary
 
 GRIDS = [name for name in FORMATS if isinstance(format_of(name), Grid)]
-# What the searching method is tried on so far.
-SEARCHED = ["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "Q6_K", "Q5_K", "Q4_K"]
-PAIRS = [(name, "rtn") for name in GRIDS] + [(name, "search") for name in SEARCHED]
+PAIRS = [(name, method) for name in GRIDS for method in METHODS]
 FLOATS = [(name, method) for name in ("F32", "F16", "BF16") for method in METHODS]
 
 
-def methods_for(name: str) -> list[str]:
-    return [method for method in METHODS if (name, method) in PAIRS]
-
-
 @pytest.mark.parametrize("rows", [1, 17, 33])
-@pytest.mark.parametrize(("name", "method"), PAIRS + FLOATS)
-def test_bytes_are_the_references(name, method, rows):
+@pytest.mark.parametrize("name", FORMATS)
+def test_bytes_of_rounding_are_the_references(name, rows):
     weights = ordinary(rows, 512)["heavy-tailed"]
-    for matters in (None, importance(512)):
-        np.testing.assert_array_equal(
-            encode(weights, name, method, matters), reference.encode(weights, name, method, matters)
-        )
+    np.testing.assert_array_equal(encode(weights, name, "rtn"), reference.encode(weights, name, "rtn"))
 
 
 def worst_error(name: str, extreme: float) -> float:
@@ -44,8 +39,10 @@ def worst_error(name: str, extreme: float) -> float:
     grid = format_of(name)
     if isinstance(grid.codes, Lattice):
         part = 1  # rows that no point resembles; the searching method has better scales for them
-    elif name.startswith("TQ") or name in ("MXFP4", "NVFP4"):
-        part = 1 / 2  # of steps of 1; or of steps that may be half of what would cover the range
+    elif name.startswith("TQ"):
+        part = 1  # three values for 256 weights: the largest are cut off
+    elif name in ("MXFP4", "NVFP4"):
+        part = 1 / 2  # of steps that may be half of what would cover the range
     else:
         # A symmetric grid has 7 steps of 4 bits on its shorter side, Q3_K 3; Q2_K has 3 for both sides.
         part = {"Q3_K": 1 / 4, "Q2_K": 1 / 2, "IQ4_NL": 1 / 6, "IQ4_XS": 1 / 6}.get(name, 1 / 7)
@@ -62,9 +59,10 @@ def test_hostile_weights(name, kind):
     weights = hostile(3, 512)[kind]
     extreme = float(np.abs(weights).max())
     within_reach = extreme < (2600 if name == "NVFP4" else 65504)  # UE4M3 ends at 448
-    for method in methods_for(name):
+    for method in METHODS:
         data = encode(weights, name, method)
-        np.testing.assert_array_equal(data, reference.encode(weights, name, method))
+        if method == "rtn":
+            np.testing.assert_array_equal(data, reference.encode(weights, name, method))
         decoded = decode(data, name, 512)
         assert np.isfinite(decoded).all()
         if within_reach:
@@ -83,7 +81,7 @@ def test_zeros_stay_zero(name, method):
 def test_one_weight_among_zeros_is_kept_to_f16s_precision(name):
     """By codes that are whole numbers; tables and lattices have no 0, or steps of their own."""
     weights = hostile(2, 512)["one weight a row"]
-    for method in methods_for(name):
+    for method in METHODS:
         decoded = decode(encode(weights, name, method), name, 512)
         # Both the unit of steps and that of shifts are off by up to 2^-11 of the 0.5 that they span.
         np.testing.assert_allclose(decoded, weights, rtol=0, atol=0.5 * 2**-10)
@@ -93,21 +91,15 @@ def test_one_weight_among_zeros_is_kept_to_f16s_precision(name):
 def test_bytes_do_not_depend_on_threads_nor_on_how_rows_are_cut_up(name, method, monkeypatch):
     weights = ordinary(67, 768)["laplace"]
     matters = importance(768)
-    before = numba.get_num_threads()
-    try:
-        numba.set_num_threads(1)
-        expected = encode(weights, name, method, matters)
-        numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
-        np.testing.assert_array_equal(encode(weights, name, method, matters), expected)
-    finally:
-        numba.set_num_threads(before)
-    parts = [encode(weights[a:b], name, method, matters) for a, b in ((0, 1), (1, 18), (18, 51), (51, 67))]
-    np.testing.assert_array_equal(np.concatenate(parts), expected)
+    expected = encode(weights, name, method, matters)
+    ranges = [(0, 1), (1, 18), (18, 51), (51, 67)]
+    parts = in_order(lambda cut: encode(weights[slice(*cut)], name, method, matters), ranges, threads=3)
+    np.testing.assert_array_equal(np.concatenate(list(parts)), expected)
     monkeypatch.setattr(engine.methods, "PIECE", 5 * 768)
     np.testing.assert_array_equal(encode(weights, name, method, matters), expected)
 
 
-@pytest.mark.parametrize("name", SEARCHED)
+@pytest.mark.parametrize("name", [name for name in GRIDS if not isinstance(format_of(name).codes, Lattice)])
 def test_search_is_never_worse_than_rounding_in_any_block(name):
     block = FORMATS[name].block_values
     for kind, weights in (ordinary(33, 512) | hostile(3, 512)).items():
@@ -122,49 +114,66 @@ def test_search_is_never_worse_than_rounding_in_any_block(name):
             assert (errors[0] <= errors[1] * (1 + 1e-5) + 1e-37).all(), kind
 
 
-@pytest.mark.parametrize(
-    ("name", "ceiling"),
-    [
-        ("Q4_0", 0.0080),
-        ("Q4_1", 0.0062),
-        ("Q5_0", 0.0021),
-        ("Q5_1", 0.0015),
-        ("Q8_0", 3.0e-5),
-        ("Q4_K", 0.0056),
-        ("Q5_K", 0.0014),
-        ("Q6_K", 4.0e-4),
-    ],
-)
-def test_error_on_gaussian_weights(name, ceiling):
-    """Relative squared error: a ceiling a few per cent above what was measured."""
-    weights = ordinary(64, 1024)["gaussian"]
-    decoded = decode(encode(weights, name), name, 1024)
-    assert ((decoded - weights) ** 2).sum() < ceiling * (weights**2).sum()
+# Relative squared error on Gaussian weights, of rtn and of search: ceilings a few per cent above what was
+# measured.
+CEILINGS = {
+    "Q8_0": (2.93e-05, 2.35e-05),
+    "Q5_1": (0.00149, 0.00113),
+    "Q5_0": (0.0019, 0.00165),
+    "Q4_1": (0.00633, 0.00487),
+    "Q4_0": (0.00757, 0.00671),
+    "Q6_K": (0.00036, 0.00028),
+    "Q5_K": (0.00152, 0.00123),
+    "Q4_K": (0.00635, 0.00499),
+    "Q3_K": (0.0248, 0.0213),
+    "Q2_K": (0.113, 0.07),
+    "IQ4_NL": (0.00662, 0.00556),
+    "IQ4_XS": (0.00665, 0.00566),
+    "IQ3_S": (0.0195, 0.0173),
+    "IQ3_XXS": (0.0367, 0.0327),
+    "IQ2_S": (0.0701, 0.0588),
+    "IQ2_XS": (0.0978, 0.0846),
+    "IQ2_XXS": (0.132, 0.111),
+    "IQ1_M": (0.257, 0.177),
+    "IQ1_S": (0.351, 0.207),
+    "NVFP4": (0.00813, 0.00683),
+    "MXFP4": (0.0128, 0.0128),
+    "TQ2_0": (0.666, 0.195),
+    "TQ1_0": (0.666, 0.195),
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "ceiling"),
-    [
-        ("Q3_K", 0.025),
-        ("Q2_K", 0.11),
-        ("IQ4_NL", 0.0066),
-        ("IQ4_XS", 0.0066),
-        ("IQ3_S", 0.020),
-        ("IQ3_XXS", 0.036),
-        ("IQ2_S", 0.070),
-        ("IQ2_XS", 0.097),
-        ("IQ2_XXS", 0.13),
-        ("IQ1_M", 0.26),
-        ("IQ1_S", 0.35),
-        ("NVFP4", 0.0095),
-        ("MXFP4", 0.0128),
-    ],
-)
-def test_error_of_rounding_on_gaussian_weights(name, ceiling):
-    """As above, of formats that are not searched yet. NVFP4 has steps fit for weights of about 1."""
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_error_on_gaussian_weights(name, method):
+    """NVFP4 has steps fit for weights of about 1."""
     weights = ordinary(64, 1024)["gaussian"] * np.float32(50)
-    decoded = decode(encode(weights, name, "rtn"), name, 1024)
-    assert ((decoded - weights) ** 2).sum() < ceiling * (weights**2).sum()
+    decoded = decode(encode(weights, name, method), name, 1024)
+    error = float(((decoded - weights) ** 2).sum() / (weights**2).sum())
+    assert 0.9 < error / CEILINGS[name][method == "search"] < 1
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_fast_costs_little_error(name):
+    weights, matters = ordinary(32, 1024)["laplace"], importance(1024)
+    for given in (None, matters):
+        errors = {}
+        for effort in EFFORTS:
+            wrong = decode(encode(weights, name, importance=given, effort=effort), name, 1024) - weights
+            errors[effort] = float((wrong**2 * (1 if given is None else given)).sum())
+        assert errors["best"] <= errors["fast"] < (1.6 if name == "Q8_0" else 1.12) * errors["best"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_weights_of_16_bits_are_taken_as_they_are(name, method):
+    halves = ordinary(5, 512)["laplace"].astype(np.float16)
+    brains = ordinary(5, 512)["laplace"].view(np.uint32) >> 16
+    np.testing.assert_array_equal(
+        encode(halves, name, method), encode(halves.astype(np.float32), name, method)
+    )
+    np.testing.assert_array_equal(
+        encode(brains.astype(np.uint16), name, method), encode((brains << 16).view(np.float32), name, method)
+    )
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "laplace", "heavy-tailed"])
@@ -222,15 +231,21 @@ def test_unknown_words_are_refused_by_name():
         encode(weights, "Q4_Z")
     with pytest.raises(RecipeError, match="no method 'guess'"):
         encode(weights, "Q4_0", "guess")
-    with pytest.raises(RecipeError, match="search has no parameter 'damp'"):
-        encode(weights, "Q4_0", "search", params={"damp": 0.1})
+    with pytest.raises(RecipeError, match="no effort 'some'"):
+        encode(weights, "Q4_0", effort="some")
     with pytest.raises(ValueError, match="48 columns do not divide"):
         encode(np.ones((1, 48), np.float32), "Q4_0")
 
 
-def test_warm_up_takes_every_pair():
-    warm_up(FORMATS, ["rtn"])
-    warm_up(SEARCHED, METHODS)
+def test_warm_up_says_what_it_does_and_leaves_nothing_to_compile():
+    told: list[Progress] = []
+    warm_up(FORMATS, told.append)
+    assert are_compiled(FORMATS)
+    assert [one.done for one in told] == list(range(6))
+    assert {one.total for one in told} == {5}, "kernels: symmetric, affine, in a table, stepped, lattices"
+    again: list[Progress] = []
+    warm_up(["Q4_K", "Q6_K", "F16"], again.append)
+    assert [(one.stage, one.done, one.total) for one in again] == [("load encoders", n, 2) for n in range(3)]
 
 
 @pytest.mark.parametrize(("name", "method"), PAIRS + FLOATS)
