@@ -33,7 +33,7 @@ from engine.api.presets import PRESETS
 from engine.api.recipe import load_recipe
 from engine.api.units import size
 from engine.jobs.limits import NO_MEMORY, out_of_memory
-from engine.options import AsJson, Effort, JobId, MemoryLimit, Model, Threads, example
+from engine.options import AsJson, JobId, MemoryLimit, Model, Threads, example
 from engine.process import keep_libraries_quiet, stop_in_order
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ def quantize(
         typer.Option(help="An importance matrix (GGUF) that weights the error.", show_default=False),
     ] = None,
     effort: Annotated[
-        Effort | None,
-        typer.Option(help="How long encoders search; best, or what the recipe says.", show_default=False),
+        str | None,
+        typer.Option(help="How long encoders search: fast or best (the default).", show_default=False),
     ] = None,
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
@@ -133,7 +133,7 @@ def quantize(
     from engine.preparation import prepare
     from engine.quantize import quantize as run
     from engine.quantize import refuse, refuse_place
-    from engine.recipes import recipe_for_preset, with_importance, with_types
+    from engine.recipes import recipe_for_preset, with_effort, with_importance, with_types
 
     if preset is None and recipe is None:
         raise RecipeError("Say what to do with --preset or --recipe.")
@@ -150,8 +150,7 @@ def quantize(
             wanted = recipe_for_preset(checkpoint, str(preset), has_importance=imatrix is not None)
         wanted = with_types(wanted, checkpoint.tied, output_tensor_type, token_embedding_type)
         wanted = with_importance(wanted, imatrix)
-        if effort is not None:
-            wanted = wanted.model_copy(update={"effort": effort.value})
+        wanted = with_effort(wanted, effort)
         request = QuantizeRequest(
             model=str(model),
             output=str(out or "model.gguf"),

@@ -1,12 +1,10 @@
 """Options and arguments that several commands of the command line share."""
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engine.api.formats import EFFORTS
 from engine.api.jobs import LEAST_MEMORY
 from engine.api.units import parse_size, size
 
@@ -28,8 +26,6 @@ def _memory(text: str) -> int:
         )
     return limit
 
-
-Effort = Enum("Effort", {name: name for name in EFFORTS})  # type: ignore[misc] # typer wants one
 
 Model = Annotated[
     Path,

@@ -47,11 +47,25 @@ def with_types(recipe: Recipe, tied: bool, output: str | None, embedding: str | 
             try:
                 rules.append(Rule(match=role, format=name))
             except ValidationError as error:
-                said = str(error.errors()[0]["ctx"]["error"])
-                raise RecipeError(f"{option}: {said}{'' if said.endswith('?') else '.'}") from None
+                raise _refused(option, error) from None
     return recipe.model_copy(update={"rules": rules})
 
 
 def with_importance(recipe: Recipe, imatrix: Path | None) -> Recipe:
     """`recipe` with this importance matrix, if one is given."""
     return recipe if imatrix is None else recipe.model_copy(update={"imatrix": str(imatrix.absolute())})
+
+
+def with_effort(recipe: Recipe, effort: str | None) -> Recipe:
+    """`recipe` with this effort, if one is given."""
+    if effort is None:
+        return recipe
+    try:
+        return Recipe.model_validate(recipe.model_dump() | {"effort": effort})
+    except ValidationError as error:
+        raise _refused("--effort", error) from None
+
+
+def _refused(option: str, error: ValidationError) -> RecipeError:
+    said = str(error.errors()[0]["ctx"]["error"])
+    return RecipeError(f"{option}: {said}{'' if said.endswith('?') else '.'}")

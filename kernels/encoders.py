@@ -5,9 +5,9 @@ The search of every type, block by block:
 1. Each group alone, with scales free to be any number: `trials` starts around the scales that cover the
    range, each followed by the least-squares scales for the codes it gives; `rounds` more from the best.
 2. The unit that makes the extreme of a block the greatest level, the levels nearest to what was found.
-3. `turns` times: levels up to `reach` away tried for the units, codes rounded to them, then least-squares
-   units for the levels and codes (llama.cpp stops before this one). A turn counts only where it helps.
-4. `covering`: blocks where the scales that just cover the range do better keep those.
+3. Levels up to `reach` away tried for the units, codes rounded to them; then, for `turns` turns, the same
+   for the least-squares units of these levels and codes (llama.cpp has none). A turn counts where it helps.
+4. `covering`: 2 and 3 again from the scales that just cover the range, for blocks where that ends better.
 
 These functions check, allocate and launch; the CPU is the one backend so far.
 """

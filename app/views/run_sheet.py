@@ -8,6 +8,7 @@ from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
     QCheckBox,
+    QComboBox,
     QDialog,
     QFormLayout,
     QHBoxLayout,
@@ -37,7 +38,9 @@ from app.models.run_request import (
 from app.settings import Settings
 from app.state import State
 from app.views.check_list import CheckList
+from engine.api.formats import EFFORTS
 from engine.api.jobs import Check, Measure, QuantizeRequest
+from engine.api.recipe import Recipe
 from engine.api.units import size
 from resources import EVALUATION_TEXT
 
@@ -96,11 +99,16 @@ class RunSheet(QDialog):
         return QuantizeRequest(
             model=str(self._model),
             output=str(self._output()),
-            recipe=self._recipe,
+            recipe=self._chosen,
             overwrite=not self.replace.isHidden() and self.replace.isChecked(),
             measure=measure,
             memory_limit=memory_limit(self.memory.text()),
         )
+
+    @property
+    def _chosen(self) -> Recipe:
+        """The recipe with the effort that is chosen here."""
+        return self._recipe.model_copy(update={"effort": self.effort.currentData()})
 
     # ------------------------------------------------------------------------------ its making
 
@@ -111,6 +119,11 @@ class RunSheet(QDialog):
         self.browse_folder = _button("Browse…", "Choose the folder")
         self.replace = _named(QCheckBox("Replace what is there"), "Replace what is there")
         self.written = _value("What will be written")
+        self.effort = _named(QComboBox(), "Effort of the encoders")
+        for name, text in EFFORTS.items():
+            self.effort.addItem(f"{name}: {text}", name)
+        self.effort.setCurrentIndex(self.effort.findData(self._recipe.effort))
+        self.effort.setToolTip("How long the method search looks for scales; the file has the same size")
         self.checks = CheckList()
         self.measure = _named(QCheckBox("Measure what was lost"), "Measure what was lost")
         self.measure.setChecked(self._settings.measure)
@@ -149,6 +162,7 @@ class RunSheet(QDialog):
         form.addRow("", self.replace)
         self._replace_row = form.rowCount() - 1
         form.addRow(_top("Written"), self.written)
+        form.addRow("&Effort", self.effort)
         form.addRow("Importance", self._importance())
         form.addRow("Calibration", self._calibration())
         form.addRow(_top("Checks"), self.checks)
@@ -184,6 +198,7 @@ class RunSheet(QDialog):
         self.name.textChanged.connect(self._change)
         self.folder.textChanged.connect(self._change)
         self.replace.toggled.connect(self._change)
+        self.effort.currentIndexChanged.connect(self._change)
         self.measure.toggled.connect(self._change)
         self.windows.valueChanged.connect(self._change)
         self.memory.textChanged.connect(self._change)
@@ -303,6 +318,8 @@ class RunSheet(QDialog):
     def accept(self) -> None:
         """Remember the choices for the next time. Nothing is accepted that is not checked."""
         if self.run.isEnabled():
+            if self._chosen != self._recipe and self._state.document.recipe is self._recipe:
+                self._state.change_recipe(f"Effort {self._chosen.effort}", self._chosen)
             self._settings.output_folder = str(self._output().parent)
             self._settings.measure = self.measure.isChecked()
             super().accept()

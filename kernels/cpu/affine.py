@@ -177,25 +177,22 @@ def search(
         step, shift = free_scales(tile, begin, shape, cover, effort)
         store(wished, at, step)
         store(wished_shifts, at, shift)
-    unit = split(wished, groups, bottom, top, levels)
-    shift_unit = split(wished_shifts, groups, bottom, top, shift_levels)
-    best_unit, best_shift_unit, best_error = unit, shift_unit, splat(INFINITE)
-    for turn in range(1 + effort.turns + effort.covering):
-        reach, looks = effort.reach, effort.looks
-        if turn > effort.turns:
-            unit = split(covers, groups, bottom, top, levels)
-            shift_unit = split(cover_shifts, groups, bottom, top, shift_levels)
-            reach, looks = 0, 1
-        error, refitted, refitted_shift = settle(
-            tile, shape, reach, looks, (unit, shift_unit), levels, shift_levels
-        )
-        wins = error < best_error
-        if turn == 0:
-            wins = unit == unit
-        best_error = select(wins, error, best_error)
-        best_unit = select(wins, unit, best_unit)
-        best_shift_unit = select(wins, shift_unit, best_shift_unit)
-        keep(wins, levels, best, groups)
-        keep(wins, shift_levels, best_shifts, groups)
-        unit, shift_unit = refitted, refitted_shift
+    best_unit = best_shift_unit = best_error = splat(INFINITE)
+    for start in range(1 + effort.covering):
+        steps, shifts = (covers, cover_shifts) if start else (wished, wished_shifts)
+        unit = split(steps, groups, bottom, top, levels)
+        shift_unit = split(shifts, groups, bottom, top, shift_levels)
+        for turn in range(1 + effort.turns):
+            error, refitted, refitted_shift = settle(
+                tile, shape, effort.reach, effort.looks, (unit, shift_unit), levels, shift_levels
+            )
+            wins = error < best_error
+            if start + turn == 0:  # its error may be no number
+                wins = unit == unit
+            best_error = select(wins, error, best_error)
+            best_unit = select(wins, unit, best_unit)
+            best_shift_unit = select(wins, shift_unit, best_shift_unit)
+            keep(wins, levels, best, groups)
+            keep(wins, shift_levels, best_shifts, groups)
+            unit, shift_unit = refitted, refitted_shift
     return best_unit, best_shift_unit

@@ -162,18 +162,16 @@ def search(
         store(covers, group * LANES, cover)
         step = free_step(rule, tile, begin, shape.size, cover, effort)
         store(wished, group * LANES, step)
-    unit = split(wished, groups, bottom, top, levels)
-    best_unit, best_error = unit, splat(INFINITE)
-    for turn in range(1 + effort.turns + effort.covering):
-        reach = effort.reach
-        if turn > effort.turns:
-            unit, reach = split(covers, groups, bottom, top, levels), 0
-        error, refitted = settle(rule, tile, shape, reach, unit, levels)
-        wins = error < best_error
-        if turn == 0:
-            wins = unit == unit
-        best_error = select(wins, error, best_error)
-        best_unit = select(wins, unit, best_unit)
-        keep(wins, levels, best, groups)
-        unit = refitted
+    best_unit = best_error = splat(INFINITE)
+    for start in range(1 + effort.covering):
+        unit = split(covers if start else wished, groups, bottom, top, levels)
+        for turn in range(1 + effort.turns):
+            error, refitted = settle(rule, tile, shape, effort.reach, unit, levels)
+            wins = error < best_error
+            if start + turn == 0:  # its error may be no number
+                wins = unit == unit
+            best_error = select(wins, error, best_error)
+            best_unit = select(wins, unit, best_unit)
+            keep(wins, levels, best, groups)
+            unit = refitted
     return best_unit

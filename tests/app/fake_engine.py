@@ -271,7 +271,7 @@ def answer_jobs(asked: dict) -> None:
 
 
 def answer_speeds(asked: dict) -> None:
-    speeds = {"encode": {"Q4_K search": 1e7}, "read": 1e9, "write": 1e9, "multiply": 1e11}
+    speeds = {"encode": {"Q4_K search best": 1e7}, "read": 1e9, "write": 1e9, "multiply": 1e11}
     say("speeds", id=asked["id"], speeds=speeds)
 
 

@@ -210,6 +210,21 @@ def test_a_limit_of_memory_is_taken_or_refused(shown: Sheet):
     assert shown.sheet.run.isEnabled()
 
 
+def test_the_effort_goes_with_the_run_and_stays_in_the_recipe(shown: Sheet):
+    effort = shown.sheet.effort
+    assert effort.currentText() == "best: the least squared error"
+    assert shown.sheet.request.recipe.effort == "best"
+    effort.setCurrentIndex(effort.findData("fast"))
+    assert shown.sheet.request.recipe.effort == "fast"
+    shown.wait_asked(2)
+    assert shown.inspection.asked[1][0].recipe.effort == "fast"
+    shown.inspection.answer(PASSED)
+    shown.sheet.accept()
+    assert shown.state.document.recipe.effort == "fast"
+    shown.state.document.stack.undo()
+    assert shown.state.document.recipe.effort == "best"
+
+
 def test_calibration_says_that_it_is_not_used(qtbot: QtBot, tmp_path: Path):
     def calibrate(state: State) -> None:
         recipe = state.document.recipe

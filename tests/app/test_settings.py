@@ -37,7 +37,7 @@ def test_values_survive_a_restart(qapp, file):
 
 def test_speeds_survive_a_restart_and_are_told(qapp, qtbot, file):
     settings = opened(file)
-    speeds = Speeds(encode={"Q4_K search": 1.5e7}, read=1e9, write=5e8, multiply=2e11)
+    speeds = Speeds(encode={"Q4_K search best": 1.5e7}, read=1e9, write=5e8, multiply=2e11)
     with qtbot.waitSignal(settings.speeds_changed):
         settings.speeds = speeds
     assert reopened(file, settings).speeds == speeds

@@ -123,7 +123,7 @@ def test_no_time_before_the_machine_is_measured(qtbot, state, settings):
 def test_the_time_is_that_of_the_measured_speeds(qtbot, state, settings):
     strip = shown(qtbot, state, settings)
     planned(qtbot, state)
-    slow = dict.fromkeys(("Q4_K search", "Q6_K search", "F32"), 1e4)  # 4.19 million weights
+    slow = dict.fromkeys(("Q4_K search best", "Q6_K search best", "F32"), 1e4)  # 4.19 million weights
     settings.speeds = Speeds(encode=slow, read=1e9, write=1e9, multiply=1e9)
     time = strip.facts["time"]
     qtbot.waitUntil(lambda: bool(time.text))

@@ -123,7 +123,7 @@ def test_a_machine_without_memory(model, tmp_path, monkeypatch):
 
 
 def test_a_time_that_is_not_known(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(estimate, "kernels_compiled", lambda: False)
+    monkeypatch.setattr(estimate, "are_compiled", lambda formats: False)
     said = [one for one in check(request_for(model, tmp_path / "o.gguf")) if one.name == "time"]
     assert [one.passed for one in said] == [None]
     assert "before the encoders are compiled" in said[0].message

@@ -6,19 +6,20 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from engine import estimate
-from engine import speeds as measuring
 from engine.api.errors import EvaluationError, MemoryLimitError, OutputError
-from engine.api.formats import FORMATS, METHODS
+from engine.api.formats import EFFORTS, FORMATS, METHODS
 from engine.api.jobs import EvaluateRequest, Measure, QuantizeRequest
 from engine.api.needs import Disk, Needs, Speeds, Stage, encoder, quantize_memory
 from engine.api.recipe import Choice, Recipe
 from engine.checkpoint import open_checkpoint
 from engine.estimate import STATE_BYTES, UNMEASURED, evaluate_needs, needs, refuse_needs, speeds
+from engine.methods import warm_up
 from engine.preparation import prepare
 from engine.subjects import prepare as prepare_evaluation
 from engine.summary import export_summary
@@ -26,7 +27,7 @@ from engine.terminal import needs_lines
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
 from tests.tiny import write_llama
 
-SPEEDS = Speeds(encode={"Q4_0 search": 1e6, "F32": 1e9}, read=1e9, write=1e8, multiply=1e10)
+SPEEDS = Speeds(encode={"Q4_0 search best": 1e6, "F32": 1e9}, read=1e9, write=1e8, multiply=1e10)
 RECIPE = Recipe(default=Choice(format="Q4_0"))
 
 
@@ -47,16 +48,17 @@ def sample_needs(asked: QuantizeRequest, measured: Speeds = SPEEDS) -> Needs:
 
 def test_every_encoder_is_timed_once():
     found = speeds()
-    assert set(found.encode) == {encoder(name, method) for name in FORMATS for method in METHODS}
+    kinds = product(FORMATS, METHODS, EFFORTS)
+    assert set(found.encode) == {encoder(name, method, effort) for name, method, effort in kinds}
     assert min(*found.encode.values(), found.read, found.write, found.multiply) > 1e5
-    assert found.encode["Q4_K rtn"] > found.encode["Q4_K search"]
+    assert found.encode["Q4_K search fast"] > found.encode["Q4_K search best"]
     began = time.perf_counter()
     assert speeds() == found
     assert time.perf_counter() - began < 0.05
 
 
 def test_only_what_is_asked_for_is_timed(tmp_path):
-    found = speeds([("Q8_0", "rtn")], threads=1, folder=tmp_path)
+    found = speeds([("Q8_0", "rtn", "best")], threads=1, folder=tmp_path)
     assert list(found.encode) == ["Q8_0 rtn"]
     assert list(tmp_path.iterdir()) == []
     assert speeds([], folder=tmp_path / "absent").write > 0
@@ -64,8 +66,8 @@ def test_only_what_is_asked_for_is_timed(tmp_path):
 
 def test_encoders_that_were_never_compiled_here_are_not_waited_for(tmp_path):
     script = (
-        "import sys\nfrom engine.estimate import speeds\nfrom engine.speeds import kernels_compiled\n"
-        "print(kernels_compiled(), speeds([('Q4_K', 'search')]).encode, 'kernels.cpu.groups' in sys.modules)"
+        "from engine.estimate import speeds\n"
+        "print(speeds([('Q4_K', 'search', 'fast'), ('Q8_0', 'rtn', 'best')]).encode)"
     )
 
     def run(**environment: str) -> str:
@@ -80,25 +82,9 @@ def test_encoders_that_were_never_compiled_here_are_not_waited_for(tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    speeds([("Q4_K", "search")])  # compiled now, if they were not
-    assert run().startswith("True {'Q4_K search': ")
-    assert run(NUMBA_CACHE_DIR=str(tmp_path)) == "False {} False"
-
-
-def test_kernels_of_another_source_do_not_count(tmp_path):
-    import kernels.cpu.groups
-
-    source = Path(kernels.cpu.groups.__file__)
-    index = next(
-        index
-        for folder in measuring._cache_folders(source)
-        for index in folder.glob("groups.search-*.nbi")
-        if measuring._is_fresh(index, source)
-    )
-    changed = tmp_path / "groups.py"
-    changed.write_bytes(source.read_bytes() + b"\n# changed\n")
-    assert not measuring._is_fresh(index, changed)
-    assert not measuring._is_fresh(tmp_path / "absent.nbi", source)
+    warm_up(["Q4_K"])  # compiled now, if they were not
+    assert run().startswith("{'Q4_K search fast': ")
+    assert run(NUMBA_CACHE_DIR=str(tmp_path)).startswith("{'Q8_0 rtn': ")
 
 
 def test_the_needs_of_quantizing(tmp_path):

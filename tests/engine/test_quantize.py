@@ -192,7 +192,7 @@ def test_resume_does_not_encode_finished_tensors_again(model, tmp_path, monkeypa
         return encode(weights, format_name, *rest)
 
     monkeypatch.setattr(engine.methods, "encode", count)
-    monkeypatch.setattr(engine.methods, "warm_up", lambda formats: None)
+    monkeypatch.setattr(engine.methods, "warm_up", lambda formats, listener: None)
     resume(job)
     assert len(encoded) == len(wanted - finished)
 

@@ -34,7 +34,10 @@ from engine.summary import export_summary
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
 
 SPEEDS = Speeds(
-    encode={"Q4_0 rtn": 1e6, "Q4_0 search": 1e5, "F16": 1e8, "F32": 1e9}, read=1e9, write=1e8, multiply=1e9
+    encode={"Q4_0 rtn": 1e6, "Q4_0 search best": 1e5, "F16": 1e8, "F32": 1e9},
+    read=1e9,
+    write=1e8,
+    multiply=1e9,
 )
 
 needs_samples = pytest.mark.skipif(
@@ -197,7 +200,8 @@ def test_experts_that_a_token_does_not_pass_take_no_time():
 
 def test_one_speed_for_all_methods_of_a_float():
     assert encoder("F16", "search") == encoder("F16", "rtn") == "F16"
-    assert encoder("Q4_K", "rtn") == "Q4_K rtn"
+    assert encoder("Q4_K", "rtn", "fast") == encoder("Q4_K", "rtn") == "Q4_K rtn"
+    assert encoder("Q4_K", "search", "fast") == "Q4_K search fast"
 
 
 def test_a_model_without_rows_is_measured_by_its_base():

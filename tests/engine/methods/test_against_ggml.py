@@ -50,7 +50,9 @@ def test_no_worse_on_random_weights(name):
     for kind, weights in ordinary(32, 1024).items():
         for matters in (None, importance(1024)):
             found = ratios(weights, name, matters)
-            assert found["best"] <= found["fast"] <= 1, (kind, matters is not None)
+            # Both end in some local optimum: a longer search may end in one that is a little worse.
+            assert found["best"] <= 1.003 * found["fast"], (kind, matters is not None)
+            assert max(found.values()) <= 1, (kind, matters is not None)
 
 
 @pytest.fixture(scope="module")

@@ -160,7 +160,7 @@ def test_fast_costs_little_error(name):
         for effort in EFFORTS:
             wrong = decode(encode(weights, name, importance=given, effort=effort), name, 1024) - weights
             errors[effort] = float((wrong**2 * (1 if given is None else given)).sum())
-        assert errors["best"] <= errors["fast"] < (1.6 if name == "Q8_0" else 1.12) * errors["best"]
+        assert errors["best"] / 1.003 < errors["fast"] < (1.6 if name == "Q8_0" else 1.12) * errors["best"]
 
 
 @pytest.mark.parametrize("method", METHODS)
