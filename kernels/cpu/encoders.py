@@ -1,0 +1,135 @@
+"""The outermost kernels: rows of weights in, bytes of blocks out, sixteen blocks at a time, in one pass.
+
+Weights are `plain` float32 or 16-bit `stored` (the other is empty), as `kind` says; importance is float32
+[columns], or empty where all columns are alike. Each returns False as soon as a weight is NaN or Inf.
+The interpreter lock is released; what runs on which thread is for the caller to say.
+"""
+
+import numpy as np
+from numba import njit
+
+from kernels.cpu import affine, lattice_layouts, lattices, layouts, symmetric, tables
+from kernels.cpu.symmetric import inverse_of, nearest
+from kernels.cpu.tables import place_of
+from kernels.cpu.tiles import load_importance, load_tile, rounded, write_bytes
+from kernels.cpu.vectors import LANES, gather, least, load, most, splat, store, to_int
+
+_ZERO = np.float32(0)
+
+
+@njit(error_model="numpy")
+def _tiles(shape):
+    """Scratch for a tile: float32 as it is read, x, w (ones), int32 for codes and for bytes."""
+    tile = shape.size * shape.groups * LANES
+    rows, x, w = np.empty(tile, np.float32), np.empty(tile, np.float32), np.ones(tile, np.float32)
+    return rows, x, w, np.empty(tile, np.int32), np.empty(shape.block_bytes * LANES, np.int32)
+
+
+@njit(error_model="numpy")
+def _levels(shape):
+    return np.empty(shape.groups * LANES, np.float32)
+
+
+@njit(error_model="numpy", nogil=True, cache=True)
+def encode_symmetric(plain, stored, kind, importance, shape, effort, out):
+    weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
+    rows, x, w, codes, data = _tiles(shape)
+    scratch, levels = (_levels(shape), _levels(shape), _levels(shape)), _levels(shape)
+    rule = splat(shape.low), splat(shape.high)
+    for first in range(0, blocks, LANES):
+        if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
+            return False
+        stride = load_importance(importance, weights, first, blocks, rows, w)
+        unit = symmetric.search(rule, x, w, stride, shape, effort, scratch, levels)
+        for group in range(shape.groups):
+            inverse = inverse_of(unit * load(levels, group * LANES))
+            for i in range(group * shape.size, (group + 1) * shape.size):
+                code = nearest(load(x, i * LANES) * inverse, rule)
+                store(codes, i * LANES, to_int(code) - shape.offset)
+        layouts.put_symmetric(shape.layout, codes, unit, levels, data)
+        write_bytes(data, shape.block_bytes, first, blocks, out)
+    return True
+
+
+@njit(error_model="numpy", nogil=True, cache=True)
+def encode_in_table(plain, stored, kind, importance, shape, effort, out, table):
+    """As `encode_symmetric`, with the values of a table for codes."""
+    weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
+    rows, x, w, codes, data = _tiles(shape)
+    scratch, levels = (_levels(shape), _levels(shape), _levels(shape)), _levels(shape)
+    for first in range(0, blocks, LANES):
+        if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
+            return False
+        stride = load_importance(importance, weights, first, blocks, rows, w)
+        unit = symmetric.search(table, x, w, stride, shape, effort, scratch, levels)
+        for group in range(shape.groups):
+            inverse = inverse_of(unit * load(levels, group * LANES))
+            for i in range(group * shape.size, (group + 1) * shape.size):
+                store(codes, i * LANES, place_of(load(x, i * LANES) * inverse, table))
+        layouts.put_symmetric(shape.layout, codes, unit, levels, data)
+        write_bytes(data, shape.block_bytes, first, blocks, out)
+    return True
+
+
+@njit(error_model="numpy", nogil=True, cache=True)
+def encode_stepped(plain, stored, kind, importance, shape, effort, out, table, steps):
+    """As `encode_in_table`, for groups whose step is one of the ascending `steps`."""
+    weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
+    rows, x, w, codes, data = _tiles(shape)
+    places = np.empty(shape.groups * LANES, np.int32)
+    for first in range(0, blocks, LANES):
+        if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
+            return False
+        stride = load_importance(importance, weights, first, blocks, rows, w)
+        tables.search(table, steps, x, w, stride, shape, effort, places)
+        for group in range(shape.groups):
+            inverse = inverse_of(gather(steps, load(places, group * LANES)))
+            for i in range(group * shape.size, (group + 1) * shape.size):
+                store(codes, i * LANES, place_of(load(x, i * LANES) * inverse, table))
+        layouts.put_stepped(codes, places, shape.size, shape.groups, data)
+        write_bytes(data, shape.block_bytes, first, blocks, out)
+    return True
+
+
+@njit(error_model="numpy", nogil=True, cache=True)
+def encode_affine(plain, stored, kind, importance, shape, effort, out):
+    weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
+    rows, x, w, codes, data = _tiles(shape)
+    levels, shift_levels = _levels(shape), _levels(shape)
+    scratch = (
+        _levels(shape), _levels(shape), _levels(shape), _levels(shape), _levels(shape), _levels(shape)
+    )  # fmt: skip
+    low, high = splat(_ZERO), splat(shape.high)
+    for first in range(0, blocks, LANES):
+        if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
+            return False
+        stride = load_importance(importance, weights, first, blocks, rows, w)
+        unit, shift_unit = affine.search(x, w, stride, shape, effort, scratch, levels, shift_levels)
+        for group in range(shape.groups):
+            inverse = inverse_of(unit * load(levels, group * LANES))
+            shift = shift_unit * load(shift_levels, group * LANES)
+            for i in range(group * shape.size, (group + 1) * shape.size):
+                code = rounded(least(most((load(x, i * LANES) - shift) * inverse, low), high))
+                store(codes, i * LANES, to_int(code))
+        layouts.put_affine(shape.layout, codes, unit, shift_unit, levels, shift_levels, data)
+        write_bytes(data, shape.block_bytes, first, blocks, out)
+    return True
+
+
+@njit(error_model="numpy", nogil=True, cache=True)
+def encode_lattice(plain, stored, kind, importance, shape, effort, out, lattice):
+    weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
+    rows, x, w, points, data = _tiles(shape)
+    others, signs = np.empty(weights // lattice.width * LANES, np.int32), np.empty(weights // 8 * LANES, np.int32)
+    scratch, levels = (_levels(shape), _levels(shape)), _levels(shape)
+    for first in range(0, blocks, LANES):
+        if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
+            return False
+        stride = load_importance(importance, weights, first, blocks, rows, w)
+        if shape.signs != lattices.UNSIGNED:
+            lattices.strip_signs(x, w, stride, weights, shape.signs == lattices.EVEN, signs)
+        unit = lattices.search(lattice, shape, x, w, stride, effort, scratch, levels, points, others)
+        unit = unit * np.float32(shape.units)
+        lattice_layouts.put_lattice(shape.layout, points, signs, unit, levels, data)
+        write_bytes(data, shape.block_bytes, first, blocks, out)
+    return True

@@ -1,0 +1,132 @@
+"""Sixteen blocks of weights turned into a tile, and back into bytes; F16 numbers in float32 lanes.
+
+A tile of blocks of n weights is float32 [n, 16]: weight i of each block side by side, one block a lane.
+A last tile of fewer blocks repeats its last one; what the spare lanes give is not written.
+"""
+
+import numpy as np
+from numba import njit
+
+from kernels.cpu.vectors import LANES, any_lane, bits, from_bits, least, load, most, select, splat, store, to_int, turn
+
+F32, F16, BF16 = range(3)
+"""How weights are stored: as float32, or as 16 bits in uint16."""
+
+_HALF_SCALE = np.float32(2.0**112)  # the difference of the two formats' exponents
+# Adding and taking away 1.5 * 2^23 rounds a float32 below 2^22 to the nearest integer, ties to even.
+_ROUNDER = np.float32(12582912.0)
+_LARGEST = np.float32(65504)
+_LEAST = np.float32(2.0**-24)
+_LEAST_NORMAL = np.float32(2.0**-14)
+_EXPONENT = 0x7F800000  # all ones: NaN or Inf
+
+
+@njit(error_model="numpy")
+def rounded(x):
+    """The nearest integers to float32x16 below 2^22 in size, ties to even."""
+    return (x + _ROUNDER) - _ROUNDER
+
+
+@njit(error_model="numpy")
+def size_of(x):
+    """Absolute values of float32x16."""
+    return from_bits(bits(x) & 0x7FFFFFFF)
+
+
+@njit(error_model="numpy")
+def storable(x):
+    """The nearest F16 numbers to float32x16, but the largest one for more, and never 0 for something.
+
+    A step rounded to 0 would lose its whole group; the smallest F16 number loses at most half of itself.
+    """
+    size = most(least(size_of(x), splat(_LARGEST)), splat(_LEAST))
+    pattern = bits(size)
+    normal = from_bits((pattern + 0xFFF + ((pattern >> 13) & 1)) & -0x2000)
+    tiny = (size + np.float32(0.5)) - np.float32(0.5)  # 2^-24 is the last place of float32 from 0.5 on
+    size = select(size < _LEAST_NORMAL, tiny, normal)
+    signed = from_bits(bits(size) | (bits(x) & -0x80000000))
+    return select(x == np.float32(0), splat(np.float32(0)), signed)
+
+
+@njit(error_model="numpy")
+def half_bits(x):
+    """The 16 bits of F16 numbers held in float32x16, as int32x16."""
+    size = size_of(x)
+    normal = (bits(size) - (112 << 23)) >> 13
+    tiny = to_int(size * np.float32(2.0**24))
+    return select(size < _LEAST_NORMAL, tiny, normal) | ((bits(x) >> 16) & 0x8000)
+
+
+@njit(error_model="numpy")
+def copy(source, begin, count, rows, at):
+    """rows[at : at + count] = source[begin : begin + count]; a slice would compile for seconds."""
+    for i in range(count):
+        rows[at + i] = source[begin + i]
+
+
+@njit(error_model="numpy")
+def _widen(stored, kind, begin, count, rows, at):
+    """Weights begin .. begin + count of 16-bit `stored` into rows[at ...] as float32."""
+    if kind == BF16:
+        patterns = rows.view(np.uint32)
+        for i in range(count):
+            patterns[at + i] = np.uint32(stored[begin + i]) << np.uint32(16)
+        return
+    patterns = rows.view(np.uint32)
+    for i in range(count):
+        half = np.uint32(stored[begin + i])
+        exponent_and_rest = (half & np.uint32(0x7FFF)) << np.uint32(13)
+        infinite = np.uint32(0x7F800000) if exponent_and_rest >= np.uint32(0x0F800000) else np.uint32(0)
+        patterns[at + i] = exponent_and_rest
+        rows[at + i] = rows[at + i] * _HALF_SCALE
+        patterns[at + i] |= infinite | (half & np.uint32(0x8000)) << np.uint32(16)
+
+
+@njit(error_model="numpy")
+def load_tile(plain, stored, kind, size, first, blocks, rows, x):
+    """Blocks first .. first + 16 of `size` weights each into the tile x [size, 16]; True if all are finite.
+
+    Weights are `plain` float32 [blocks * size] or `stored` uint16, by `kind`. rows: scratch of a tile's size.
+    """
+    if kind == F32 and first + LANES <= blocks:
+        for i in range(0, size, LANES):
+            turn(plain, first * size + i, size, x, i * LANES)
+    else:
+        for lane in range(LANES):
+            begin = min(first + lane, blocks - 1) * size
+            if kind == F32:
+                copy(plain, begin, size, rows, lane * size)
+            else:
+                _widen(stored, kind, begin, size, rows, lane * size)
+        for i in range(0, size, LANES):
+            turn(rows, i, size, x, i * LANES)
+    broken = (bits(load(x, 0)) & _EXPONENT) == _EXPONENT
+    for i in range(1, size):
+        broken = broken | ((bits(load(x, i * LANES)) & _EXPONENT) == _EXPONENT)
+    return not any_lane(broken)
+
+
+@njit(error_model="numpy")
+def load_importance(importance, size, first, blocks, rows, w):
+    """The importance of the columns of a tile's blocks into w [size, 16], which holds ones.
+
+    importance: float32 [columns], columns a multiple of `size`: block b has those from b * size % columns on;
+    empty where all are alike. Returns by how much to go on in w for the next weight.
+    """
+    if importance.size == 0:
+        return 0
+    for lane in range(LANES):
+        begin = min(first + lane, blocks - 1) * size % importance.size
+        copy(importance, begin, size, rows, lane * size)
+    for i in range(0, size, LANES):
+        turn(rows, i, size, w, i * LANES)
+    return LANES
+
+
+@njit(error_model="numpy")
+def write_bytes(tile, size, first, blocks, out):
+    """The first `blocks - first` lanes (at most 16) of int32 [size, 16], a byte each, as blocks of `out`."""
+    for lane in range(min(LANES, blocks - first)):
+        begin = (first + lane) * size
+        for i in range(size):
+            out[begin + i] = np.uint8(tile[i * LANES + lane])
