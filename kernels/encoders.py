@@ -30,9 +30,8 @@ from kernels.cpu.lattices import EVEN, FREE, UNSIGNED
 from kernels.cpu.shapes import Effort, LatticeShape, Shape
 from kernels.cpu.tables import Table
 from kernels.cpu.tiles import BF16, F16, F32
+from kernels.efforts import effort_of
 from kernels.lattices import lattice
-
-EFFORTS = ("fast", "best")
 
 _NO_WEIGHTS = {F32: np.empty(0, np.float32), F16: np.empty(0, np.uint16)}
 
@@ -87,8 +86,9 @@ def encode(weights: np.ndarray, name: str, importance: np.ndarray | None, effort
     kernel, shape, tables = _kernel(name)
     out = np.empty((rows, columns // (shape.size * shape.groups) * shape.block_bytes), np.uint8)
     matters = _sealed(_NO_WEIGHTS[F32] if importance is None else importance)
-    how = _effort(name, effort, importance is not None)
-    finite = kernel(*_as_stored(weights), matters, shape, how, out.reshape(-1), *tables)
+    finite = kernel(
+        *_as_stored(weights), matters, shape, effort_of(name, effort), out.reshape(-1), *tables
+    )
     return out if finite else None
 
 
@@ -127,11 +127,3 @@ def _sealed(array: np.ndarray) -> np.ndarray:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-@cache
-def _effort(name: str, effort: str, weighted: bool) -> Effort:
-    trials, *steps, neighbours = CONFIG[name, effort]
-    return Effort(_sealed(np.array(trials, np.float32).reshape(-1, 2)), *steps, neighbours)
-
-CONFIG={}

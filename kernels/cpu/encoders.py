@@ -11,7 +11,7 @@ from numba import njit
 from kernels.cpu import affine, lattice_layouts, lattices, layouts, symmetric, tables
 from kernels.cpu.symmetric import inverse_of, nearest
 from kernels.cpu.tables import place_of
-from kernels.cpu.tiles import load_importance, load_tile, rounded, write_bytes
+from kernels.cpu.tiles import load_importance, load_tile, rounded, word_count, write_bytes
 from kernels.cpu.vectors import LANES, gather, least, load, most, splat, store, to_int
 
 _ZERO = np.float32(0)
@@ -19,10 +19,11 @@ _ZERO = np.float32(0)
 
 @njit(error_model="numpy")
 def _tiles(shape):
-    """Scratch for a tile: float32 as it is read, x, w (ones), int32 for codes and for bytes."""
-    tile = shape.size * shape.groups * LANES
+    """Scratch for a tile: float32 as it is read, x, w (ones); int32 for codes, bytes, and bytes by fours."""
+    tile, words = shape.size * shape.groups * LANES, word_count(shape.block_bytes)
     rows, x, w = np.empty(tile, np.float32), np.empty(tile, np.float32), np.ones(tile, np.float32)
-    return rows, x, w, np.empty(tile, np.int32), np.empty(shape.block_bytes * LANES, np.int32)
+    codes, data = np.empty(tile, np.int32), np.empty(shape.block_bytes * LANES, np.int32)
+    return rows, x, w, codes, data, np.zeros(words, np.int32), np.empty(words, np.int32)
 
 
 @njit(error_model="numpy")
@@ -33,7 +34,7 @@ def _levels(shape):
 @njit(error_model="numpy", nogil=True, cache=True)
 def encode_symmetric(plain, stored, kind, importance, shape, effort, out):
     weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
-    rows, x, w, codes, data = _tiles(shape)
+    rows, x, w, codes, data, words, turned = _tiles(shape)
     scratch, levels = (_levels(shape), _levels(shape), _levels(shape)), _levels(shape)
     rule = splat(shape.low), splat(shape.high)
     for first in range(0, blocks, LANES):
@@ -47,7 +48,7 @@ def encode_symmetric(plain, stored, kind, importance, shape, effort, out):
                 code = nearest(load(x, i * LANES) * inverse, rule)
                 store(codes, i * LANES, to_int(code) - shape.offset)
         layouts.put_symmetric(shape.layout, codes, unit, levels, data)
-        write_bytes(data, shape.block_bytes, first, blocks, out)
+        write_bytes(data, shape.block_bytes, first, blocks, words, turned, out)
     return True
 
 
@@ -55,7 +56,7 @@ def encode_symmetric(plain, stored, kind, importance, shape, effort, out):
 def encode_in_table(plain, stored, kind, importance, shape, effort, out, table):
     """As `encode_symmetric`, with the values of a table for codes."""
     weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
-    rows, x, w, codes, data = _tiles(shape)
+    rows, x, w, codes, data, words, turned = _tiles(shape)
     scratch, levels = (_levels(shape), _levels(shape), _levels(shape)), _levels(shape)
     for first in range(0, blocks, LANES):
         if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
@@ -67,7 +68,7 @@ def encode_in_table(plain, stored, kind, importance, shape, effort, out, table):
             for i in range(group * shape.size, (group + 1) * shape.size):
                 store(codes, i * LANES, place_of(load(x, i * LANES) * inverse, table))
         layouts.put_symmetric(shape.layout, codes, unit, levels, data)
-        write_bytes(data, shape.block_bytes, first, blocks, out)
+        write_bytes(data, shape.block_bytes, first, blocks, words, turned, out)
     return True
 
 
@@ -75,7 +76,7 @@ def encode_in_table(plain, stored, kind, importance, shape, effort, out, table):
 def encode_stepped(plain, stored, kind, importance, shape, effort, out, table, steps):
     """As `encode_in_table`, for groups whose step is one of the ascending `steps`."""
     weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
-    rows, x, w, codes, data = _tiles(shape)
+    rows, x, w, codes, data, words, turned = _tiles(shape)
     places = np.empty(shape.groups * LANES, np.int32)
     for first in range(0, blocks, LANES):
         if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
@@ -87,14 +88,14 @@ def encode_stepped(plain, stored, kind, importance, shape, effort, out, table, s
             for i in range(group * shape.size, (group + 1) * shape.size):
                 store(codes, i * LANES, place_of(load(x, i * LANES) * inverse, table))
         layouts.put_stepped(codes, places, shape.size, shape.groups, data)
-        write_bytes(data, shape.block_bytes, first, blocks, out)
+        write_bytes(data, shape.block_bytes, first, blocks, words, turned, out)
     return True
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def encode_affine(plain, stored, kind, importance, shape, effort, out):
     weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
-    rows, x, w, codes, data = _tiles(shape)
+    rows, x, w, codes, data, words, turned = _tiles(shape)
     levels, shift_levels = _levels(shape), _levels(shape)
     scratch = (
         _levels(shape), _levels(shape), _levels(shape), _levels(shape), _levels(shape), _levels(shape)
@@ -112,14 +113,14 @@ def encode_affine(plain, stored, kind, importance, shape, effort, out):
                 code = rounded(least(most((load(x, i * LANES) - shift) * inverse, low), high))
                 store(codes, i * LANES, to_int(code))
         layouts.put_affine(shape.layout, codes, unit, shift_unit, levels, shift_levels, data)
-        write_bytes(data, shape.block_bytes, first, blocks, out)
+        write_bytes(data, shape.block_bytes, first, blocks, words, turned, out)
     return True
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def encode_lattice(plain, stored, kind, importance, shape, effort, out, lattice):
     weights, blocks = shape.size * shape.groups, out.size // shape.block_bytes
-    rows, x, w, points, data = _tiles(shape)
+    rows, x, w, points, data, words, turned = _tiles(shape)
     others, signs = np.empty(weights // lattice.width * LANES, np.int32), np.empty(weights // 8 * LANES, np.int32)
     scratch, levels = (_levels(shape), _levels(shape)), _levels(shape)
     for first in range(0, blocks, LANES):
@@ -131,5 +132,5 @@ def encode_lattice(plain, stored, kind, importance, shape, effort, out, lattice)
         unit = lattices.search(lattice, shape, x, w, stride, effort, scratch, levels, points, others)
         unit = unit * np.float32(shape.units)
         lattice_layouts.put_lattice(shape.layout, points, signs, unit, levels, data)
-        write_bytes(data, shape.block_bytes, first, blocks, out)
+        write_bytes(data, shape.block_bytes, first, blocks, words, turned, out)
     return True
