@@ -103,7 +103,8 @@ def _kernel(name: str) -> tuple[Callable[..., bool], Shape | LatticeShape, tuple
         return encode_in_table, _IN_TABLE[name], (_table(np.array(quants.IQ4_NL.kvalues, np.float32), 0),)
     if name in _STEPPED:
         table = _table(np.array(quants.MXFP4.kvalues[:8], np.float32), 1)
-        numbers = np.arange(255 if name == "MXFP4" else 127, dtype=np.uint8)
+        # Of MXFP4 only steps of which the largest code is still a float32.
+        numbers = np.arange(253 if name == "MXFP4" else 127, dtype=np.uint8)
         decode = quants.MXFP4.e8m0_to_fp32_half if name == "MXFP4" else quants.NVFP4.ue4m3_to_fp32
         return encode_stepped, _STEPPED[name], (table, _sealed(decode(numbers).astype(np.float32)))
     return encode_lattice, _LATTICES[name], (lattice(name),)
