@@ -46,13 +46,14 @@ def _nearest_in_table(scaled, rule):
 
 @njit(error_model="numpy")
 def place_of(value, table):
-    """The place of a value of the table, int32x16; negative ones of a mirrored table come 8 later."""
+    """The place of a value of the table, int32x16; those below 0 of a mirrored table come 8 later."""
     size = size_of(value) if table.mirrored else value
     place = splat(np.int32(0))
     for k in range(len(table.middles)):
         place = place + select(size > table.middles[k], splat(np.int32(1)), splat(np.int32(0)))
     if table.mirrored:
-        place = place + select(value < ZERO, splat(np.int32(8)), splat(np.int32(0)))
+        negative = (value < ZERO) & (place > 0)
+        place = place + select(negative, splat(np.int32(8)), splat(np.int32(0)))
     return place
 
 
