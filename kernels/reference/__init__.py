@@ -2,26 +2,35 @@
 
 Nothing here is shared with the code it judges, but for the points of the IQ formats, which are gguf's.
 Blocks are packed and unpacked one byte at a time, as llama.cpp's ggml-common.h and ggml-quants.c describe
-them; the search goes through a group weight by weight. Arithmetic is float32 in the order of the weights
-(units and sums over groups: float64), so that the fast encoders, which do the same in another arrangement,
-must give the same bytes.
+them. Arithmetic is float32 in the order of the weights, so that the fast encoders, which do the same in
+another arrangement, must give the same bytes; but for lattices, where the oracle searches harder.
 """
+
+from typing import Any
 
 import numpy as np
 
-from kernels.reference import blocks, lattices
-from kernels.reference.search import covering, rounded, searched
-from kernels.reference.shapes import F32, SHAPES, Block
+from kernels.reference import blocks, lattice_search, lattices, rtn, search
+from kernels.reference.shapes import F32, SHAPES, Block, Effort
 
-__all__ = ["SHAPES", "decode", "encode"]
+__all__ = ["SHAPES", "decode", "encode", "relative"]
+
+
+def relative(importance: np.ndarray) -> np.ndarray:
+    """float32 [columns] of mean 1, columns that were never seen a little: what `encode` wants."""
+    return np.maximum(importance / importance.mean(dtype=np.float64), 1e-6).astype(F32)
 
 
 def encode(
-    weights: np.ndarray, format_name: str, method: str, importance: np.ndarray | None = None
+    weights: np.ndarray,
+    format_name: str,
+    method: str,
+    importance: np.ndarray | None = None,
+    effort: tuple[Any, ...] = (),
 ) -> np.ndarray:
     """uint8 [rows, row bytes] of finite float32 [rows, columns]; method "rtn" or "search".
 
-    "search" is for codes that are all whole numbers of a range.
+    importance: float32 [columns], positive; `effort` as `kernels.efforts` has it: both for "search" only.
     """
     if format_name == "F32":
         return weights.astype("<f4").view(np.uint8)
@@ -31,15 +40,13 @@ def encode(
         return np.array([[_bf16(value) for value in row] for row in weights], "<u2").view(np.uint8)
     shape = SHAPES[format_name]
     x = weights.reshape(-1, shape.groups, shape.size)
-    if importance is None:
-        matters = np.ones_like(x)
-    else:
-        relative = np.maximum(importance / importance.mean(dtype=np.float64), 1e-6).astype(F32)
-        matters = np.tile(relative, len(weights)).reshape(x.shape)
+    w = np.ones_like(x) if importance is None else np.tile(importance, len(weights)).reshape(x.shape)
     with np.errstate(all="ignore"):
-        scales = covering(x, shape) if method == "rtn" else searched(x, matters, shape)
-        units, levels = scales
-        codes = rounded(x, units[0][:, None] * levels[0], units[1][:, None] * levels[1], shape)
+        if method == "rtn":
+            (units, levels), codes = rtn.covered(x, shape)
+        else:
+            searched = lattice_search.searched if shape.points else search.searched
+            (units, levels), codes = searched(x, w, shape, Effort(*effort))
     pack = lattices.pack if shape.points else blocks.pack
     packed = [
         pack(

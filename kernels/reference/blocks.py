@@ -22,7 +22,7 @@ def values(name: str, data: bytes) -> Iterator[np.float32]:
 def pack(name: str, block: Block) -> bytes:
     """The bytes of a block; units are F16 numbers."""
     step = np.float16(block.unit_step).tobytes()
-    minimum = np.float16(-block.unit_shift).tobytes()
+    minimum = np.float16(F32(0) - block.unit_shift).tobytes()  # not -0 for no shift
     a, b = [int(level) for level in block.step_levels], [int(level) for level in block.shift_levels]
     codes = block.codes
     if name == "Q8_0":

@@ -52,6 +52,21 @@ class Block(NamedTuple):
     codes: list[int]
 
 
+class Effort(NamedTuple):
+    """How long to search: see the steps in `kernels.encoders`, and `kernels.efforts` for the numbers.
+
+    trials: float32 [trials, 2]; neighbours: of no use here, where all points of a lattice are compared.
+    """
+
+    trials: np.ndarray
+    rounds: int
+    turns: int
+    reach: int
+    looks: int
+    covering: int
+    neighbours: tuple[int, int]
+
+
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # doubled
 
