@@ -165,10 +165,7 @@ def needs_lines(needs: Needs) -> list[str]:
         purpose = "" if disk.what == "output" else f" for the {disk.what}"
         lines.append(f"Disk: {size(disk.bytes)}{purpose} in {disk.folder}{_in_brackets(free)}")
     if needs.seconds is None:
-        return [
-            *lines,
-            "Time: not known before the encoders are compiled, on their first use or by `bitwright warm-up`",
-        ]
+        return [*lines, "Time: not known before the encoders are compiled (`bitwright warm-up` does it)"]
     return [*lines, f"Time: {rough(needs.seconds)}{_in_brackets(stage_times(needs.stages))}"]
 
 

@@ -69,7 +69,7 @@ _add("Q5_0", "best", _factors(0.75, 1.15, 33, opposite=16 / 15, others=17), 1, 1
 _add("Q4_0", "fast", _factors(0.83, 1.05, 6, opposite=8 / 7, others=4), 1, 1)
 _add("Q4_0", "best", _factors(0.75, 1.15, 33, opposite=8 / 7, others=17), 1, 1, covering=1)
 _add("Q3_K", "fast", _factors(0.78, 1, 3, opposite=4 / 3, others=2), 1, 0)
-_add("Q3_K", "best", _factors(0.65, 1.15, 17, opposite=4 / 3, others=9), 1, 2, reach=2, covering=1)
+_add("Q3_K", "best", _factors(0.65, 1.15, 17, opposite=4 / 3, others=9), 1, 1, reach=2, covering=1)
 _add("Q6_K", "fast", _factors(0.85, 1.1, 8), 1, 1, reach=1)
 _add("Q6_K", "best", _factors(0.75, 1.15, 33), 1, 3, reach=2, covering=1)
 _add("TQ1_0 TQ2_0", "fast", _factors(0.3, 1, 6), 1, 1, covering=1)
@@ -78,9 +78,9 @@ _add("TQ1_0 TQ2_0", "best", _factors(0.1, 1.05, 24), 3, 1, covering=1)
 for _name, _span in (("Q4_1", 15), ("Q5_1", 31)):
     _add(_name, "fast", _ends(_span, *_FOUR), 1, 1)
     _add(_name, "best", _spread(_span, 1.8, 10), 1, 1, covering=1)
-for _name, _span in (("Q2_K", 3), ("Q4_K", 15), ("Q5_K", 31)):
+for _name, _span, _count in (("Q2_K", 3, 6), ("Q4_K", 15, 8), ("Q5_K", 31, 8)):
     _add(_name, "fast", _ends(_span, *_THREE), 1, 1, reach=1, looks=2)
-    _add(_name, "best", _spread(_span, 1.4, 8), 1, 3, reach=2, looks=2, covering=1)
+    _add(_name, "best", _spread(_span, 1.2, _count), 1, 2, reach=2, looks=2, covering=1)
 
 _add("IQ4_NL IQ4_XS", "fast", _factors(0.75, 1.05, 4, opposite=_IQ4, others=3), 1, 1)
 _add("IQ4_NL IQ4_XS", "best", _factors(0.6, 1.15, 24, opposite=_IQ4, others=24), 1, 3, reach=3, covering=1)
@@ -89,13 +89,16 @@ _add("MXFP4", "best", [], 0, 0, reach=2)
 _add("NVFP4", "fast", [], 0, 0, reach=5)
 _add("NVFP4", "best", [], 0, 0, reach=10)
 
+# The last trial of IQ2 and IQ3 puts the extreme on the smallest code: rows of one size have no better one.
 _add("IQ1_S", "fast", _factors(0.45, 1, 4), 0, 1, neighbours=(1, 3))
 _add("IQ1_M", "fast", _factors(0.5, 0.95, 3), 0, 1, neighbours=(1, 3))
 _add("IQ1_S IQ1_M", "best", _factors(0.3, 1.1, 12), 1, 2, reach=1, neighbours=(2, 8))
-_add("IQ2_XXS IQ2_XS IQ2_S", "fast", _factors(0.4, 1.1, 8), 1, 1, reach=1, neighbours=(1, 4))
-_add("IQ2_XXS IQ2_XS IQ2_S", "best", _factors(0.35, 1.1, 16), 1, 2, reach=2, neighbours=(2, 16))
-_add("IQ3_XXS IQ3_S", "fast", _factors(0.5, 1.1, 8), 1, 1, reach=1, neighbours=(1, 4))
-_add("IQ3_XXS IQ3_S", "best", _factors(0.4, 1.1, 16), 1, 2, reach=2, neighbours=(2, 16))
+for _name, _ends_apart in (("IQ2_XXS IQ2_XS IQ2_S", 43 / 8), ("IQ3_XXS", 62 / 4), ("IQ3_S", 15 / 1)):
+    _least = 0.4 if _name.startswith("IQ2") else 0.5
+    _fast = [*_factors(_least, 1.1, 8), (_ends_apart, 0.0)]
+    _best = [*_factors(_least - 0.1, 1.1, 16), (_ends_apart, 0.0)]
+    _add(_name, "fast", _fast, 1, 1, reach=1, neighbours=(1, 4))
+    _add(_name, "best", _best, 1, 2, reach=2, neighbours=(2, 16))
 
 
 def effort_of(name: str, effort: str) -> Effort:

@@ -85,9 +85,12 @@ def encode(weights: np.ndarray, name: str, importance: np.ndarray | None, effort
 
     weights: float32, float16, or uint16 for bfloat16's bits. importance: float32 [columns], positive, of mean
     1. Rows do not depend on each other. Releases the interpreter lock: to be called from many threads.
+    Raises ValueError for other types and for columns that blocks do not divide.
     """
     rows, columns = weights.shape
     kernel, shape, tables = _kernel(name)
+    if columns % (shape.size * shape.groups) or weights.dtype not in (np.float32, np.float16, np.uint16):
+        raise ValueError(f"{weights.dtype} [{rows}, {columns}] cannot be encoded as {name}")
     out = np.empty((rows, columns // (shape.size * shape.groups) * shape.block_bytes), np.uint8)
     matters = _sealed(_NO_WEIGHTS[F32] if importance is None else importance)
     finite = kernel(*_as_stored(weights), matters, shape, effort_of(name, effort), out.reshape(-1), *tables)

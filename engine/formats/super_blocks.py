@@ -64,7 +64,7 @@ class Q2K(Grid):
     def pack(self, codes: np.ndarray, scales: Scales) -> np.ndarray:
         blocks = np.empty(scales.unit_steps.shape, _Q2_K)
         blocks["step"] = scales.unit_steps
-        blocks["minimum"] = -scales.unit_shifts
+        blocks["minimum"] = np.float32(0) - scales.unit_shifts
         blocks["levels"] = scales.step_levels.astype(np.uint8) | scales.shift_levels.astype(np.uint8) << 4
         blocks["codes"] = bits.join(codes.view(np.uint8).reshape(*blocks.shape, 2, 4, 32), 2)
         return blocks.view(np.uint8).reshape(len(codes), -1)
@@ -111,7 +111,7 @@ class Q45K(Grid):
     def pack(self, codes: np.ndarray, scales: Scales) -> np.ndarray:
         blocks = np.empty(scales.unit_steps.shape, _Q5_K if self.name == "Q5_K" else _Q4_K)
         blocks["step"] = scales.unit_steps
-        blocks["minimum"] = -scales.unit_shifts
+        blocks["minimum"] = np.float32(0) - scales.unit_shifts
         a, b = scales.step_levels.astype(np.uint8), scales.shift_levels.astype(np.uint8)
         blocks["levels"][..., 0, :] = a[..., :4] | a[..., 4:] >> 4 << 6
         blocks["levels"][..., 1, :] = b[..., :4] | b[..., 4:] >> 4 << 6

@@ -47,13 +47,14 @@ def _nearest_in_table(scaled: Any, rule: Any) -> Any:
 
 @njit(error_model="numpy")
 def place_of(value: Floats, table: Table) -> Ints:
-    """The place of a value of the table, int32x16; negative ones of a mirrored table come 8 later."""
+    """The place of a value of the table, int32x16; those below 0 of a mirrored table come 8 later."""
     size = size_of(value) if table.mirrored else value
     place = splat(np.int32(0))
     for k in range(len(table.middles)):
         place = place + select(size > table.middles[k], splat(np.int32(1)), splat(np.int32(0)))
     if table.mirrored:
-        place = place + select(value < ZERO, splat(np.int32(8)), splat(np.int32(0)))
+        negative = (value < ZERO) & (place > 0)
+        place = place + select(negative, splat(np.int32(8)), splat(np.int32(0)))
     return place
 
 
@@ -84,8 +85,8 @@ def search(
             extreme = select(size > extreme, size, extreme)
         cover = first_reaching(steps, extreme / shape.high)
         found, found_error = cover, splat(INFINITE)
-        for offset in range(-effort.reach, effort.reach + 1):
-            place = cover + offset
+        for trial in range(2 * effort.reach + 1):  # the covering one first: squares of the tiniest vanish
+            place = cover + (trial + 1) // 2 * (2 * (trial % 2) - 1)
             place = select(place < 0, splat(np.int32(0)), place)
             place = select(place > len(steps) - 1, splat(np.int32(len(steps) - 1)), place)
             error, _, _ = measure(table, tile, begin, shape.size, gather(steps, place))

@@ -123,7 +123,8 @@ for _function, _sign in (
     (operator.eq, "=="),
     (operator.ne, "!="),
 ):
-    _operator(_function, float32x16, bool16, _comparison("fcmp_ordered", _sign))
+    _order = "fcmp_unordered" if _sign == "!=" else "fcmp_ordered"  # NaN differs from all, itself too
+    _operator(_function, float32x16, bool16, _comparison(_order, _sign))
     _operator(_function, int32x16, bool16, _comparison("icmp_signed", _sign))
 
 

@@ -90,7 +90,7 @@ def _stepped(x: np.ndarray, w: np.ndarray, shape: Shape, effort: Effort) -> Scal
     last = len(steps) - 1
     cover = np.minimum(np.searchsorted(steps, np.abs(x).max(axis=-1) / F32(shape.high)), last)
     best, least = steps[cover], np.full(cover.shape, np.inf, F32)
-    for offset in range(-effort.reach, effort.reach + 1):
+    for offset in sorted(range(-effort.reach, effort.reach + 1), key=lambda offset: (abs(offset), -offset)):
         step = steps[np.clip(cover + offset, 0, last)]
         error = _sums(x, w, step, np.zeros_like(step), shape).error
         wins = error < least
@@ -104,14 +104,22 @@ def _stepped(x: np.ndarray, w: np.ndarray, shape: Shape, effort: Effort) -> Scal
 
 def _levelled(x: np.ndarray, w: np.ndarray, shape: Shape, effort: Effort) -> Scales:
     wished = wished_scales(x, shape)
-    best = trial = _settled(x, w, _stored(_free_search(x, w, wished, shape, effort), shape), shape, effort)
+    best = _turned(x, w, _stored(_free_search(x, w, wished, shape, effort), shape), shape, effort)
+    if effort.covering:
+        best = _turned(x, w, _stored(wished, shape), shape, effort, best)
+    return best.scales
+
+
+def _turned(
+    x: np.ndarray, w: np.ndarray, scales: Scales, shape: Shape, effort: Effort, best: Trial | None = None
+) -> Trial:
+    """The best of `best` and what the turns from `scales` give."""
+    trial = _settled(x, w, scales, shape, effort)
+    best = trial if best is None else _better(trial, best)
     for _ in range(effort.turns):
         trial = _settled(x, w, (trial.refitted, trial.scales[1]), shape, effort)
         best = _better(trial, best)
-    if effort.covering:
-        plain = _settled(x, w, _stored(wished, shape), shape, effort._replace(reach=0, looks=1))
-        best = _better(plain, best)
-    return best.scales
+    return best
 
 
 def _stored(wished: Pair, shape: Shape) -> Scales:

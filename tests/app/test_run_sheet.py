@@ -221,7 +221,7 @@ def test_the_effort_goes_with_the_run_and_stays_in_the_recipe(shown: Sheet):
     shown.inspection.answer(PASSED)
     shown.sheet.accept()
     assert shown.state.document.recipe.effort == "fast"
-    shown.state.document.stack.undo()
+    shown.state.document.undo_stack.undo()
     assert shown.state.document.recipe.effort == "best"
 
 

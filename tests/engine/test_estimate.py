@@ -233,5 +233,5 @@ def test_what_the_terminal_says():
     ]
     assert needs_lines(machine(memory_limit=800_000_000, memory_available=None, seconds=None)) == [
         "Memory: about 500 MB (limit 800 MB)",
-        "Time: not known before the encoders are compiled, on their first use",
+        "Time: not known before the encoders are compiled (`bitwright warm-up` does it)",
     ]

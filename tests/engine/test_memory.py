@@ -17,6 +17,7 @@ from engine.evaluate import evaluate
 from engine.jobs import limits
 from engine.jobs.folder import Job
 from engine.jobs.limits import MemoryGuard, private_memory
+from engine.methods import warm_up
 from engine.quantize import quantize
 from engine.resume import resume
 from resources import EVALUATION_TEXT
@@ -90,6 +91,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     """Its matrices are so large that the C library gets pages for each, and the system can refuse them."""
+    warm_up(["Q4_K", "Q6_K"])  # compiled here, not under a limit
     folder = tmp_path_factory.mktemp("memory") / "model"
     write_large(folder, large_config(blocks=2, vocab_size=4096), shards=2)
     return folder

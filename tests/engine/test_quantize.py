@@ -343,6 +343,7 @@ def used():
     for line in open("/proc/self/status"):
         if line.startswith("VmData:"):
             return int(line.split()[1]) * 1024
+engine.methods.warm_up(["Q4_0"])  # loads what importing does not
 limit = used() + 200_000_000
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 result = engine.quantize.quantize(QuantizeRequest.model_validate_json(sys.argv[1]))

@@ -252,8 +252,11 @@ def test_hostile_weights_that_the_format_reaches(name, effort):
         for matters in MATTERS.values():
             data = encode(weights, name, matters, effort)
             off = np.abs(per_block(decoded(data, name) - weights, name)).max(axis=-1)
-            # With importance a weight that hardly counts may be lost, but never be blown up.
-            part = REACH.get(name, 1 / 7) if matters is None else 1.001
+            part = REACH.get(name, 1 / 7)
+            if matters is not None:
+                # A weight that hardly counts may be lost, but never be blown up; beside one that counts 10^8
+                # times more it is beyond the digits of a vector's cost, and any point may be taken.
+                part = 2.2 if name in LATTICES else 1.001
             assert (off <= part * largest).all(), kind
 
 
