@@ -91,7 +91,7 @@ _add("NVFP4", "best", [], 0, 0, reach=10)
 
 # The last trial of IQ2 and IQ3 puts the extreme on the smallest code: rows of one size have no better one.
 _add("IQ1_S", "fast", _factors(0.45, 1, 4), 0, 1, neighbours=(1, 3))
-_add("IQ1_M", "fast", _factors(0.5, 0.95, 3), 0, 1, neighbours=(1, 3))
+_add("IQ1_M", "fast", _factors(0.5, 0.95, 3), 0, 1, neighbours=(1, 2))
 _add("IQ1_S IQ1_M", "best", _factors(0.3, 1.1, 12), 1, 2, reach=1, neighbours=(2, 8))
 for _name, _ends_apart in (("IQ2_XXS IQ2_XS IQ2_S", 43 / 8), ("IQ3_XXS", 62 / 4), ("IQ3_S", 15 / 1)):
     _least = 0.4 if _name.startswith("IQ2") else 0.5

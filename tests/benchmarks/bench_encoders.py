@@ -1,74 +1,107 @@
-"""Speed and squared error of our encoders beside llama.cpp's, on the same arrays, one thread each.
+"""Speed and squared error of our encoders beside llama.cpp's, on the same arrays and as many threads.
 
-    python -m tests.benchmarks.bench_encoders [--million-weights 4] [--formats Q4_K Q6_K]
+    python -m tests.benchmarks.bench_encoders [--million-weights 4] [--threads 1] [--formats Q4_K Q6_K]
 
-Runs are interleaved and the median of five is shown, so that a machine that is busy with other things
-disturbs all alike. Errors are ours divided by llama.cpp's without importance and with (all 1): below 1
-ours is better. The first use on a machine compiles for some 10 s before it starts.
+For each format, without importance and with: million weights a second of both efforts and of the peer, their
+ratio, and our weighted squared error divided by the peer's (below 1 ours is better). Runs take turns, the
+median of five is shown, so that a machine that is busy with other things disturbs all alike. Everything is
+compiled, and the peer's tables are made, before the clock starts. Importance is log-normal. Where ggml
+refuses to encode without importance it is given ones.
 """
 
 import argparse
+from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 
 import gguf
-import numba
 import numpy as np
 
+from engine.api.formats import EFFORTS, FORMATS
 from engine.methods import encode, warm_up
+from engine.parallel import in_order
 from tests.peers.ggml import ggml_encode
 
-FORMATS = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
+ENCODED = [name for name, info in FORMATS.items() if not info.exact]
+NEEDS_IMPORTANCE = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS")
+SLOW = ("IQ1", "IQ2", "IQ3", "IQ4")
+"""Formats of which the peer encodes a few million weights a second: they are given an eighth of them."""
 COLUMNS = 4096
 REPEATS = 5
 
+Encoder = Callable[[np.ndarray], np.ndarray]
 
-def squared_error(data: np.ndarray, name: str, weights: np.ndarray) -> float:
+
+def squared_error(data: np.ndarray, name: str, weights: np.ndarray, matters: np.ndarray | None) -> float:
     decoded = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[name])
-    return float(((decoded.astype(np.float64) - weights) ** 2).sum())
+    return float(((decoded.astype(np.float64) - weights) ** 2 * (1 if matters is None else matters)).sum())
 
 
-def measure(name: str, weights: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Million weights a second, and squared error, of each encoder."""
-    uniform = np.ones(weights.shape[1], np.float32)
-    encoders = {
-        "rtn": lambda: encode(weights, name, "rtn"),
-        "search": lambda: encode(weights, name, "search"),
-        "ggml": lambda: ggml_encode(weights, name),
-        "ggml, importance": lambda: ggml_encode(weights, name, uniform),
+def encoders(name: str, matters: np.ndarray | None) -> dict[str, Encoder]:
+    given = matters
+    if matters is None and name in NEEDS_IMPORTANCE:
+        given = np.ones(COLUMNS, np.float32)
+
+    def ours(effort: str) -> Encoder:
+        return lambda rows: encode(rows, name, "search", matters, effort)
+
+    return {
+        "ggml": lambda rows: ggml_encode(rows, name, given),
+        **{effort: ours(effort) for effort in EFFORTS},
     }
-    seconds: dict[str, list[float]] = {label: [] for label in encoders}
+
+
+def measure(
+    name: str, weights: np.ndarray, matters: np.ndarray | None, threads: int
+) -> dict[str, tuple[float, float]]:
+    """Million weights a second, and weighted squared error, of each encoder."""
+    parts = np.array_split(weights, threads)
+    found = encoders(name, matters)
+    seconds: dict[str, list[float]] = {label: [] for label in found}
     errors = {}
+    for label, run in found.items():
+        errors[label] = squared_error(run(weights), name, weights, matters)
     for _ in range(REPEATS):
-        for label, run in encoders.items():
+        for label, run in found.items():
             start = perf_counter()
-            data = run()
+            for _ in in_order(run, parts, threads):
+                pass
             seconds[label].append(perf_counter() - start)
-            errors[label] = squared_error(data, name, weights)
-    return {label: (weights.size / median(seconds[label]) / 1e6, errors[label]) for label in encoders}
+    return {label: (weights.size / median(seconds[label]) / 1e6, errors[label]) for label in found}
+
+
+def columns(found: dict[str, tuple[float, float]]) -> str:
+    peer_speed, peer_error = found["ggml"]
+    texts = [f"{peer_speed:8.1f}"]
+    for effort in EFFORTS:
+        speed, error = found[effort]
+        texts.append(f"{speed:8.1f} x{speed / peer_speed:5.1f} {error / peer_error:7.4f}")
+    return "".join(texts)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Encoders beside llama.cpp's: speed and squared error.")
     parser.add_argument("--million-weights", type=float, default=4)
-    parser.add_argument("--formats", nargs="+", default=FORMATS, choices=FORMATS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--formats", nargs="+", default=ENCODED, choices=ENCODED)
     arguments = parser.parse_args()
-    rows = max(1, int(arguments.million_weights * 1e6 / COLUMNS))
-    weights = (np.random.default_rng(0).normal(size=(rows, COLUMNS)) * 0.02).astype(np.float32)
+    rows = max(8, int(arguments.million_weights * 1e6 / COLUMNS))
+    rng = np.random.default_rng(0)
+    weights = (rng.normal(size=(rows, COLUMNS)) * 0.02).astype(np.float32)
+    importance = rng.lognormal(0, 1, COLUMNS).astype(np.float32)
     warm_up(arguments.formats)
-    numba.set_num_threads(1)
-    print(f"Gaussian weights, {rows} x {COLUMNS}, one thread each, median of {REPEATS}\n")
-    print("          million weights a second               squared error")
-    print("format    rtn  search    ggml  ggml, imp.    rtn/ggml  search/ggml  search/ggml, imp.")
+    print(f"Gaussian weights, {rows} x {COLUMNS} (IQ: an eighth), threads: {arguments.threads}")
+    print(
+        f"Million weights a second, medians of {REPEATS}; x: times ggml's; error: our squared error by ggml's"
+    )
+    both = "    ggml" + "".join(f"{effort:>8}      x   error" for effort in EFFORTS)
+    print(
+        f"\n{'':8}{'default path':>{len(both)}}  {'with importance':>{len(both)}}\n{'format':8}{both}  {both}"
+    )
     for name in arguments.formats:
-        found = measure(name, weights)
-        speeds = {label: speed for label, (speed, _) in found.items()}
-        errors = {label: error for label, (_, error) in found.items()}
-        print(
-            f"{name:6}{speeds['rtn']:7.0f}{speeds['search']:8.0f}{speeds['ggml']:8.0f}"
-            f"{speeds['ggml, importance']:12.0f}{errors['rtn'] / errors['ggml']:12.4f}"
-            f"{errors['search'] / errors['ggml']:13.4f}{errors['search'] / errors['ggml, importance']:19.4f}"
-        )
+        part = weights[: rows // 8] if name.startswith(SLOW) else weights
+        plain = columns(measure(name, part, None, arguments.threads))
+        print(f"{name:8}{plain}  {columns(measure(name, part, importance, arguments.threads))}", flush=True)
 
 
 if __name__ == "__main__":
