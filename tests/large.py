@@ -1,7 +1,7 @@
 """Checkpoints of real sizes for tests and benchmarks of memory, written in seconds and little memory.
 
-Weights are bfloat16 with the spread of a trained model's (0.02); some megabytes of random ones are repeated,
-so the files compress well but are as long as any.
+Weights are bfloat16 or float16 with the spread of a trained model's (0.02); some megabytes of random ones are
+repeated, so the files compress well but are as long as any.
 """
 
 import json
@@ -33,25 +33,33 @@ def large_config(blocks: int, **changes: object) -> dict:
     return llama_config(**(config | changes))
 
 
-def write_large(folder: Path, config: dict, shards: int) -> int:
-    """A Hugging Face folder of `shards` safetensors files with a tokenizer; returns the bytes of weights."""
+def write_large(folder: Path, config: dict, shards: int, dtype: str = "BF16") -> int:
+    """A Hugging Face folder of `shards` safetensors files with a tokenizer; returns the bytes of weights.
+
+    dtype: "BF16" or "F16".
+    """
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
     write_bpe(folder, config["vocab_size"])
     drawn = np.random.default_rng(0).normal(0, 0.02, RANDOM).astype(np.float32)
-    weights = (drawn.view(np.uint32) >> 16).astype("<u2")
-    ones = np.full(max(config["hidden_size"], 1), 0x3F80, "<u2")
+    ones = np.ones(max(config["hidden_size"], 1), np.float32)
+    weights, ones = (_stored(values, dtype) for values in (drawn, ones))
     shapes = llama_shapes(config)
     names, total = list(shapes), 0
     places: dict[str, str] = {}
     for index in range(shards):
         file = f"model-{index + 1:05}-of-{shards:05}.safetensors"
         part = names[index * len(names) // shards : (index + 1) * len(names) // shards]
-        total += _write_shard(folder / file, {name: shapes[name] for name in part}, weights, ones)
+        total += _write_shard(folder / file, {name: shapes[name] for name in part}, weights, ones, dtype)
         places |= dict.fromkeys(part, file)
     content = {"metadata": {"total_size": total}, "weight_map": places}
     (folder / "model.safetensors.index.json").write_text(json.dumps(content))
     return total
+
+
+def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
+    """float32 in 16 bits, cut off where it is bfloat16."""
+    return values.astype("<f2") if dtype == "F16" else (values.view(np.uint32) >> 16).astype("<u2")
 
 
 def llama_shapes(config: dict) -> dict[str, tuple[int, ...]]:
@@ -77,13 +85,13 @@ def llama_shapes(config: dict) -> dict[str, tuple[int, ...]]:
 
 
 def _write_shard(
-    path: Path, shapes: dict[str, tuple[int, ...]], weights: np.ndarray, ones: np.ndarray
+    path: Path, shapes: dict[str, tuple[int, ...]], weights: np.ndarray, ones: np.ndarray, dtype: str
 ) -> int:
     """One file; bytes of weights in it. Vectors (norms) are ones."""
     header, end = {}, 0
     for name, shape in shapes.items():
         size = 2 * prod(shape)
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
         end += size
     text = json.dumps(header).encode()
     with path.open("wb") as file:
