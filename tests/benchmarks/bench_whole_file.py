@@ -64,7 +64,17 @@ print(json.dumps({
 
 def job(model: Path, output: Path, preset: str, effort: str, threads: int, *, own: bool = True) -> dict:
     """What `JOB` prints."""
-    command = [sys.executable, "-c", JOB, model, output, preset, effort, str(threads), str(int(own))]
+    command = [
+        sys.executable,
+        "-c",
+        JOB,
+        str(model),
+        str(output),
+        preset,
+        effort,
+        str(threads),
+        str(int(own)),
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict = json.loads(done.stdout)
     return found
