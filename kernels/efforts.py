@@ -73,7 +73,7 @@ _add("Q3_K", "best", _factors(0.65, 1.15, 17, opposite=4 / 3, others=9), 1, 1, r
 _add("Q6_K", "fast", _factors(0.85, 1.1, 8), 1, 1, reach=1)
 _add("Q6_K", "best", _factors(0.75, 1.15, 33), 1, 3, reach=2, covering=1)
 _add("TQ1_0 TQ2_0", "fast", _factors(0.3, 1, 6), 1, 1, covering=1)
-_add("TQ1_0 TQ2_0", "best", _factors(0.1, 1.05, 24), 3, 1, covering=1)
+_add("TQ1_0 TQ2_0", "best", _factors(0.15, 1.05, 10), 2, 1, covering=1)
 
 for _name, _span in (("Q4_1", 15), ("Q5_1", 31)):
     _add(_name, "fast", _ends(_span, *_FOUR), 1, 1)
