@@ -8,6 +8,7 @@ from PySide6.QtCore import QByteArray, QObject, QSettings, Signal
 from PySide6.QtWidgets import QMainWindow
 
 from app.theme import Mode
+from engine.api.formats import DEFAULT_EFFORT, EFFORTS
 from engine.api.needs import Speeds
 
 RECENT_LENGTH = 12
@@ -52,6 +53,16 @@ class Settings(QObject):
     @measure.setter
     def measure(self, wanted: bool) -> None:
         self._store.setValue("measure", "true" if wanted else "false")
+
+    @property
+    def effort(self) -> str:
+        """How long encoders search where a recipe does not say."""
+        found = self._text("effort")
+        return found if found in EFFORTS else DEFAULT_EFFORT
+
+    @effort.setter
+    def effort(self, wanted: str) -> None:
+        self._store.setValue("effort", wanted)
 
     @property
     def offered_job(self) -> str:

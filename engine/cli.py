@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 from engine import __version__, terminal
-from engine.api.errors import EvaluationError, JobError, OutputError, RecipeError, UserError
+from engine.api.errors import EvaluationError, OutputError, RecipeError, UserError
 from engine.api.formats import DEFAULT_METHOD, FORMATS
 from engine.api.jobs import (
     EvaluateRequest,
@@ -32,6 +32,7 @@ from engine.api.launch import module_command
 from engine.api.presets import PRESETS
 from engine.api.recipe import load_recipe
 from engine.api.units import size
+from engine.job_commands import jobs_app
 from engine.jobs.limits import NO_MEMORY, out_of_memory
 from engine.options import AsJson, JobId, MemoryLimit, Model, Threads, example
 from engine.process import keep_libraries_quiet, stop_in_order
@@ -45,7 +46,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-jobs_app = typer.Typer()
 app.add_typer(jobs_app, name="jobs")
 
 
@@ -277,6 +277,7 @@ def warm_up(
     """Compile the encoders ahead, as the first use of each would on this machine."""
     from engine.formats import refuse_pair
     from engine.methods import warm_up as run
+    from kernels.compiled import is_lasting
 
     names = [name.upper() for name in formats or FORMATS]
     for name in names:
@@ -287,6 +288,8 @@ def warm_up(
     with terminal.progress() as listener:
         run(names, listener)
     terminal.say(f"The encoders are ready, after {time.monotonic() - began:.0f} s.")
+    if not is_lasting():
+        terminal.warn(["their cache cannot be written, so every run will compile them again"])
 
 
 @app.command(epilog=example("bitwright demo", "bitwright demo --out ./somewhere"))
@@ -297,48 +300,6 @@ def demo(
     from engine.demo import run
 
     run(out)
-
-
-@jobs_app.callback(invoke_without_command=True, epilog=example("bitwright jobs", "bitwright jobs --json"))
-def jobs(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the jobs, newest last; remove them."""
-    from engine.jobs.folder import list_jobs
-
-    if context.invoked_subcommand is not None:
-        return
-    found = list_jobs()
-    if as_json:
-        print(json.dumps([job.model_dump(mode="json") for job in found], indent=1))
-    elif not found:
-        terminal.say("No jobs yet.")
-    else:
-        terminal.show_jobs(found)
-
-
-@jobs_app.command(epilog=example("bitwright jobs clean", "bitwright jobs clean --unfinished"))
-def clean(
-    unfinished: Annotated[
-        bool,
-        typer.Option("--unfinished", help="Also interrupted and failed ones, with what they have written."),
-    ] = False,
-) -> None:
-    """Remove the jobs that are over: finished, replaced and unreadable ones. Outputs stay."""
-    from engine.jobs.cleaning import clean_jobs
-
-    count = len(clean_jobs(unfinished=unfinished))
-    terminal.say("1 job removed." if count == 1 else f"{count} jobs removed.")
-
-
-@jobs_app.command(epilog=example("bitwright jobs remove 20261123-101500-3fa2"))
-def remove(job: JobId) -> None:
-    """Remove one job; of an unfinished one also what it has written. A finished output stays."""
-    from engine.jobs.cleaning import remove_jobs
-    from engine.jobs.folder import Job
-
-    found = Job.find(job)
-    if not remove_jobs([found.id]):
-        raise JobError(f"Job {found.id} is running; stop it first.")
-    terminal.say(f"Job {found.id} removed.")
 
 
 @app.command(

@@ -29,6 +29,7 @@ from engine.api.needs import (
     measure_disk,
     measure_memory,
     measure_seconds,
+    quantize_memory,
     quantize_stages,
     total_seconds,
 )
@@ -95,6 +96,8 @@ def needs(prepared: Prepared, request: QuantizeRequest, measured: Speeds | None 
     source_bytes = sum(tensor.bytes for tensor in prepared.checkpoint.tensors.values())
     stages = quantize_stages(shapes, prepared.plan, measured, source_bytes, request.memory_limit)
     least, job_bytes = least_quantize_memory(shapes), STATE_BYTES
+    if not are_compiled({tensor.format for tensor in prepared.plan.tensors}):
+        least = quantize_memory(shapes)  # which the compiler takes, whatever the pieces
     if request.measure:
         asked = request.measure
         text = _Text.of(prepared.checkpoint, Path(asked.text), asked.protocol, asked.windows)

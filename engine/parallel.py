@@ -8,13 +8,16 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+AHEAD = 1
+"""Results that may wait: threads go on while one is written. Sixteen gained nothing."""
+
 
 def in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int = 1
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Generator[Result, None, None]:
     """`work(item)` for each item, done on `threads` threads, in the order of the items.
 
-    `items` are taken as they are needed, at most `threads` + `ahead` beyond the result that is waited for:
+    `items` are taken as they are needed, at most `threads` + `AHEAD` beyond the result that is waited for:
     that bounds the memory of results. An exception comes in the place of its result; what was begun by then
     is waited for.
     """
@@ -23,7 +26,7 @@ def in_order(
         try:
             for item in items:
                 running.append(pool.submit(work, item))
-                if len(running) > threads + ahead:
+                if len(running) > threads + AHEAD:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()

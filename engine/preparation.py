@@ -17,6 +17,15 @@ from engine.calibration.importance import read_importance
 from engine.checkpoint import Checkpoint
 from engine.export.gguf import Export, header, plan_export
 
+FILE_TYPES = {
+    "F32": "ALL_F32",
+    "Q3_K": "MOSTLY_Q3_K_M",
+    "Q4_K": "MOSTLY_Q4_K_M",
+    "Q5_K": "MOSTLY_Q5_K_M",
+    "MXFP4": "MOSTLY_MXFP4_MOE",
+}
+"""llama.cpp's names of files for formats where they are not the format's own."""
+
 HEADER = "header"
 """The unit of work beside the tensors."""
 
@@ -99,5 +108,4 @@ def _file_type(plan: Plan) -> int:
     for tensor in plan.tensors:
         weights[tensor.format] += prod(tensor.shape)
     name = weights.most_common(1)[0][0]
-    special = {"F32": "ALL_F32", "Q4_K": "MOSTLY_Q4_K_M", "Q5_K": "MOSTLY_Q5_K_M"}
-    return LlamaFileType[special.get(name, f"MOSTLY_{name}")].value
+    return LlamaFileType[FILE_TYPES.get(name, f"MOSTLY_{name}")].value

@@ -20,6 +20,7 @@ from engine.jobs.running import Running, Tell, nobody, refuse_changed, run
 from engine.measuring import measure, measuring_facts, refuse_text, tell_figures
 from engine.preparation import Prepared, prepare
 from engine.writing import load_kernels, published, seems_published, write
+from kernels.compiled import source_digest
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,11 @@ def _fingerprint(prepared: Prepared, request: QuantizeRequest) -> dict[str, str]
     files = list(prepared.checkpoint.files)
     if prepared.imatrix:
         files.append(prepared.imatrix)
-    facts = {"recipe": digest(request.recipe.to_json()), "config or tokenizer": digest(prepared.header)}
+    facts = {
+        "recipe": digest(request.recipe.to_json()),
+        "config or tokenizer": digest(prepared.header),
+        "encoders": source_digest(),
+    }
     if request.measure:
         facts |= measuring_facts(request.measure)
     return fingerprint(files, facts, _threads(request))

@@ -18,6 +18,9 @@ ROWS, COLUMNS = 64, 2048
 """Weights for each thread that an encoder is timed on: some 1 to 10 ms of work."""
 
 REPEATS = 3
+ENOUGH = 0.01
+"""Seconds of work that need no repeating."""
+
 FILE_BYTES = 16 << 20
 SLOW_DISK = 1e8
 """Bytes a second of a disk that cannot be tried."""
@@ -29,6 +32,8 @@ def encode_speed(name: str, method: str, effort: str, threads: int | None) -> fl
     from engine.methods import encode
 
     count = threads or len(os.sched_getaffinity(0))
+    if method == "rtn":  # holds the interpreter's lock for the most part
+        count = 1
     weights = (np.random.default_rng(0).standard_normal((ROWS, COLUMNS)) * 0.02).astype(np.float32)
     encode(weights[:1], name, method, effort=effort)  # loads the encoder
 
@@ -67,9 +72,9 @@ def disk_speeds(folder: Path | None) -> tuple[float, float]:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Of one of `REPEATS` turns, the middle one."""
-    times = []
-    for _ in range(REPEATS):
+    """Of one of `REPEATS` turns, the middle one; of fewer where they take long."""
+    times: list[float] = []
+    while len(times) < REPEATS and sum(times) < ENOUGH:
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)

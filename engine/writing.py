@@ -30,12 +30,15 @@ from engine.jobs.limits import out_of_memory
 from engine.jobs.partial import OUTPUT, PartialFile, partial_path
 from engine.jobs.running import Running
 from engine.jobs.units import checksum, planned
-from engine.parallel import in_order
+from engine.parallel import AHEAD, in_order
 from engine.preparation import HEADER, Prepared
 
 PIECE = 4 << 20
 LEAST_PIECE = 256 << 10
 """Bytes of float32 weights encoded at a time, and where memory is short."""
+
+IN_FLIGHT = 16 << 20
+"""Of all pieces that are encoded or waited for at a time: many threads get smaller ones."""
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +108,7 @@ def _write_units(work: Running, prepared: Prepared, partial: PartialFile, thread
     if HEADER not in finished:
         partial.write(HEADER, 0, iter([memoryview(prepared.header)]))
         partial.commit(blocks.saved)
-    pieces = _pieces(work, prepared, finished)
+    pieces = _pieces(work, prepared, finished, threads)
     encoded = in_order(lambda piece: (piece, _encode(work, prepared, piece)), pieces, threads)
     written = _Written(work, prepared, finished)
     with closing(encoded):
@@ -183,7 +186,7 @@ def _block(tensor: TensorPlan) -> int | str:
     return tensor.name if tensor.block is None else tensor.block
 
 
-def _pieces(work: Running, prepared: Prepared, finished: Container[str]) -> Iterator[_Piece]:
+def _pieces(work: Running, prepared: Prepared, finished: Container[str], threads: int) -> Iterator[_Piece]:
     """All that is not finished, in the order of the file: pieces of rows of about `PIECE` bytes in float32,
     or fewer where memory is short: rows do not depend on each other, so the bytes are the same."""
     for source, tensor in zip(prepared.export.tensors, prepared.plan.tensors, strict=True):
@@ -194,7 +197,8 @@ def _pieces(work: Running, prepared: Prepared, finished: Container[str]) -> Iter
         height = rows // (1 if importance is None else len(importance))
         start = 0
         while start < rows:
-            step = max(1, work.guard.share(PIECE, LEAST_PIECE) // (4 * columns))
+            wanted = max(LEAST_PIECE, min(PIECE, IN_FLIGHT // (threads + AHEAD + 1)))
+            step = max(1, work.guard.share(wanted, LEAST_PIECE) // (4 * columns))
             stop = min(start + step, (start // height + 1) * height, rows)  # not beyond this expert
             matters = None if importance is None else importance[start // height]
             yield _Piece(source, tensor, start, stop, matters)
@@ -210,8 +214,10 @@ def _encode(work: Running, prepared: Prepared, piece: _Piece) -> np.ndarray:
         weights = piece.source.read(prepared.checkpoint, piece.start, piece.stop, halves=True)
         return encode(weights, tensor.format, tensor.method, piece.matters, prepared.plan.effort)
     except Exception as error:
-        if not out_of_memory(error) or piece.stop - piece.start < 2 or not work.guard.shrink():
+        rows = piece.stop - piece.start
+        if not out_of_memory(error) or rows < 2 or 4 * rows * tensor.shape[-1] <= LEAST_PIECE:
             raise
+        work.guard.shrink()  # pieces to come
         log.warning("%s: out of memory; going on in smaller pieces", tensor.name)
     middle = (piece.start + piece.stop) // 2
     halves = replace(piece, stop=middle), replace(piece, start=middle)

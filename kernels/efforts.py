@@ -2,7 +2,8 @@
 
 Chosen by trying: Gaussian, Laplace and heavy-tailed weights and two blocks of the sample model, with and
 without importance. "fast" is never worse than llama.cpp's encoder on any of these, and several times faster;
-"best" is no slower than it, but for types that it only rounds. What was tried and left out:
+"best" is no slower than it. But Q8_0 to Q4_0 and TQ are only rounded by llama.cpp, at the speed of memory:
+searching, we take longer there. What was tried and left out:
 
 - more rounds of refitting in step 1: 0.02 % of the squared error; more than three turns of step 3: 0.1 %;
 - trials that all move both ends of the range in or out alike (affine): Q4_K 7 % worse at the same speed;

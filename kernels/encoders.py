@@ -1,6 +1,6 @@
 """Searched encoders: weights to the bytes of a GGUF type, of little weighted squared error.
 
-The search of every type, block by block:
+The search of whole-number codes and of IQ4, block by block (`looks`: at levels of shifts for one of steps):
 
 1. Each group alone, with scales free to be any number: `trials` starts around the scales that cover the
    range, each followed by the least-squares scales for the codes it gives; `rounds` more from the best.
@@ -8,6 +8,9 @@ The search of every type, block by block:
 3. Levels up to `reach` away tried for the units, codes rounded to them; then, for `turns` turns, the same
    for the least-squares units of these levels and codes (llama.cpp has none). A turn counts where it helps.
 4. `covering`: 2 and 3 again from the scales that just cover the range, for blocks where that ends better.
+
+IQ1 to IQ3 the same without 4, with points of a lattice for codes. MXFP4 and NVFP4, whose steps are of a short
+list, try those up to `reach` around the first that covers the range.
 
 These functions check, allocate and launch; the CPU is the one backend so far.
 """
@@ -19,6 +22,7 @@ import numpy as np
 from gguf import quants
 from numba.core.dispatcher import Dispatcher
 
+from kernels.compiled import first_call
 from kernels.cpu import lattice_layouts, layouts
 from kernels.cpu.encoders import (
     encode_affine,
@@ -33,6 +37,9 @@ from kernels.cpu.tables import Table
 from kernels.cpu.tiles import BF16, F16, F32
 from kernels.efforts import effort_of
 from kernels.lattices import lattice
+
+_called: set[Dispatcher] = set()
+"""Kernels that are loaded."""
 
 _LARGEST_STEP = np.finfo(np.float32).max / 12
 """Of MXFP4: the largest code must stay finite."""
@@ -93,7 +100,12 @@ def encode(weights: np.ndarray, name: str, importance: np.ndarray | None, effort
         raise ValueError(f"{weights.dtype} [{rows}, {columns}] cannot be encoded as {name}")
     out = np.empty((rows, columns // (shape.size * shape.groups) * shape.block_bytes), np.uint8)
     matters = _sealed(_NO_WEIGHTS[F32] if importance is None else importance)
-    finite = kernel(*_as_stored(weights), matters, shape, effort_of(name, effort), out.reshape(-1), *tables)
+    arguments = (*_as_stored(weights), matters, shape, effort_of(name, effort), out.reshape(-1), *tables)
+    if kernel in _called:
+        finite = kernel(*arguments)
+    else:
+        finite = first_call(kernel, *arguments)
+        _called.add(kernel)
     return out if finite else None
 
 

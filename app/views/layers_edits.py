@@ -119,7 +119,7 @@ class LayerEdits(QObject):
         """The best format of so many bits that each tensor can hold."""
         best = format_for_bits(bits, ANY_FITS)
         if best is None:
-            self.message.emit(f"No format has {bits} bits yet")
+            self.message.emit(f"No format has {bits} bits")
             return
         target = self._target(rows)
         if target is None:

@@ -122,7 +122,9 @@ class RunSheet(QDialog):
         self.effort = _named(QComboBox(), "Effort of the encoders")
         for name, text in EFFORTS.items():
             self.effort.addItem(f"{name}: {text}", name)
-        self.effort.setCurrentIndex(self.effort.findData(self._recipe.effort))
+        said = "effort" in self._recipe.model_fields_set
+        chosen = self._recipe.effort if said else self._settings.effort
+        self.effort.setCurrentIndex(self.effort.findData(chosen))
         self.effort.setToolTip("How long the method search looks for scales; the file has the same size")
         self.checks = CheckList()
         self.measure = _named(QCheckBox("Measure what was lost"), "Measure what was lost")
@@ -166,9 +168,8 @@ class RunSheet(QDialog):
         form.addRow("Importance", self._importance())
         form.addRow("Calibration", self._calibration())
         form.addRow(_top("Checks"), self.checks)
-        form.addRow("Measure", self.measure)
+        form.addRow("Measure", _row(self.measure, self.windows, QLabel("windows"), stretch=True))
         form.addRow("", _row(self.text_line, self.browse_text))
-        form.addRow("", _row(self.windows, QLabel("windows"), stretch=True))
         form.addRow("Memory &limit", self.memory)
         self._form = form
         buttons = _row(self.reason, self.again, self.cancel, self.run)
@@ -318,8 +319,7 @@ class RunSheet(QDialog):
     def accept(self) -> None:
         """Remember the choices for the next time. Nothing is accepted that is not checked."""
         if self.run.isEnabled():
-            if self._chosen != self._recipe and self._state.document.recipe is self._recipe:
-                self._state.change_recipe(f"Effort {self._chosen.effort}", self._chosen)
+            self._settings.effort = self.effort.currentData()
             self._settings.output_folder = str(self._output().parent)
             self._settings.measure = self.measure.isChecked()
             super().accept()

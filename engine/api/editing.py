@@ -19,7 +19,14 @@ from engine.api.recipe import Choice, Recipe, Rule, block_ranges
 EVERYTHING = "."
 """The `match` of a rule for whole blocks."""
 
-BITS = {8: ("Q8_0",), 6: ("Q6_K",), 5: ("Q5_K", "Q5_0"), 4: ("Q4_K", "Q4_0")}
+BITS = {
+    8: ("Q8_0",),
+    6: ("Q6_K",),
+    5: ("Q5_K", "Q5_0"),
+    4: ("Q4_K", "Q4_0"),
+    3: ("Q3_K",),
+    2: ("Q2_K",),
+}
 """Formats by the bits of their codes, the best first."""
 
 SPECIAL = re.compile(r"[.^$*+?{}\[\]\\|()]")

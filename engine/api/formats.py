@@ -78,7 +78,7 @@ METHODS: dict[str, str] = {
 DEFAULT_METHOD = "search"
 
 EFFORTS: dict[str, str] = {
-    "fast": "the quality of llama.cpp's encoders at least, several times as fast",
+    "fast": "at least the quality of llama.cpp's encoders, in a fraction of the time",
     "best": "the least squared error",
 }
 """How long `search` searches."""

@@ -1,7 +1,7 @@
 """An opened model: what its headers say, and its weights on demand."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -119,22 +119,33 @@ class Checkpoint:
         and beside the result at most a few megabytes are held. Raises a `CheckpointError` if the
         weights are packed by another quantizer, of a type that cannot be decoded, or cannot be read.
         """
-        tensor = self.tensors[name]
+        return self._read(self.tensors[name], rows, halves=False)
+
+    def read_halves(self, name: str, rows: slice | None = None) -> np.ndarray:
+        """As `read`, but what is stored in 16 bits comes so: F16 as float16, BF16 as uint16 of its bits."""
+        return self._read(self.tensors[name], rows, halves=True)
+
+    def _read(self, tensor: Tensor, rows: slice | None, *, halves: bool) -> np.ndarray:
         start, before, shape = self._range(tensor, rows)
+        if halves and tensor.dtype in HALVES:
+            stored = np.empty(shape, HALVES[tensor.dtype])
+            self._opened[tensor.file].read_array(tensor.offset + before, stored, tensor.name)
+            return stored
         values = self._decoded(tensor, before, shape)
         if tensor.dtype in FP8_TYPES:
             self._multiply_by_scales(tensor, values, start)
         return values
 
-    def read_halves(self, name: str, rows: slice | None = None) -> np.ndarray:
-        """As `read`, but what is stored in 16 bits comes so: F16 as float16, BF16 as uint16 of its bits."""
+    def read_matrix(self, name: str, start: int, stop: int, *, halves: bool = False) -> np.ndarray:
+        """Rows start .. stop of a tensor seen as [prod(shape[:-1]), shape[-1]]; see `read`, `read_halves`."""
         tensor = self.tensors[name]
-        if tensor.dtype not in HALVES:
-            return self.read(name, rows)
-        _, before, shape = self._range(tensor, rows)
-        stored = np.empty(shape, HALVES[tensor.dtype])
-        self._opened[tensor.file].read_array(tensor.offset + before, stored, name)
-        return stored
+        inner, columns = prod(tensor.shape[1:-1]), tensor.shape[-1]
+        if inner > 1 and tensor.dtype not in FP8_TYPES:  # scales are for whole matrices
+            tensor = replace(tensor, shape=(tensor.shape[0] * inner, columns))
+            inner = 1
+        first = start // inner
+        found = self._read(tensor, slice(first, -(-stop // inner)), halves=halves).reshape(-1, columns)
+        return found[start - first * inner : stop - first * inner]
 
     def _range(self, tensor: Tensor, rows: slice | None) -> tuple[int, int, tuple[int, ...]]:
         """The first of the rows, its place in bytes behind the tensor's begin, and the shape of all rows."""

@@ -69,11 +69,23 @@ def warm_up(format_names: Iterable[str], listener: Listener = silent) -> None:
     """Load what `search` needs for these formats; on the first use on a machine: compile it, and tell."""
     searched = [name for name in format_names if not FORMATS[name].exact]
     wanted = sorted(kernels_of(searched).items())
-    for done, (kernel, name) in enumerate(wanted):
-        stage = "load encoders" if is_compiled(kernel) else "compile encoders"
-        listener(Progress(stage, done, len(wanted), "kernels", name))
-        encode(np.ones((1, FORMATS[name].block_values), np.float32), name)
-    listener(Progress("load encoders", len(wanted), len(wanted), "kernels"))
+    missing = [pair for pair in wanted if not is_compiled(pair[0])]
+    there = [pair for pair in wanted if pair not in missing]
+    stages = (
+        ("compile encoders", "kernels, once on this machine", missing),
+        ("load encoders", "kernels", there),
+    )
+    for stage, unit, pairs in stages:
+        names = [name for _, name in pairs]
+        for done, name in enumerate(names):
+            listener(
+                Progress(
+                    stage, done, len(names), "kernels, once on this machine" if not there else "kernels", name
+                )
+            )
+            encode(np.ones((1, FORMATS[name].block_values), np.float32), name)
+        if names:
+            listener(Progress(stage, len(names), len(names), unit))
 
 
 def are_compiled(format_names: Iterable[str]) -> bool:

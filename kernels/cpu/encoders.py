@@ -11,7 +11,7 @@ from numba import njit
 from kernels.cpu import affine, lattice_layouts, lattices, layouts, symmetric, tables
 from kernels.cpu.shapes import Effort, LatticeShape, Shape
 from kernels.cpu.symmetric import inverse_of, nearest
-from kernels.cpu.tables import Table, place_of
+from kernels.cpu.tables import Table, put_places
 from kernels.cpu.tiles import Tile, load_importance, load_tile, rounded, word_count, write_bytes
 from kernels.cpu.vectors import LANES, gather, least, load, most, splat, store, to_int
 from kernels.lattices import Lattice
@@ -83,9 +83,7 @@ def encode_in_table(
         stride = load_importance(importance, weights, first, blocks, rows, w)
         unit = symmetric.search(table, Tile(x, w, stride), shape, effort, scratch, levels)
         for group in range(shape.groups):
-            inverse = inverse_of(unit * load(levels, group * LANES))
-            for i in range(group * shape.size, (group + 1) * shape.size):
-                store(codes, i * LANES, place_of(load(x, i * LANES) * inverse, table))
+            put_places(table, x, shape, group, unit * load(levels, group * LANES), codes)
         layouts.put_symmetric(shape.layout, codes, unit, levels, data)
         write_bytes(data, shape.block_bytes, first, blocks, words, turned, out)
     return True
@@ -113,9 +111,7 @@ def encode_stepped(
         stride = load_importance(importance, weights, first, blocks, rows, w)
         tables.search(table, steps, Tile(x, w, stride), shape, effort, places)
         for group in range(shape.groups):
-            inverse = inverse_of(gather(steps, load(places, group * LANES)))
-            for i in range(group * shape.size, (group + 1) * shape.size):
-                store(codes, i * LANES, place_of(load(x, i * LANES) * inverse, table))
+            put_places(table, x, shape, group, gather(steps, load(places, group * LANES)), codes)
         layouts.put_stepped(codes, places, shape.size, shape.groups, data)
         write_bytes(data, shape.block_bytes, first, blocks, words, turned, out)
     return True

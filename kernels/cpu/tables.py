@@ -11,7 +11,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from kernels.cpu.shapes import Effort, Shape
-from kernels.cpu.symmetric import INFINITE, ZERO, measure, nearest
+from kernels.cpu.symmetric import INFINITE, ZERO, inverse_of, measure, nearest
 from kernels.cpu.tiles import Tile, size_of
 from kernels.cpu.vectors import LANES, Floats, Ints, bits, from_bits, gather, load, select, splat, store
 
@@ -56,6 +56,16 @@ def place_of(value: Floats, table: Table) -> Ints:
         negative = (value < ZERO) & (place > 0)
         place = place + select(negative, splat(np.int32(8)), splat(np.int32(0)))
     return place
+
+
+@njit(error_model="numpy")
+def put_places(
+    table: Table, x: np.ndarray, shape: Shape, group: int, step: Floats, codes: np.ndarray
+) -> None:
+    """Into codes int32 [size of the block, 16] the places of the values nearest to a group's weights."""
+    inverse = inverse_of(step)
+    for i in range(group * shape.size, (group + 1) * shape.size):
+        store(codes, i * LANES, place_of(load(x, i * LANES) * inverse, table))
 
 
 @njit(error_model="numpy")

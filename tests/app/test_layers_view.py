@@ -112,8 +112,11 @@ def test_bits_for_the_selection_are_one_undo_step(qtbot, state, opened):
     assert state.document.undo_stack.count() == 1
     planned(qtbot, state, state.document.undo_stack.undo)
     assert formats(state, *names) == before
-    opened.set_bits(3)
-    assert messages == ["No format has 3 bits yet"]
+    planned(qtbot, state, lambda: opened.set_bits(3))
+    assert formats(state, *names) == ["Q3_K"] * 3
+    planned(qtbot, state, state.document.undo_stack.undo)
+    opened.set_bits(7)
+    assert messages == ["No format has 7 bits"]
 
 
 def test_a_group_stands_for_its_tensors(qtbot, state, opened):

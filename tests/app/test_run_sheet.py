@@ -210,7 +210,7 @@ def test_a_limit_of_memory_is_taken_or_refused(shown: Sheet):
     assert shown.sheet.run.isEnabled()
 
 
-def test_the_effort_goes_with_the_run_and_stays_in_the_recipe(shown: Sheet):
+def test_the_effort_goes_with_the_run_and_is_remembered(shown: Sheet):
     effort = shown.sheet.effort
     assert effort.currentText() == "best: the least squared error"
     assert shown.sheet.request.recipe.effort == "best"
@@ -220,9 +220,20 @@ def test_the_effort_goes_with_the_run_and_stays_in_the_recipe(shown: Sheet):
     assert shown.inspection.asked[1][0].recipe.effort == "fast"
     shown.inspection.answer(PASSED)
     shown.sheet.accept()
-    assert shown.state.document.recipe.effort == "fast"
-    shown.state.document.undo_stack.undo()
-    assert shown.state.document.recipe.effort == "best"
+    assert shown.settings.effort == "fast"
+    assert not shown.state.document.undo_stack.count(), "it is no edit of the recipe"
+    again = RunSheet(shown.state, shown.settings, shown.inspection)
+    shown.qtbot.addWidget(again)
+    assert again.request.recipe.effort == "fast"
+
+
+def test_the_effort_that_a_recipe_says_comes_first(qtbot: QtBot, tmp_path: Path):
+    def say(state: State) -> None:
+        said = state.document.recipe.model_copy(update={"effort": "fast"})
+        state.change_recipe("Effort", said)
+
+    sheet = Sheet(qtbot, tmp_path, say).sheet
+    assert sheet.request.recipe.effort == "fast"
 
 
 def test_calibration_says_that_it_is_not_used(qtbot: QtBot, tmp_path: Path):

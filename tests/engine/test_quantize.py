@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import engine.methods
+import engine.writing
 from engine.api.errors import (
     CheckpointError,
     ExportError,
@@ -21,6 +22,7 @@ from engine.api.errors import (
     RecipeError,
     TokenizerError,
 )
+from engine.api.formats import FORMATS
 from engine.api.jobs import QuantizeRequest, Stopped
 from engine.api.progress import Progress
 from engine.api.recipe import CalibrationText, Choice, Recipe, Rule
@@ -331,6 +333,37 @@ def test_architecture_and_tokenizer_that_are_missing(tmp_path):
     with pytest.raises(TokenizerError, match="tokenizer"):
         quantize(QuantizeRequest(model=str(mute), output=str(tmp_path / "o.gguf"), recipe=FLOATS))
     assert list(tmp_path.glob("o.gguf*")) == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_of_every_format(model, tmp_path, name):
+    """Rows of 256: each format as it is. Read back by gguf, with llama.cpp's name for such a file."""
+    output = tmp_path / "o.gguf"
+    recipe = Recipe(default=Choice(format=name), effort="fast")
+    result = quantize(QuantizeRequest(model=str(model), output=str(output), recipe=recipe))
+    reader = gguf.GGUFReader(output)
+    stored = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors if len(tensor.shape) > 1}
+    assert set(stored.values()) == {name}
+    assert reader.fields["general.file_type"].contents() in list(gguf.LlamaFileType)
+    assert result.bytes == output.stat().st_size
+
+
+def test_work_that_is_refused_memory_goes_on_in_halves(model, tmp_path, monkeypatch):
+    whole, output = tmp_path / "whole.gguf", tmp_path / "o.gguf"
+    quantize(request_for(model, whole))
+    heights, real = [], engine.methods.encode
+
+    def scarce(weights: np.ndarray, *rest: object) -> np.ndarray:
+        heights.append(len(weights))
+        if weights.size > 8192:
+            raise MemoryError
+        return real(weights, *rest)
+
+    monkeypatch.setattr(engine.methods, "encode", scarce)
+    monkeypatch.setattr(engine.writing, "LEAST_PIECE", 1024)
+    quantize(request_for(model, output, threads=4))
+    assert max(heights) * 256 > 8192
+    assert output.read_bytes() == whole.read_bytes()
 
 
 FLOATS = Recipe(default=Choice(format="F32"))

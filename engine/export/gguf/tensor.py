@@ -1,6 +1,5 @@
 """One tensor of the output: where its rows come from."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -34,13 +33,14 @@ class OutputTensor:
         """Rows start..stop of the tensor seen as [prod(shape[:-1]), shape[-1]], float32, C-contiguous.
 
         `halves`: what is stored in 16 bits comes so (`Checkpoint.read_halves`), if all of the tensor is.
-        Reads no more than the rows from the first to the last needed (whole matrices of a stored stack).
+        Reads no more than the rows from the first to the last needed.
         """
         columns = self.shape[-1]
         if self.values is not None:
             return np.ascontiguousarray(self.values.reshape(-1, columns)[start:stop])
         alike = len({checkpoint.tensors[source].dtype for source in self.sources}) == 1
-        stored = checkpoint.read_halves if halves and alike else checkpoint.read
+        halves = halves and alike
+        stored = checkpoint.read_halves if halves else checkpoint.read
         if len(self.shape) == 1:
             vector = stored(self.sources[0])
             return (vector if self.order is None else vector[self.order])[None][start:stop]
@@ -52,16 +52,5 @@ class OutputTensor:
         parts = []
         for index in range(start // height, -(-stop // height)):
             begin, end = max(start - index * height, 0), min(stop - index * height, height)
-            shape = checkpoint.tensors[self.sources[index]].shape
-            parts.append(_rows(stored, self.sources[index], shape, begin, end))
+            parts.append(checkpoint.read_matrix(self.sources[index], begin, end, halves=halves))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _rows(
-    stored: Callable[[str, slice], np.ndarray], name: str, shape: tuple[int, ...], start: int, stop: int
-) -> np.ndarray:
-    """Rows of a stored tensor of `shape` seen as a matrix; `stored` slices along the first axis only."""
-    inner = prod(shape[1:-1])
-    first = start // inner
-    found = stored(name, slice(first, -(-stop // inner))).reshape(-1, shape[-1])
-    return found[start - first * inner : stop - first * inner]

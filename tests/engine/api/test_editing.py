@@ -320,13 +320,16 @@ def test_formats_by_falling_bits_with_the_reason():
         (4, 512, "Q4_K"),
         (4, 64, "Q4_0"),
         (4, 33, "Q4_0"),
+        (3, 256, "Q3_K"),
+        (2, 256, "Q2_K"),
+        (2, 32, "Q2_K"),
     ],
 )
 def test_formats_for_bits(bits, columns, format):
     assert format_for_bits(bits, columns) == format
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 7, 9])
+@pytest.mark.parametrize("bits", [1, 7, 9])
 def test_no_format_has_so_many_bits(bits):
     assert format_for_bits(bits, 256) is None
 

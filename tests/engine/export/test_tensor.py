@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from engine.api.model import Role
 from engine.checkpoint import open_checkpoint
-from engine.export.gguf import plan_export
+from engine.export.gguf import OutputTensor, plan_export
+from engine.methods import as_float32
 from tests.engine.export.models import LLAMA3, mixtral, write_gguf, write_model
 
 
@@ -30,6 +33,8 @@ def test_pieces_make_the_whole(source: str, step: int, tmp_path: Path) -> None:
                 piece = tensor.read(checkpoint, start, stop)
                 assert piece.flags.c_contiguous
                 assert np.array_equal(piece, whole[start:stop]), tensor.name
+                halves = tensor.read(checkpoint, start, stop, halves=True)
+                assert np.array_equal(as_float32(halves), piece), tensor.name
 
 
 def test_a_piece_of_reordered_rows_reads_its_heads_alone(tmp_path: Path) -> None:
@@ -45,3 +50,37 @@ def test_a_piece_of_reordered_rows_reads_its_heads_alone(tmp_path: Path) -> None
         checkpoint.read = watched  # type: ignore[method-assign]
         q.read(checkpoint, 16, 32)
         assert asked == [slice(16, 32)]
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    """A file of three experts of 40 x 32: stacked in F16, and one by one, of which one is stored wider."""
+    rng = np.random.default_rng(0)
+    tensors = {"stack": rng.normal(size=(3, 40, 32)).astype(np.float16)}
+    tensors |= {f"one.{index}": tensors["stack"][index] for index in range(3)}
+    tensors["wide"] = tensors["stack"][2].astype(np.float32)
+    save_file(tensors, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def test_a_piece_of_a_stored_stack_reads_its_rows_alone(stack: Path) -> None:
+    with open_checkpoint(stack) as checkpoint:
+        whole = checkpoint.read("stack").reshape(-1, 32)
+        tensor = OutputTensor("stack", (3, 40, 32), Role.EXPERT, 0, ("stack",))
+        file = checkpoint._opened[checkpoint.tensors["stack"].file]
+        for halves in (False, True):
+            before = file.bytes_read
+            piece = tensor.read(checkpoint, 35, 85, halves=halves)
+            assert np.array_equal(as_float32(piece), whole[35:85])
+            assert piece.dtype == (np.float16 if halves else np.float32)
+            assert file.bytes_read - before == 50 * 32 * 2
+
+
+def test_halves_come_only_where_all_sources_are_stored_so(stack: Path) -> None:
+    with open_checkpoint(stack) as checkpoint:
+        whole = checkpoint.read("stack").reshape(-1, 32)
+        for last, dtype in (("one.2", np.float16), ("wide", np.float32)):
+            tensor = OutputTensor("stack", (3, 40, 32), Role.EXPERT, 0, ("one.0", "one.1", last))
+            piece = tensor.read(checkpoint, 30, 90, halves=True)
+            assert piece.dtype == dtype
+            assert np.array_equal(as_float32(piece), whole[30:90])
