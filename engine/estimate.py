@@ -17,6 +17,7 @@ from engine.api.formats import DEFAULT_EFFORT, EFFORTS, FORMATS, METHODS
 from engine.api.jobs import EvaluateRequest, QuantizeRequest
 from engine.api.needs import (
     CHECKSUM,
+    COMPILE_BASE,
     START_SECONDS,
     TOKEN_BYTES,
     Disk,
@@ -29,7 +30,6 @@ from engine.api.needs import (
     measure_disk,
     measure_memory,
     measure_seconds,
-    quantize_memory,
     quantize_stages,
     total_seconds,
 )
@@ -97,7 +97,8 @@ def needs(prepared: Prepared, request: QuantizeRequest, measured: Speeds | None 
     stages = quantize_stages(shapes, prepared.plan, measured, source_bytes, request.memory_limit)
     least, job_bytes = least_quantize_memory(shapes), STATE_BYTES
     if not are_compiled({tensor.format for tensor in prepared.plan.tensors}):
-        least = quantize_memory(shapes)  # which the compiler takes, whatever the pieces
+        least = max(least, COMPILE_BASE)
+        stages[0].memory = least
     if request.measure:
         asked = request.measure
         text = _Text.of(prepared.checkpoint, Path(asked.text), asked.protocol, asked.windows)

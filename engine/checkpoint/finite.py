@@ -7,7 +7,7 @@ half-precision scales, the only fields of a block that can make a weight infinit
 are stored otherwise are decoded. Integers are finite.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
@@ -15,8 +15,14 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from engine.api.progress import Listener, Progress, silent
 from engine.checkpoint.checkpoint import Checkpoint, Tensor
 from engine.checkpoint.errors import NonFiniteError
+from engine.parallel import in_order
 
 PIECE = 1 << 20
+TELLING = 64 << 20
+"""Bytes between two reports of progress."""
+
+THREADS = 2
+"""One reads while another judges; more wait for each other's memory."""
 
 # Bits without the sign, and the smallest pattern that is not finite in float32.
 _PATTERNS = {
@@ -56,23 +62,37 @@ def check_finite(checkpoint: Checkpoint, listener: Listener = silent) -> None:
     reading them is refused anyway.
     """
     total = sum(tensor.bytes for tensor in checkpoint.tensors.values())
-    done = 0
-    scratch = np.empty(PIECE, np.uint8)
-    for tensor in checkpoint.tensors.values():
-        unit_values, unit_bytes, first_bad = _judge(tensor.dtype)
-        step = PIECE // unit_bytes * unit_bytes
-        for start in range(0, tensor.bytes, step):
-            if start % (64 * step) == 0:
-                listener(Progress("check weights", done + start, total, "bytes", tensor.name))
-            if first_bad is None:
-                break
-            piece = scratch[: min(step, tensor.bytes - start)]
-            checkpoint.read_bytes(tensor, start, piece)
-            unit = first_bad(piece)
-            if unit is not None:
-                raise _error(tensor, (start // unit_bytes + unit) * unit_values)
-        done += tensor.bytes
+    done = told = 0
     listener(Progress("check weights", done, total, "bytes"))
+    judged = in_order(lambda piece: (piece, _first_bad(checkpoint, *piece)), _pieces(checkpoint), THREADS)
+    for (tensor, start, size), position in judged:
+        if position is not None:
+            raise _error(tensor, position)
+        done += size
+        if start == 0 or done - told >= TELLING:
+            told = done
+            listener(Progress("check weights", done, total, "bytes", tensor.name))
+    listener(Progress("check weights", done, total, "bytes"))
+
+
+def _pieces(checkpoint: Checkpoint) -> Iterator[tuple[Tensor, int, int]]:
+    """All stored weights: tensor, first byte, bytes; whole units."""
+    for tensor in checkpoint.tensors.values():
+        _, unit_bytes, first_bad = _judge(tensor.dtype)
+        step = tensor.bytes if first_bad is None else PIECE // unit_bytes * unit_bytes
+        for start in range(0, tensor.bytes, step or 1):
+            yield tensor, start, min(step, tensor.bytes - start)
+
+
+def _first_bad(checkpoint: Checkpoint, tensor: Tensor, start: int, size: int) -> int | None:
+    """The position in the tensor of the first weight in a piece that is not finite."""
+    unit_values, unit_bytes, first_bad = _judge(tensor.dtype)
+    if first_bad is None:
+        return None
+    piece = np.empty(size, np.uint8)
+    checkpoint.read_bytes(tensor, start, piece)
+    unit = first_bad(piece)
+    return None if unit is None else (start // unit_bytes + unit) * unit_values
 
 
 def _error(tensor: Tensor, position: int) -> NonFiniteError:

@@ -15,7 +15,7 @@ from engine import estimate
 from engine.api.errors import EvaluationError, MemoryLimitError, OutputError
 from engine.api.formats import EFFORTS, FORMATS, METHODS
 from engine.api.jobs import EvaluateRequest, Measure, QuantizeRequest
-from engine.api.needs import Disk, Needs, Speeds, Stage, encoder, quantize_memory
+from engine.api.needs import COMPILE_BASE, Disk, Needs, Speeds, Stage, encoder, quantize_memory
 from engine.api.recipe import Choice, Recipe
 from engine.checkpoint import open_checkpoint
 from engine.estimate import STATE_BYTES, UNMEASURED, evaluate_needs, needs, refuse_needs, speeds
@@ -86,6 +86,15 @@ def test_encoders_that_were_never_compiled_here_are_not_waited_for(tmp_path):
     warm_up(["Q4_K"])  # compiled now, if they were not
     assert run().startswith("{'Q4_K search fast': ")
     assert run(NUMBA_CACHE_DIR=str(tmp_path)).startswith("{'Q8_0 rtn': ")
+
+
+def test_compiling_takes_memory_that_is_counted(tmp_path, monkeypatch):
+    warm = sample_needs(request(tmp_path / "o.gguf"))
+    monkeypatch.setattr(estimate, "are_compiled", lambda formats: False)
+    cold = sample_needs(request(tmp_path / "o.gguf"))
+    assert cold.least_memory == cold.memory == COMPILE_BASE > warm.memory
+    with pytest.raises(MemoryLimitError, match="about 490 MB"):
+        refuse_needs(sample_needs(request(tmp_path / "o.gguf", memory_limit=480_000_000)))
 
 
 def test_the_needs_of_quantizing(tmp_path):
