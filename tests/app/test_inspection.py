@@ -175,7 +175,7 @@ def test_speeds_are_told_by_a_signal(qtbot, make_desk):
     desk = make_desk()
     with qtbot.waitSignal(desk.inspection.speeds_measured) as told:
         desk.inspection.measure_speeds()
-    assert told.args[0].encode == {"Q4_K search": 1e7}
+    assert told.args[0].encode == {"Q4_K search best": 1e7}
 
 
 def test_it_is_idle_between_questions(qtbot, make_desk):

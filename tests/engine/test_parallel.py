@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pytest
 
+from engine import parallel
 from engine.parallel import AHEAD, in_order
 
 
@@ -53,6 +54,17 @@ def test_an_exception_comes_in_its_place_and_what_was_begun_is_waited_for():
     count = len(ended)
     time.sleep(0.05)
     assert len(ended) == count
+
+
+def test_work_that_never_ends_does_not_keep_the_others_waiting(monkeypatch):
+    monkeypatch.setattr(parallel, "PATIENCE", 0.05)
+    never = threading.Event()
+    results = in_order(lambda item: never.wait() if item > 3 else item, range(9), threads=2)
+    assert next(results) == 0
+    began = time.monotonic()
+    results.close()
+    assert time.monotonic() - began < 2
+    never.set()
 
 
 def test_closing_ends_the_threads():

@@ -20,6 +20,7 @@ from engine.api.presets import ModelFacts
 from engine.api.recipe import Choice, Recipe
 from engine.checkpoint import open_checkpoint
 from engine.jobs.folder import list_jobs
+from engine.methods import warm_up
 from engine.preparation import prepare
 from engine.quantize import quantize
 from engine.server import Inbox
@@ -48,13 +49,20 @@ FLOATS = Recipe(default=Choice(format="F32"))
 
 STUCK = AT_THE_EIGHTH_PIECE.format(what="while True: time.sleep(0.02)") + SERVE
 DEAF = (
-    AT_THE_EIGHTH_PIECE.format(
-        what="""
+    """
+import os, pathlib, time
+from engine.jobs.units import UnitFile
+real, calls = UnitFile.commit, [0]
+def commit(*a):  # on the main thread
+    calls[0] += 1
+    if calls[0] == 8:
+        pathlib.Path(os.environ["REACHED"]).touch()
         while True:
             try: time.sleep(0.02)
             except KeyboardInterrupt: pass
+    return real(*a)
+UnitFile.commit = commit
 """
-    )
     + SERVE
 )
 BROKEN = AT_THE_EIGHTH_PIECE.format(what="raise ZeroDivisionError('boom')") + SERVE
@@ -327,6 +335,7 @@ def test_newer_requests_replace_older_ones():
 def test_a_job_from_request_to_file(start, model, tmp_path):
     output, text = tmp_path / "o.gguf", tmp_path / "t.txt"
     text.write_text("The harbour was quiet that morning. " * 200)
+    warm_up(["Q4_0"])  # compiled, if it was not
     engine = start()
     engine.send(
         messages.StartQuantize(quantize=job(model, output, measure=Measure(text=str(text), windows=1))),
@@ -349,7 +358,7 @@ def test_a_job_from_request_to_file(start, model, tmp_path):
     stages = [event.stage for event in engine.of(messages.StageStarted)]
     assert stages == [
         "prepare",
-        "compile or load encoders",
+        "load encoders",
         "check weights",
         "quantize",
         "verify",
