@@ -16,7 +16,7 @@ from engine.api.jobs import JobSummary
 from engine.api.model import ModelSummary
 from engine.api.needs import Needs, stage_times
 from engine.api.plan import Plan, TensorPlan
-from engine.api.progress import Listener, silent
+from engine.api.progress import Listener
 from engine.api.progress import Progress as Event
 from engine.api.report import Report
 from engine.api.units import rough, size
@@ -57,9 +57,9 @@ def complain(text: str) -> None:
 
 @contextmanager
 def progress() -> Iterator[Listener]:
-    """A listener that draws one bar a stage on a terminal's stderr, and nothing elsewhere."""
+    """A listener that draws a bar for each stage on a terminal; elsewhere it only says what is compiled."""
     if not _is_terminal(sys.stderr):
-        yield silent
+        yield _say_compiling
         return
     columns = (
         TextColumn("{task.description:14}"),
@@ -84,6 +84,12 @@ def progress() -> Iterator[Listener]:
             )
 
         yield listen
+
+
+def _say_compiling(event: Event) -> None:
+    """Nobody would expect this wait, not in a log either."""
+    if event.stage == "compile encoders" and event.item:
+        complain(f"Compiling the encoder of {event.item}, once on this machine: some seconds …")
 
 
 def _amount(event: Event) -> str:

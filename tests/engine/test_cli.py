@@ -16,11 +16,19 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from engine.api.formats import FORMATS
 from engine.cli import app
+from engine.methods import warm_up
 from tests.tiny import write_llama
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "resources" / "sample-model"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled():
+    """What the commands here compile otherwise, and say so."""
+    warm_up(FORMATS)
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +86,18 @@ def test_inspect_prints_a_table():
     done = bitwright("inspect", SAMPLE)
     assert "model.layers.0.self_attn.q_proj.weight" in done.stdout
     assert "14,684,672 parameters in 4 blocks" in done.stdout
+
+
+def test_compiling_is_said_where_there_is_no_terminal(tmp_path):
+    command = [sys.executable, "-m", "engine", "warm-up", "MXFP4"]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    said = []
+    for _ in range(2):
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=300
+        )
+        said.append(done.stderr)
+    assert said == ["Compiling the encoder of MXFP4, once on this machine: some seconds …\n", ""]
 
 
 def test_quantize_ends_with_one_json_object_and_is_listed(model, tmp_path):
