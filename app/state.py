@@ -103,7 +103,8 @@ class State(QObject):
         self.model_changed.emit()
         places = {source: row.key for row in self.rows for source in row.sources}
         self.select(tuple(dict.fromkeys(places[key] for key in self.selection if key in places)))
-        self.document.begin(self.path, DEFAULT_PRESET, preset_recipe(DEFAULT_PRESET, export.facts))
+        recipe = self.planner.without_idle(preset_recipe(DEFAULT_PRESET, export.facts))
+        self.document.begin(self.path, DEFAULT_PRESET, recipe)
         self.ready.emit()
 
     def refuse_export(self, reason: str) -> None:
@@ -145,9 +146,11 @@ class State(QObject):
         old = self.document.recipe
         assert old is not None, "a model is open"
         assert self.export is not None, "a model is open"
+        assert self.planner is not None, "a model is open"
         facts = replace(self.export.facts, has_importance=old.imatrix is not None)
         kept = {field: getattr(old, field) for field in ("imatrix", "effort", "calibration", "output")}
-        recipe = with_pins(preset_recipe(name, facts).model_copy(update=kept), old)
+        recipe = self.planner.without_idle(preset_recipe(name, facts))
+        recipe = with_pins(recipe.model_copy(update=kept), old)
         self.document.start_from(f"Preset {name}", name, recipe)
 
     def finish(self) -> None:

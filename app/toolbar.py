@@ -8,7 +8,7 @@ from app import theme
 from app.actions import Actions
 from app.plain import as_tip, printable, shortened
 from app.state import State
-from engine.api.presets import PRESETS, SUMMARIES
+from engine.api.presets import PRESETS
 
 PRESET_TIP = "Begin the recipe from a preset; pinned tensors stay as they are"
 MOST_OF_NAME = 40
@@ -32,8 +32,8 @@ class MainToolBar(QToolBar):
         menu.addMenu(actions.recent_menu)
         self.open_button.setMenu(menu)
         self.preset_menu = QMenu("&Preset", self)
-        for name in PRESETS:
-            action = QAction(f"{name}\t{SUMMARIES[name]}", self.preset_menu)
+        for name, preset in PRESETS.items():
+            action = QAction(f"{name}\t{preset.summary}", self.preset_menu)
             action.triggered.connect(lambda _=False, name=name: state.apply_preset(name))
             self.preset_menu.addAction(action)
         self.preset_button = _menu_button("Preset ▾", PRESET_TIP, "sliders-horizontal")

@@ -102,6 +102,14 @@ def quantize(
     token_embedding_type: Annotated[
         str | None, typer.Option(help="Format of the token embedding.", metavar="FORMAT", show_default=False)
     ] = None,
+    tensor_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A format for the tensors of a role or pattern; again for others, the last match wins.",
+            metavar="PATTERN=FORMAT",
+            show_default=False,
+        ),
+    ] = None,
     imatrix: Annotated[
         Path | None,
         typer.Option(help="An importance matrix (GGUF) that weights the error.", show_default=False),
@@ -133,7 +141,13 @@ def quantize(
     from engine.preparation import prepare
     from engine.quantize import quantize as run
     from engine.quantize import refuse, refuse_place
-    from engine.recipes import recipe_for_preset, with_effort, with_importance, with_types
+    from engine.recipes import (
+        recipe_for_preset,
+        with_effort,
+        with_importance,
+        with_tensor_types,
+        with_types,
+    )
 
     if preset is None and recipe is None:
         raise RecipeError("Say what to do with --preset or --recipe.")
@@ -149,6 +163,7 @@ def quantize(
         else:
             wanted = recipe_for_preset(checkpoint, str(preset), has_importance=imatrix is not None)
         wanted = with_types(wanted, checkpoint.tied, output_tensor_type, token_embedding_type)
+        wanted = with_tensor_types(wanted, tensor_type or [])
         wanted = with_importance(wanted, imatrix)
         wanted = with_effort(wanted, effort)
         request = QuantizeRequest(

@@ -12,10 +12,12 @@ from engine.api.errors import CheckpointError, RecipeError
 from engine.api.formats import FORMATS
 from engine.api.model import Role
 from engine.api.plan import Plan, make_plan
+from engine.api.presets import PRESETS, ModelFacts, preset_recipe, preset_refusal
 from engine.api.recipe import Recipe
 from engine.calibration.importance import read_importance
 from engine.checkpoint import Checkpoint
 from engine.export.gguf import Export, header, plan_export
+from engine.recipes import model_facts
 
 FILE_TYPES = {
     "F32": "ALL_F32",
@@ -24,7 +26,7 @@ FILE_TYPES = {
     "Q5_K": "MOSTLY_Q5_K_M",
     "MXFP4": "MOSTLY_MXFP4_MOE",
 }
-"""llama.cpp's names of files for formats where they are not the format's own."""
+"""llama.cpp's names of files for presets and formats where they are not "MOSTLY_" and their own."""
 
 HEADER = "header"
 """The unit of work beside the tensors."""
@@ -67,7 +69,8 @@ def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     if recipe.calibration:
         plan.warnings.append("the recipe's calibration text is not used: none of its methods needs one")
     formats = {tensor.name: tensor.format for tensor in plan.tensors}
-    head, offsets, size = header(export, formats, _file_type(plan))
+    facts = model_facts(checkpoint, has_importance=recipe.imatrix is not None)
+    head, offsets, size = header(export, formats, _file_type(plan, facts))
     importance = _importance(recipe, plan)
     imatrix = Path(recipe.imatrix) if recipe.imatrix else None
     return Prepared(checkpoint, export, plan, head, offsets, size, importance, imatrix)
@@ -102,10 +105,17 @@ def _importance(recipe: Recipe, plan: Plan) -> dict[str, np.ndarray]:
     return importance
 
 
-def _file_type(plan: Plan) -> int:
-    """llama.cpp's `general.file_type`: the format of most weights; k-quants count as _M mixtures."""
+def _file_type(plan: Plan, facts: ModelFacts) -> int:
+    """llama.cpp's `general.file_type`: of the preset that gives these formats, else of the commonest one."""
     weights: Counter[str] = Counter()
     for tensor in plan.tensors:
         weights[tensor.format] += prod(tensor.shape)
-    name = weights.most_common(1)[0][0]
-    return LlamaFileType[FILE_TYPES.get(name, f"MOSTLY_{name}")].value
+    most = weights.most_common(1)[0][0]
+    formats = [tensor.format for tensor in plan.tensors]
+    for name, preset in PRESETS.items():
+        if preset.format not in weights or preset_refusal(name, facts):
+            continue
+        others = make_plan(preset_recipe(name, facts), plan.tensors)
+        if formats == [tensor.format for tensor in others.tensors]:
+            return LlamaFileType[FILE_TYPES.get(name, f"MOSTLY_{name}")].value
+    return LlamaFileType[FILE_TYPES.get(most, f"MOSTLY_{most}")].value

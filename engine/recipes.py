@@ -2,30 +2,73 @@
 
 from pathlib import Path
 
+from gguf import MODEL_ARCH_NAMES
 from pydantic import ValidationError
 
 from engine.api.errors import RecipeError
+from engine.api.plan import ExportTensor, Planner
 from engine.api.presets import ModelFacts, preset_recipe
 from engine.api.recipe import Recipe, Rule
+from engine.api.wording import shown
 from engine.checkpoint import Checkpoint
+from engine.checkpoint.names import gguf_architecture
 
 
 def model_facts(checkpoint: Checkpoint, *, has_importance: bool = False) -> ModelFacts:
     """What presets must know of this checkpoint."""
     experts = {tensor.expert for tensor in checkpoint.tensors.values() if tensor.expert is not None}
     stacked = [t.shape[0] for t in checkpoint.tensors.values() if t.role == "expert" and len(t.shape) == 3]
+    shapes = {tensor.canonical: tensor.shape for tensor in checkpoint.tensors.values()}
+    matrix = shapes.get("output.weight") or shapes.get("token_embd.weight")
+    known = gguf_architecture(checkpoint.architecture) if checkpoint.architecture else None
     return ModelFacts(
-        architecture=checkpoint.architecture or "",
+        architecture=MODEL_ARCH_NAMES[known] if known else checkpoint.architecture or "",
         blocks=checkpoint.blocks,
         experts=len(experts) or max(stacked, default=0),
         tied=checkpoint.tied,
         has_importance=has_importance,
+        columns=matrix[-1] if matrix else 0,
+        group=_group(checkpoint),
     )
+
+
+def _group(checkpoint: Checkpoint) -> int:
+    """Query heads that share one key head, as far as the metadata or the config tell; else 1."""
+    if checkpoint.kind == "gguf":
+        prefix = f"{checkpoint.architecture}.attention."
+        found = (checkpoint.metadata.get(prefix + key) for key in ("head_count", "head_count_kv"))
+        heads, keys = (_first(value.value) if value else None for value in found)
+    else:
+        config = checkpoint.config or {}
+        heads = next((config[key] for key in ("num_attention_heads", "n_head") if config.get(key)), None)
+        spelled = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
+        keys = next((config[key] for key in spelled if config.get(key)), None)
+        if config.get("multi_query") and not config.get("new_decoder_architecture"):
+            keys = 1  # Falcon 7B, whatever its number of key heads says
+    if not (type(heads) is int and type(keys) is int and 0 < keys <= heads):
+        return 1
+    return heads // keys
+
+
+def _first(value: object) -> object:
+    """Of a list by block, as llama.cpp's presets look at it, the first block's."""
+    return value[0] if isinstance(value, list) and value else value
 
 
 def recipe_for_preset(checkpoint: Checkpoint, preset: str, *, has_importance: bool = False) -> Recipe:
     """The recipe that `preset` means for this checkpoint."""
-    return preset_recipe(preset, model_facts(checkpoint, has_importance=has_importance))
+    recipe = preset_recipe(preset, model_facts(checkpoint, has_importance=has_importance))
+    tensors = {
+        tensor.canonical or tensor.name: ExportTensor(
+            name=tensor.canonical or tensor.name,
+            shape=tensor.shape,
+            role=tensor.role,
+            block=tensor.block,
+            sources=(tensor.name,),
+        )
+        for tensor in checkpoint.tensors.values()
+    }
+    return Planner(tensors.values()).without_idle(recipe)
 
 
 def with_types(recipe: Recipe, tied: bool, output: str | None, embedding: str | None) -> Recipe:
@@ -48,6 +91,22 @@ def with_types(recipe: Recipe, tied: bool, output: str | None, embedding: str | 
                 rules.append(Rule(match=role, format=name))
             except ValidationError as error:
                 raise _refused(option, error) from None
+    return recipe.model_copy(update={"rules": rules})
+
+
+def with_tensor_types(recipe: Recipe, asked: list[str]) -> Recipe:
+    """`recipe` with "PATTERN=FORMAT" rules on top, in their order; PATTERN as a rule's `match`."""
+    rules = list(recipe.rules)
+    for text in asked:
+        match, equals, name = text.rpartition("=")
+        if not (equals and match and name):
+            raise RecipeError(
+                f"--tensor-type: write PATTERN=FORMAT, such as ffn_down=Q6_K, not {shown(text)}."
+            )
+        try:
+            rules.append(Rule(match=match, format=name))
+        except ValidationError as error:
+            raise _refused("--tensor-type", error) from None
     return recipe.model_copy(update={"rules": rules})
 
 

@@ -137,6 +137,11 @@ class Planner:
         warnings = [*_idle_rules(recipe, matched), *_fallbacks(planned)]
         return Plan(tensors=planned, warnings=warnings, effort=recipe.effort)
 
+    def without_idle(self, recipe: Recipe) -> Recipe:
+        """`recipe` less the rules that select nothing here: a preset's are for models of any kind."""
+        rules = [rule for rule in recipe.rules if self.matched(rule)]
+        return recipe.model_copy(update={"rules": rules})
+
     def deciding(self, rules: Sequence[Rule]) -> list[int | None]:
         """For each tensor the index of the rule that chooses for it: the last that matches, or None."""
         chosen: list[int | None] = [None] * len(self.tensors)

@@ -248,7 +248,7 @@ def test_a_model_comes_in_pages_then_its_output(start):
     assert len(engine.wait(messages.TensorsPage, last=True).tensors) == 38
     export = engine.wait(messages.ExportPlanned, id=7).export
     export.tensors = engine.wait(messages.ExportPage, last=True).tensors
-    assert export.facts == ModelFacts("llama", 4, 0, tied=True)
+    assert export.facts == ModelFacts("llama", 4, tied=True, columns=512, group=2)
     recipe = Recipe(default=Choice(format="Q5_K"))
     with open_checkpoint(SAMPLE) as checkpoint:
         prepared = prepare(checkpoint, recipe)

@@ -148,7 +148,7 @@ def gesture(tensors: list[Tensor], dice: random.Random) -> list[int]:
 def test_random_edits_do_what_a_dict_of_choices_does(model, seed):
     tensors, dice = MODELS[model], random.Random(f"{model} {seed}")
     planner = Planner(tensors)
-    start = [HAND_MADE, *(preset_recipe(name, ModelFacts("llama", 6)) for name in PRESETS)]
+    start = [HAND_MADE, *(preset_recipe(name, ModelFacts("llama", 6, experts=4)) for name in PRESETS)]
     recipe = dice.choice(start)
     oracle = choices(recipe, tensors)
     for _ in range(12):

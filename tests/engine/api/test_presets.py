@@ -9,8 +9,8 @@ import pytest
 
 from engine.api.errors import RecipeError
 from engine.api.model import Role
-from engine.api.plan import make_plan
-from engine.api.presets import PRESETS, ModelFacts, more_bits, preset_recipe
+from engine.api.plan import Planner, make_plan
+from engine.api.presets import ALIASES, PRESETS, ModelFacts, has_more_bits, preset_recipe
 
 RECORDS = Path(__file__).parents[4] / "shared" / "facts" / "presets.json"
 ROLES = {
@@ -57,18 +57,29 @@ def expected(runs: str, blocks: int) -> list[str]:
     return types
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("has_importance", [False, True])
-def test_same_types_as_llama_quantize(preset, has_importance):
+@pytest.fixture(scope="module")
+def shapes() -> dict:
     if not RECORDS.exists():
         pytest.skip("the records of llama-quantize's choices are not on this machine")
-    for shape in json.loads(RECORDS.read_text())["shapes"].values():
+    return json.loads(RECORDS.read_text())["shapes"]
+
+
+UNRECORDED = {"F32", "MXFP4_MOE"}
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name not in UNRECORDED])
+@pytest.mark.parametrize("has_importance", [False, True])
+def test_same_types_as_llama_quantize(shapes, preset, has_importance):
+    for shape in shapes.values():
+        heads = shape["attention.head_count"]
         facts = ModelFacts(
             architecture=shape["architecture"],
             blocks=shape["block_count"],
             experts=shape.get("expert_count", 0),
             tied=shape["tied"],
             has_importance=has_importance,
+            columns=shape["embedding_length"],
+            group=heads // shape.get("attention.head_count_kv", heads),
         )
         plan = make_plan(preset_recipe(preset, facts), tensors_of(shape))
         got = {tensor.name: tensor.format for tensor in plan.tensors}
@@ -82,17 +93,52 @@ def test_same_types_as_llama_quantize(preset, has_importance):
         assert got == wanted
 
 
+def test_every_recorded_preset_is_ours(shapes):
+    for shape in shapes.values():
+        assert set(shape["presets"]) == set(PRESETS) - UNRECORDED
+
+
 def test_more_bits():
-    assert more_bits(4) == [2, 3]
-    assert more_bits(16) == [0, 1, 4, 7, 10, 13, 14, 15]
+    assert [i for i in range(4) if has_more_bits(i, 4)] == [2, 3]
+    assert [i for i in range(16) if has_more_bits(i, 16)] == [0, 1, 4, 7, 10, 13, 14, 15]
+
+
+def test_mxfp4_is_for_experts_alone():
+    tensors = [
+        Tensor("output.weight", (256, 256), Role.OUTPUT, None),
+        Tensor("blk.0.attn_q.weight", (256, 256), Role.Q, 0),
+        Tensor("blk.0.ffn_down_exps.weight", (4, 256, 256), Role.EXPERT, 0),
+    ]
+    plan = make_plan(preset_recipe("MXFP4_MOE", ModelFacts("llama", 1, experts=4)), tensors)
+    assert [tensor.format for tensor in plan.tensors] == ["Q8_0", "Q8_0", "MXFP4"]
+
+
+def test_mxfp4_without_experts_is_refused():
+    with pytest.raises(RecipeError, match="Q8_0 is the same here"):
+        preset_recipe("mxfp4_moe", ModelFacts("llama", 1))
+
+
+def test_no_rule_of_a_preset_is_idle_where_queries_keys_and_values_are_one():
+    planner = Planner([Tensor("blk.0.attn_qkv.weight", (256, 256), Role.QKV, 0)])
+    recipe = preset_recipe("IQ3_XXS", ModelFacts("gpt2", 1))
+    assert any("attn_k" in warning for warning in planner.plan(recipe).warnings)
+    pruned = planner.plan(planner.without_idle(recipe))
+    assert not pruned.warnings
+    assert [tensor.format for tensor in pruned.tensors] == ["IQ3_S"]
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_aliases(alias):
+    facts = ModelFacts("llama", 12)
+    assert preset_recipe(alias.lower(), facts) == preset_recipe(alias + "_M", facts)
 
 
 def test_presets_name_known_formats_for_every_number_of_blocks():
     for name in PRESETS:
-        for blocks in range(1, 12):
-            preset_recipe(name, ModelFacts("llama", blocks))
+        for blocks in range(12):
+            preset_recipe(name, ModelFacts("llama", blocks, experts=4))
 
 
 def test_unknown_preset():
-    with pytest.raises(RecipeError, match=re.escape("Unknown preset 'Q4_K_X'; known: F16")):
+    with pytest.raises(RecipeError, match=re.escape("Unknown preset 'Q4_K_X'; known: F32")):
         preset_recipe("Q4_K_X", ModelFacts("llama", 2))
