@@ -34,7 +34,7 @@ from engine.api.recipe import load_recipe
 from engine.api.units import size
 from engine.job_commands import jobs_app
 from engine.jobs.limits import NO_MEMORY, out_of_memory
-from engine.options import AsJson, JobId, MemoryLimit, Model, Threads, example
+from engine.options import AsJson, JobId, MemoryLimit, Model, Threads, bytes_of, example
 from engine.process import keep_libraries_quiet, stop_in_order
 
 if TYPE_CHECKING:
@@ -118,6 +118,15 @@ def quantize(
         str | None,
         typer.Option(help="How long encoders search: fast or best (the default).", show_default=False),
     ] = None,
+    split_max_size: Annotated[
+        int | None,
+        typer.Option(
+            parser=bytes_of,
+            help="Write files of at most this size, such as 2GB, named OUT-00001-of-00003.gguf and so on.",
+            metavar="SIZE",
+            show_default=False,
+        ),
+    ] = None,
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
     measure: Annotated[
@@ -145,6 +154,7 @@ def quantize(
         recipe_for_preset,
         with_effort,
         with_importance,
+        with_options,
         with_tensor_types,
         with_types,
     )
@@ -166,6 +176,7 @@ def quantize(
         wanted = with_tensor_types(wanted, tensor_type or [])
         wanted = with_importance(wanted, imatrix)
         wanted = with_effort(wanted, effort)
+        wanted = with_options(wanted, split_max_size=split_max_size)
         request = QuantizeRequest(
             model=str(model),
             output=str(out or "model.gguf"),
@@ -224,8 +235,9 @@ def _show_result(result: QuantizeResult | EvaluateResult, as_json: bool) -> None
     if as_json:
         print(result.model_dump_json())
         return
+    more = f" and {len(result.files) - 1} more files" if len(result.files) > 1 else ""
     terminal.say(
-        f"{result.output}: {result.bytes:,} bytes ({size(result.bytes)}), "
+        f"{result.output}{more}: {result.bytes:,} bytes ({size(result.bytes)}), "
         f"{result.bpw:.4g} bits per weight, {result.seconds:.1f} s, "
         f"peak memory {size(result.peak_private_bytes)}. Read back and verified."
     )

@@ -33,13 +33,13 @@ from engine.api.needs import (
     quantize_stages,
     total_seconds,
 )
+from engine.api.outputs import partials_of
 from engine.api.plan import ExportTensor
 from engine.api.units import size
 from engine.calibration.windows import BEGINNING, protocol_named, read_text, tokenize
 from engine.checkpoint import Checkpoint
 from engine.jobs.folder import jobs_folder
 from engine.jobs.limits import available_memory
-from engine.jobs.partial import partial_path
 from engine.methods import are_compiled
 from engine.preparation import Prepared
 from engine.speeds import disk_speeds, encode_speed, multiply_speed
@@ -246,7 +246,7 @@ def _output_disk(output: Path, needed: int) -> Disk:
     """What an earlier try has written of the output is room for it."""
     disk = _disk("output", output.parent, needed)
     with suppress(OSError):
-        there = partial_path(output).stat().st_blocks * 512
+        there = sum(partial.stat().st_blocks * 512 for partial in partials_of(output))
         disk.free = None if disk.free is None else disk.free + there
     return disk
 

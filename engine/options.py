@@ -14,12 +14,16 @@ def example(*lines: str) -> str:
     return "\n\n".join(["Example:", *(f"[bold]{line}[/]" for line in lines)])
 
 
-def _memory(text: str) -> int:
+def bytes_of(text: str) -> int:
     """The bytes of "8GB". Raises `typer.BadParameter`."""
     try:
-        limit = parse_size(text)
+        return parse_size(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def _memory(text: str) -> int:
+    limit = bytes_of(text)
     if limit < LEAST_MEMORY:
         raise typer.BadParameter(
             f"the engine's libraries alone take {size(LEAST_MEMORY)}, and the model comes on top."

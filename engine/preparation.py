@@ -11,12 +11,14 @@ from gguf import LlamaFileType
 from engine.api.errors import CheckpointError, RecipeError
 from engine.api.formats import FORMATS
 from engine.api.model import Role
+from engine.api.outputs import part_path
 from engine.api.plan import Plan, make_plan
 from engine.api.presets import PRESETS, ModelFacts, preset_recipe, preset_refusal
 from engine.api.recipe import Recipe
+from engine.api.units import size
 from engine.calibration.importance import read_importance
 from engine.checkpoint import Checkpoint
-from engine.export.gguf import Export, header, plan_export
+from engine.export.gguf import Export, Part, make_parts, plan_export
 from engine.recipes import model_facts
 
 FILE_TYPES = {
@@ -28,20 +30,20 @@ FILE_TYPES = {
 }
 """llama.cpp's names of files for presets and formats where they are not "MOSTLY_" and their own."""
 
-HEADER = "header"
-"""The unit of work beside the tensors."""
+
+def header_unit(index: int) -> str:
+    """The unit of work beside the tensors of part `index`, from 0."""
+    return "header" if index == 0 else f"header {index + 1}"
 
 
 @dataclass
 class Prepared:
-    """Everything about a quantization that is known before a weight is read. `size` of the file, bytes."""
+    """Everything about a quantization that is known before a weight is read. `parts`: the output's files."""
 
     checkpoint: Checkpoint
     export: Export
     plan: Plan
-    header: bytes
-    offsets: dict[str, int]
-    size: int
+    parts: list[Part]
     importance: dict[str, np.ndarray]
     imatrix: Path | None
 
@@ -55,10 +57,25 @@ class Prepared:
         return files + ([self.imatrix] if self.imatrix else [])
 
     @property
-    def places(self) -> dict[str, tuple[int, int]]:
-        """Where each unit of work lies in the file: name -> (offset, bytes)."""
-        tensors = {tensor.name: (self.offsets[tensor.name], tensor.bytes) for tensor in self.plan.tensors}
-        return {HEADER: (0, len(self.header)), **tensors}
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def header(self) -> bytes:
+        """That of the first file, which holds all metadata."""
+        return self.parts[0].header
+
+    def files(self, output: Path) -> list[Path]:
+        """The files of an output of this name, in order."""
+        return [part_path(output, index, len(self.parts)) for index in range(len(self.parts))]
+
+    def places(self, index: int) -> dict[str, tuple[int, int]]:
+        """Where each unit of work lies in the file of a part: name -> (offset, bytes)."""
+        part = self.parts[index]
+        sizes = {tensor.name: tensor.bytes for tensor in self.plan.tensors}
+        tensors = {name: (offset, sizes[name]) for name, offset in part.offsets.items()}
+        return {header_unit(index): (0, len(part.header)), **tensors}
 
 
 def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
@@ -70,10 +87,21 @@ def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
         plan.warnings.append("the recipe's calibration text is not used: none of its methods needs one")
     formats = {tensor.name: tensor.format for tensor in plan.tensors}
     facts = model_facts(checkpoint, has_importance=recipe.imatrix is not None)
-    head, offsets, size = header(export, formats, _file_type(plan, facts))
+    most = recipe.output.options.split_max_size
+    parts = make_parts(export, formats, _file_type(plan, facts), most)
+    plan.warnings.extend(_too_large(parts, most))
     importance = _importance(recipe, plan)
     imatrix = Path(recipe.imatrix) if recipe.imatrix else None
-    return Prepared(checkpoint, export, plan, head, offsets, size, importance, imatrix)
+    return Prepared(checkpoint, export, plan, parts, importance, imatrix)
+
+
+def _too_large(parts: list[Part], most: int | None) -> list[str]:
+    """A sentence for files beyond the size that was asked for: a tensor is never cut in two."""
+    if most is None or not (large := [part for part in parts if part.size > most]):
+        return []
+    name, *others = large[0].offsets
+    what = f"{name} alone takes" if not others else "its metadata and first tensor take"
+    return [f"{len(large)} of {len(parts)} files are larger than {size(most)}: {what} {size(large[0].size)}"]
 
 
 def _importance(recipe: Recipe, plan: Plan) -> dict[str, np.ndarray]:

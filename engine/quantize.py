@@ -9,17 +9,19 @@ from engine.api.errors import ChangedError, MemoryLimitError, OutputError, UserE
 from engine.api.jobs import QuantizeRequest, QuantizeResult
 from engine.api.messages import Artifact
 from engine.api.needs import Needs
+from engine.api.outputs import partials_of
 from engine.api.progress import Listener, silent
 from engine.api.report import Report
 from engine.checkpoint import open_checkpoint
 from engine.estimate import UNMEASURED, needs, refuse_memory, refuse_needs
 from engine.jobs.fingerprint import Unchanged, digest, fingerprint
 from engine.jobs.folder import Job, jobs_writing
-from engine.jobs.partial import check_output, check_place, check_room, partial_path
+from engine.jobs.partial import check_place, check_room
 from engine.jobs.running import Running, Tell, nobody, refuse_changed, run
 from engine.measuring import measure, measuring_facts, refuse_text, tell_figures
+from engine.output_files import published, seem_published, unpublished
 from engine.preparation import Prepared, prepare
-from engine.writing import load_kernels, published, seems_published, write
+from engine.writing import load_kernels, write
 from kernels.compiled import source_digest
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ def quantize(
     with open_checkpoint(request.model) as checkpoint:
         sources = Unchanged(checkpoint.files)
         prepared = prepare(checkpoint, request.recipe)
-        if replacing and seems_published(Job.find(replacing), prepared, output):
+        if replacing and seem_published(Job.find(replacing), prepared, output):
             request = request.model_copy(update={"overwrite": True})  # the file is that job's own
         least = refuse(request, prepared, replacing).least_memory
         rivals = jobs_writing(output)
@@ -53,8 +55,11 @@ def go_on(job: Job, request: QuantizeRequest, listener: Listener, tell: Tell) ->
         refuse_changed(job, _fingerprint(prepared, request))
         output, remedy = Path(request.output), "move it away, then resume"
         refuse_memory(needs(prepared, request, UNMEASURED))
-        if not seems_published(job, prepared, output):
-            check_output(output, prepared.size, _inputs(prepared, request), request.overwrite, remedy)
+        missing = unpublished(job, prepared, output)
+        for file in missing:
+            check_place(file, _inputs(prepared, request), request.overwrite, remedy)
+        if missing:
+            check_room(output, prepared.size)
         return _run(job, prepared, sources, request, listener, tell)
 
 
@@ -90,13 +95,14 @@ def refuse_place(request: QuantizeRequest, prepared: Prepared, replacing: str = 
         summary = job.summary()
         if summary.state == "running":
             raise OutputError(f"{output}: job {job.id} is writing it; wait for it, or choose another name.")
-        kept = summary.saved and partial_path(output).exists()
+        kept = summary.saved and partials_of(output)
         if kept and not request.overwrite and job.id != replacing:
             raise OutputError(
                 f"{output}: job {job.id} has written {summary.saved} of it; "
                 f"resume it (`bitwright resume {job.id}`), or replace what it has written (--overwrite)."
             )
-    check_place(output, _inputs(prepared, request), request.overwrite)
+    for file in prepared.files(output):
+        check_place(file, _inputs(prepared, request), request.overwrite)
 
 
 def _inputs(prepared: Prepared, request: QuantizeRequest) -> list[Path]:
@@ -145,13 +151,15 @@ def _work(work: Running, prepared: Prepared, request: QuantizeRequest) -> Quanti
     if not published(work.job, prepared, output, work.listener):
         load_kernels(prepared, work.listener)
         write(work, prepared, output, _threads(request), overwrite=request.overwrite)
-    log.info("%s: %s bytes, read back and verified", output, f"{prepared.size:,}")
-    work.tell(Artifact(path=str(output)))
-    report = _measure(work, request)
+    files = prepared.files(output)
+    log.info("%s: %s bytes, read back and verified", files[0], f"{prepared.size:,}")
+    work.tell(Artifact(path=str(files[0])))
+    report = _measure(work, request, files[0])
     source = prepared.checkpoint.summary()
     return QuantizeResult(
         job=work.job.id,
-        output=request.output,
+        output=str(files[0]),
+        files=[str(file) for file in files],
         bytes=prepared.size,
         predicted_bytes=prepared.size,
         bpw=prepared.plan.bits_per_weight,
@@ -165,12 +173,12 @@ def _work(work: Running, prepared: Prepared, request: QuantizeRequest) -> Quanti
     )
 
 
-def _measure(work: Running, request: QuantizeRequest) -> Report | None:
+def _measure(work: Running, request: QuantizeRequest, output: Path) -> Report | None:
     """The loss against the source if it was asked for; a reason why there is none becomes a warning."""
     if request.measure is None:
         return None
     try:
-        report = measure(work, request.measure, Path(request.output), Path(request.model), request.threads)
+        report = measure(work, request.measure, output, Path(request.model), request.threads)
     except (MemoryLimitError, OutputError, ChangedError):  # it can be resumed
         raise
     except UserError as error:

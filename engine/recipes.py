@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from engine.api.errors import RecipeError
 from engine.api.plan import ExportTensor, Planner
 from engine.api.presets import ModelFacts, preset_recipe
-from engine.api.recipe import Recipe, Rule
+from engine.api.recipe import GgufOptions, Recipe, Rule
 from engine.api.wording import shown
 from engine.checkpoint import Checkpoint
 from engine.checkpoint.names import gguf_architecture
@@ -123,6 +123,20 @@ def with_effort(recipe: Recipe, effort: str | None) -> Recipe:
         return Recipe.model_validate(recipe.model_dump() | {"effort": effort})
     except ValidationError as error:
         raise _refused("--effort", error) from None
+
+
+def with_options(recipe: Recipe, **options: object) -> Recipe:
+    """`recipe` with these options of its GGUF output, those that are not None."""
+    given = {name: value for name, value in options.items() if value is not None}
+    kept = recipe.output.options.model_dump(exclude_none=True)
+    try:
+        output = recipe.output.model_copy(update={"options": GgufOptions.model_validate(kept | given)})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        option = "--" + str(fault["loc"][0]).replace("_", "-")
+        said = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
+        raise RecipeError(f"{option}: {said[0].lower()}{said[1:]}.") from None
+    return recipe.model_copy(update={"output": output})
 
 
 def _refused(option: str, error: ValidationError) -> RecipeError:

@@ -1,22 +1,19 @@
 """The output of a model before its formats are chosen, in the words that the window shares."""
 
-from gguf import GGUF_DEFAULT_ALIGNMENT, Keys
-
 from engine.api.plan import ExportSummary, ExportTensor
 from engine.checkpoint import Checkpoint
-from engine.export.gguf import header, plan_export
+from engine.export.gguf import make_parts, plan_export
 from engine.recipes import model_facts
 
 
 def export_summary(checkpoint: Checkpoint) -> ExportSummary:
     """What a GGUF of this model would hold. Raises what `plan_export` raises where there can be none."""
     export = plan_export(checkpoint)
-    start, _, _ = header(export, {tensor.name: "F32" for tensor in export.tensors}, file_type=0)
-    stated = export.metadata.get(Keys.General.ALIGNMENT)
+    (part,) = make_parts(export, {tensor.name: "F32" for tensor in export.tensors}, file_type=0)
     return ExportSummary(
         facts=model_facts(checkpoint),
-        header_bytes=len(start),
-        alignment=GGUF_DEFAULT_ALIGNMENT if stated is None else stated.value,
+        header_bytes=len(part.header),
+        alignment=export.alignment,
         notes=export.notes,
         tensors=[
             ExportTensor(

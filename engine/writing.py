@@ -1,4 +1,4 @@
-"""The file of a quantize job: its tensors encoded, written, verified, and published under its name.
+"""The output of a quantize job: its tensors encoded and written, its files verified and published.
 
 Weights are read, transformed and encoded in pieces of some megabytes, on several threads, while finished
 pieces are written in their order: so the peak of memory does not grow with the model. A finished tensor is
@@ -23,15 +23,12 @@ from engine.api.plan import TensorPlan
 from engine.api.progress import Listener, Progress
 from engine.api.units import size
 from engine.checkpoint import check_finite
-from engine.export.gguf import OutputTensor, VerificationError, verify
-from engine.jobs.errors import explained
-from engine.jobs.folder import Job
+from engine.export.gguf import OutputTensor, VerificationError
 from engine.jobs.limits import out_of_memory
-from engine.jobs.partial import OUTPUT, PartialFile, partial_path
 from engine.jobs.running import Running
-from engine.jobs.units import checksum, planned
+from engine.output_files import OutputFiles
 from engine.parallel import AHEAD, in_order
-from engine.preparation import HEADER, Prepared
+from engine.preparation import Prepared, header_unit
 
 PIECE = 4 << 20
 LEAST_PIECE = 256 << 10
@@ -43,29 +40,6 @@ IN_FLIGHT = 16 << 20
 log = logging.getLogger(__name__)
 
 
-def seems_published(job: Job, prepared: Prepared, output: Path) -> bool:
-    """Whether the output has its name already, as far as names and sizes tell."""
-    finished = len(planned(job.journal, OUTPUT, prepared.places)) == len(prepared.places)
-    if not finished or partial_path(output).exists() or not output.is_file():
-        return False
-    with explained(output):
-        return output.stat().st_size == prepared.size
-
-
-def published(job: Job, prepared: Prepared, output: Path, listener: Listener) -> bool:
-    """Whether the output stands as the journal says, its bytes read and compared."""
-    if not seems_published(job, prepared, output):
-        return False
-    done = 0
-    with explained(output), output.open("rb") as file:
-        for name, unit in planned(job.journal, OUTPUT, prepared.places).items():
-            listener(Progress("check finished", done, prepared.size, "bytes", name))
-            if checksum(file.fileno(), unit.offset, unit.bytes) != unit.crc32:
-                return False
-            done += unit.bytes
-    return True
-
-
 def load_kernels(prepared: Prepared, listener: Listener) -> None:
     """Load the encoders that search; they are compiled on the first use on a machine."""
     from engine.methods import warm_up
@@ -74,40 +48,39 @@ def load_kernels(prepared: Prepared, listener: Listener) -> None:
 
 
 def write(work: Running, prepared: Prepared, output: Path, threads: int, *, overwrite: bool) -> None:
-    """Encode what the journal does not name yet, verify the file, give it its name."""
+    """Encode what the journal does not name yet, verify the files, give them their names."""
     journal = work.job.journal
-    begun = bool(journal.units())
-    if not begun:
+    if not journal.units():
         check_finite(prepared.checkpoint, work.listener)
-    partial = PartialFile(output, prepared.size, journal, fresh=not begun)
+    files = OutputFiles(prepared, output, journal, work.listener)
     try:
-        checksums = _write_units(work, prepared, partial, threads)
-        formats = {tensor.name: tensor.format for tensor in prepared.plan.tensors}
-        partial.check_in_place()
-        verify(partial.path, prepared.export, formats, checksums, work.listener)
-        partial.publish(overwrite=overwrite)
+        checksums = _write_units(work, prepared, files, threads)
+        files.publish(checksums, overwrite=overwrite, listener=work.listener)
     except (ExportError, RecipeError, VerificationError):  # resuming would end here again
         journal.clear()
-        partial.discard()
+        files.discard()
         raise
     except BaseException:
         if journal.units():
-            partial.close()
+            files.close()
         else:
-            partial.discard()
+            files.discard()
         raise
 
 
-def _write_units(work: Running, prepared: Prepared, partial: PartialFile, threads: int) -> dict[str, int]:
-    """Each part's CRC-32, once all are in the file."""
-    finished = partial.finished(prepared.places, work.listener)
-    checksums = {name: unit.crc32 for name, unit in finished.items()}
+def _write_units(work: Running, prepared: Prepared, files: OutputFiles, threads: int) -> dict[str, int]:
+    """Each unit's CRC-32, once all are in the files."""
+    finished, checksums = files.finished, dict(files.finished)
     if finished:
-        log.info("%d of %d parts are finished already", len(finished), len(prepared.places))
+        total = len(prepared.plan.tensors) + len(prepared.parts)
+        log.info("%d of %d parts are finished already", len(finished), total)
     blocks = _Blocks(prepared, set(finished))
-    if HEADER not in finished:
-        partial.write(HEADER, 0, iter([memoryview(prepared.header)]))
-        partial.commit(blocks.saved)
+    for index in files.unfinished_parts():
+        unit = header_unit(index)
+        if unit not in finished:
+            files.part(unit).write(unit, 0, iter([memoryview(prepared.parts[index].header)]))
+            files.part(unit).commit(blocks.saved)
+    offsets = {name: offset for part in prepared.parts for name, offset in part.offsets.items()}
     pieces = _pieces(work, prepared, finished, threads)
     encoded = in_order(lambda piece: (piece, _encode(work, prepared, piece)), pieces, threads)
     written = _Written(work, prepared, finished)
@@ -116,11 +89,12 @@ def _write_units(work: Running, prepared: Prepared, partial: PartialFile, thread
             if tensor.name in finished:
                 continue
             began = time.monotonic()
-            offset = prepared.offsets[tensor.name]
-            checksums[tensor.name] = partial.write(tensor.name, offset, written.pieces_of(tensor, encoded))
+            file = files.part(tensor.name)
+            bytes_of = written.pieces_of(tensor, encoded)
+            checksums[tensor.name] = file.write(tensor.name, offsets[tensor.name], bytes_of)
             work.sources.check()
             blocks.add(tensor)
-            partial.commit(blocks.saved)
+            file.commit(blocks.saved)
             work.note(blocks.saved)
             log.info(
                 "%s: %s, %s in %.2f s",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from app.job_record import ACTIVE, ELSEWHERE, FINISHED, JobRecord
 from engine.api.jobs import LEAST_MEMORY
+from engine.api.outputs import partials_of
 from engine.api.units import size
 
 NONE_SELECTED = "no job of the list is selected"
@@ -113,7 +114,7 @@ def less_memory(record: JobRecord, available: int | None) -> int:
 
 def occupied(record: JobRecord) -> int:
     """Bytes on disk that go when an unfinished job is removed: its part of the output, and its folder."""
-    found = [Path(record.output + ".partial")] if record.output else []
+    found = partials_of(Path(record.output)) if record.output else []
     if record.folder:
         found += [Path(base, name) for base, _, names in os.walk(record.folder) for name in names]
     return sum(_bytes(path) for path in found)

@@ -69,6 +69,8 @@ class QuantizeResult(BaseModel):
     `seconds` and `peak_private_bytes` (the highest sampled RssAnon: memory without the pages of files, which
     the system takes back when it needs them) are those of its last run; `resumed`: there was one before.
 
+    `files`: all that were written; `output` is the first of them, which runtimes are given.
+
     `source_bytes` and `source_bpw` are those of the model's text part before. `report` is there where the
     loss was to be measured and could be (else a warning says why).
     """
@@ -76,6 +78,7 @@ class QuantizeResult(BaseModel):
     kind: Literal["quantize"] = "quantize"
     job: str
     output: str
+    files: list[str] = Field(default_factory=list)
     bytes: int
     predicted_bytes: int
     bpw: float

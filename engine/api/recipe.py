@@ -136,18 +136,17 @@ class CalibrationText(_Strict):
     seed: int = 0
 
 
+class GgufOptions(_Strict):
+    """How a GGUF output is written. `split_max_size`: bytes of one file, more go to further files."""
+
+    split_max_size: int | None = Field(None, ge=1_000_000)
+
+
 class Output(_Strict):
-    """What is written. `options` belong to the container; GGUF has none yet."""
+    """What is written. `options` belong to the container."""
 
     container: Literal["gguf"] = "gguf"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("options")
-    @classmethod
-    def _none_known(cls, options: dict[str, Any]) -> dict[str, Any]:
-        if options:
-            raise ValueError(f"the gguf container has no option {shown(next(iter(options)))}")
-        return options
+    options: GgufOptions = Field(default_factory=GgufOptions)
 
 
 class Recipe(_Strict):

@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.api.errors import JobError
 from engine.jobs.errors import explained
 from engine.jobs.folder import Job, all_jobs, job_folders, jobs_writing
-from engine.jobs.partial import discard_partial
+from engine.jobs.partial import discard_partials
 
 BIRTH_SECONDS = 60.0
 """A folder without a request that is younger may belong to a job that is just being made."""
@@ -57,7 +57,7 @@ def _remove(job: Job) -> bool:
             with suppress(JobError):
                 output = job.asked().output
                 if output and not any(other.id != job.id for other in jobs_writing(Path(output))):
-                    discard_partial(Path(output))
+                    discard_partials(Path(output))
         with explained(job.folder):
             shutil.rmtree(job.folder)
         return True

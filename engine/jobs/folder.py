@@ -224,18 +224,19 @@ class Job:
             )
         state, message = self.state()
         standing = self._standing() if state == "done" else None
+        result = _validated(RESULTS, standing.result if standing else None)
         return JobSummary(
             id=self.id,
             kind=asked.kind,
             state=state,
-            output=asked.output,
+            output=result.output if isinstance(result, QuantizeResult) else asked.output,
             created=asked.created,
             message=message,
             folder=str(self.folder),
             saved=self.journal.saved(),
             least_memory=asked.least_memory,
             request=_validated(REQUESTS, asked.request),
-            result=_validated(RESULTS, standing.result if standing else None),
+            result=result,
         )
 
     @property

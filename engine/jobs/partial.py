@@ -11,37 +11,19 @@ from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 
 from engine.api.errors import OutputError
+from engine.api.outputs import partial_path, partials_of
 from engine.jobs.errors import explained
 from engine.jobs.journal import Journal
 from engine.jobs.units import UnitFile, make_folder, sync_folder
-
-OUTPUT = ""
-"""What the journal calls the job's output (see `Unit.file`)."""
 
 REPLACE = "choose another name, or replace it (--overwrite)"
 """What to do about an output that exists, in words that hold in the window and on the command line."""
 
 
-def check_output(
-    output: Path,
-    size: int,
-    sources: list[Path],
-    overwrite: bool,
-    remedy: str = REPLACE,
-) -> None:
-    """Refuse an output that cannot or must not be written, before any work.
-
-    `size` in bytes; `sources` are the files read; `remedy`: what to do if it exists. Raises `OutputError`.
-    """
-    check_place(output, sources, overwrite, remedy)
-    check_room(output, size)
-
-
 def check_room(output: Path, size: int) -> int:
     """The bytes that are free for `output`, a part of it that is there already included; at least `size`."""
     with explained(output):
-        partial = partial_path(output)
-        there = partial.stat().st_blocks * 512 if partial.exists() else 0
+        there = sum(partial.stat().st_blocks * 512 for partial in partials_of(output))
         free = shutil.disk_usage(output.parent).free + there
     if free < size:
         raise OutputError(
@@ -51,7 +33,10 @@ def check_room(output: Path, size: int) -> int:
 
 
 def check_place(output: Path, sources: list[Path], overwrite: bool, remedy: str = REPLACE) -> None:
-    """The half of `check_output` that is not about room."""
+    """Refuse a file that cannot or must not be written, before any work.
+
+    `sources` are the files read; `remedy`: what to do if it exists. Raises `OutputError`.
+    """
     with explained(output):
         _check_place(output, sources, overwrite, remedy)
 
@@ -73,18 +58,17 @@ def _check_place(output: Path, sources: list[Path], overwrite: bool, remedy: str
             raise OutputError(f"{output}: exists already; {remedy}.")
 
 
-def partial_path(output: Path) -> Path:
-    return output.with_name(output.name + ".partial")
-
-
 class PartialFile(UnitFile):
-    """`NAME.partial` of `size` bytes. One process at a time; `fresh` discards what an earlier one left."""
+    """`NAME.partial` of `size` bytes. One process at a time; `fresh` discards what an earlier one left.
 
-    def __init__(self, output: Path, size: int, journal: Journal, *, fresh: bool) -> None:
+    `name` is what the journal calls it (see `Unit.file`).
+    """
+
+    def __init__(self, output: Path, size: int, journal: Journal, name: str, *, fresh: bool) -> None:
         self.output = output
         self._claim = _claim(output)
         try:
-            super().__init__(partial_path(output), size, journal, OUTPUT, fresh=fresh)
+            super().__init__(partial_path(output), size, journal, name, fresh=fresh)
         except OutputError:
             self._claim.release()
             raise
@@ -113,12 +97,13 @@ class PartialFile(UnitFile):
         self._claim.release()
 
 
-def discard_partial(output: Path) -> None:
+def discard_partials(output: Path) -> None:
     """Remove what an unfinished job has written of `output`, unless another one is at it just now."""
-    with suppress(OutputError):
-        claim = _claim(output)
-        partial_path(output).unlink(missing_ok=True)
-        claim.release()
+    for partial in partials_of(output):
+        with suppress(OutputError):
+            claim = _claim(partial.with_suffix(""))
+            partial.unlink(missing_ok=True)
+            claim.release()
 
 
 def _claim(output: Path) -> FileLock:

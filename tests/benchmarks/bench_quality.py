@@ -40,7 +40,7 @@ def peer_file(model: Path, preset: str, imatrix: Path | None, path: Path) -> Non
                 data = weights.view(np.uint8)
             else:
                 data = ggml_encode(weights, tensor.format, None if importance is None else importance[0])
-            start = prepared.offsets[tensor.name]
+            start = prepared.parts[0].offsets[tensor.name]
             content[start : start + tensor.bytes] = data.ravel()
     path.write_bytes(content.tobytes())
 

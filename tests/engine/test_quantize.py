@@ -24,10 +24,10 @@ from engine.api.errors import (
 )
 from engine.api.formats import FORMATS
 from engine.api.jobs import QuantizeRequest, Stopped
+from engine.api.outputs import partial_path
 from engine.api.progress import Progress
 from engine.api.recipe import CalibrationText, Choice, Recipe, Rule
 from engine.checkpoint import open_checkpoint
-from engine.jobs import partial
 from engine.jobs.folder import Job, list_jobs
 from engine.methods import encode
 from engine.preparation import prepare
@@ -61,7 +61,7 @@ def test_size_is_predicted_to_the_byte_and_gguf_reads_the_file(model, tmp_path, 
     output = tmp_path / "out.gguf"
     result = quantize(request_for(model, output, preset))
     assert output.stat().st_size == result.bytes == result.predicted_bytes
-    assert not partial.partial_path(output).exists()
+    assert not partial_path(output).exists()
     reader = gguf.GGUFReader(output)
     types = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
     assert types["blk.0.attn_norm.weight"] == "F32"
@@ -185,7 +185,7 @@ def test_resume_does_not_encode_finished_tensors_again(model, tmp_path, monkeypa
     assert list_jobs()[-1].state == "interrupted"
     finished = set(Job.find(job).journal.units())
     with open_checkpoint(model) as checkpoint:
-        wanted = set(prepare(checkpoint, recipe_for_preset(checkpoint, "Q4_K_M")).places)
+        wanted = set(prepare(checkpoint, recipe_for_preset(checkpoint, "Q4_K_M")).places(0))
     assert 2 < len(finished & wanted) < len(wanted)
     encoded = []
 
@@ -203,14 +203,14 @@ def test_resume_redoes_what_no_longer_stands_in_the_file(model, tmp_path):
     output, whole = tmp_path / "o.gguf", tmp_path / "whole.gguf"
     quantize(request_for(model, whole))
     job = stopped_job(model, output)
-    file = partial.partial_path(output)
+    file = partial_path(output)
     content = bytearray(file.read_bytes())
     content[5000] ^= 255
     file.write_bytes(content)
     resume(job)
     assert output.read_bytes() == whole.read_bytes()
     job = stopped_job(model, tmp_path / "p.gguf")
-    partial.partial_path(tmp_path / "p.gguf").unlink()
+    partial_path(tmp_path / "p.gguf").unlink()
     resume(job)
     assert (tmp_path / "p.gguf").read_bytes() == whole.read_bytes()
 

@@ -6,7 +6,7 @@ from math import inf, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
-from gguf import GGUFValueType, Keys, size_label
+from gguf import GGUF_DEFAULT_ALIGNMENT, GGUFValueType, Keys, size_label
 
 from engine.api.errors import ExportError
 from engine.api.gguf import GgufValue
@@ -49,6 +49,12 @@ class Export:
     tensors: list[OutputTensor]
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def alignment(self) -> int:
+        """Bytes of which each tensor's place is a multiple."""
+        stated = self.metadata.get(Keys.General.ALIGNMENT)
+        return GGUF_DEFAULT_ALIGNMENT if stated is None else stated.value
+
 
 def plan_export(checkpoint: "Checkpoint") -> Export:
     """Everything about the output but the formats. Raises Export-, Checkpoint- and TokenizerErrors.
@@ -67,14 +73,12 @@ def _from_gguf(checkpoint: "Checkpoint") -> Export:
             f"{checkpoint.path}: {checkpoint.others[0].name} is no part of a text model, and the export "
             "would lose it; convert files of text models only."
         )
-    notes, metadata = [], {}
-    for key, value in checkpoint.metadata.items():
-        if key in WRITTEN_ANEW or key.startswith("split."):
-            continue
-        if value.type is GGUFValueType.ARRAY and not value.value:
-            notes.append(f"The metadata key {key} is an empty list; it is left out.")
-            continue
-        metadata[key] = value
+    metadata = {
+        key: value
+        for key, value in checkpoint.metadata.items()
+        if key not in WRITTEN_ANEW and not key.startswith("split.")
+    }
+    notes: list[str] = []
     tensors, coarse = [], set()
     for tensor in checkpoint.tensors.values():
         if tensor.dtype in INTEGERS:

@@ -5,17 +5,16 @@ seconds for the tokens of a Llama 3. The tests compare both readers.
 """
 
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
-
-from gguf import GGUFValueType, Keys
 
 from engine.api.errors import CheckpointError, OutputError
 from engine.api.progress import Listener, Progress, silent
 from engine.checkpoint.files import SourceFile
 from engine.checkpoint.gguf import read_header
 from engine.checkpoint.stored import Stored
-from engine.export.gguf.header import header
-from engine.export.gguf.plan import Export
+from engine.export.gguf.header import Part
+from engine.export.gguf.tensor import OutputTensor
 
 CHUNK = 1 << 20
 """Bytes read at a time."""
@@ -27,23 +26,21 @@ class VerificationError(OutputError):
 
 def verify(
     path: Path,
-    export: Export,
+    part: Part,
+    tensors: Iterable[OutputTensor],
     formats: dict[str, str],
     checksum: dict[str, int],
     listener: Listener = silent,
 ) -> None:
     """Check names, types, shapes, offsets, metadata, size, and each tensor's crc32 (`zlib.crc32`).
 
-    `formats` and `checksum` go by tensor name; other names in them are ignored. Memory stays within a
-    header and 8 MiB. Raises VerificationError.
+    `tensors`, `formats` and `checksum` (both by tensor name) may hold those of other parts, too. Memory stays
+    within a header and 8 MiB. Raises VerificationError.
     """
     try:
         file = SourceFile(Path(path))
-        metadata, stored = read_header(file)
-        file_type = metadata.get(Keys.General.FILE_TYPE)
-        if file_type is None or file_type.type is not GGUFValueType.UINT32:
-            raise _differs(file, "the header")
-        _check_header(file, export, formats, file_type.value, stored)
+        _, stored = read_header(file)
+        _check_header(file, part, tensors, formats, stored)
         for tensor in stored:
             if _crc32(file, tensor) != checksum[tensor.name]:
                 raise _differs(file, f"the bytes of {tensor.name}")
@@ -57,16 +54,21 @@ def verify(
 
 
 def _check_header(
-    file: SourceFile, export: Export, formats: dict[str, str], file_type: int, stored: list[Stored]
+    file: SourceFile,
+    part: Part,
+    tensors: Iterable[OutputTensor],
+    formats: dict[str, str],
+    stored: list[Stored],
 ) -> None:
-    expected, offsets, size = header(export, formats, file_type)
-    if file.size != size:
-        raise _differs(file, f"the size ({file.size:,} bytes instead of {size:,})")
-    if file.read(0, len(expected)) != expected:
+    if file.size != part.size:
+        raise _differs(file, f"the size ({file.size:,} bytes instead of {part.size:,})")
+    if file.read(0, len(part.header)) != part.header:
         raise _differs(file, "the header")
     found = [(tensor.name, tensor.dtype, tensor.shape, tensor.offset) for tensor in stored]
     meant = [
-        (tensor.name, formats[tensor.name], tensor.shape, offsets[tensor.name]) for tensor in export.tensors
+        (tensor.name, formats[tensor.name], tensor.shape, part.offsets[tensor.name])
+        for tensor in tensors
+        if tensor.name in part.offsets
     ]
     if found != meant:
         raise _differs(file, "the list of tensors")

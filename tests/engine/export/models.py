@@ -11,7 +11,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import quantize
 
 from engine.checkpoint import Checkpoint, open_checkpoint
-from engine.export.gguf import Export, header, plan_export
+from engine.export.gguf import Export, make_parts, plan_export
 from tests.tiny import llama_config, llama_tensors, write_folder
 
 LLAMA3 = {
@@ -67,17 +67,17 @@ def write_gguf(
 ) -> dict[str, int]:
     """Writes `export` with `gguf`'s own encoders (all F32 by default); the crc32 of each tensor."""
     formats = formats or all_f32(export)
-    start, offsets, size = header(export, formats, 0)
+    (part,) = make_parts(export, formats, 0)
     checksums = {}
     with path.open("wb") as file:
-        file.write(start)
+        file.write(part.header)
         for tensor in export.tensors:
             rows = tensor.read(checkpoint, 0, prod(tensor.shape[:-1]))
             data = quantize(rows, GGMLQuantizationType[formats[tensor.name]]).tobytes()
             checksums[tensor.name] = zlib.crc32(data)
-            file.seek(offsets[tensor.name])
+            file.seek(part.offsets[tensor.name])
             file.write(data)
-        file.truncate(size)
+        file.truncate(part.size)
     return checksums
 
 

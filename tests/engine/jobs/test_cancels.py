@@ -5,9 +5,9 @@ import threading
 from pathlib import Path
 
 from engine.api.jobs import Stopped
+from engine.api.outputs import partial_path
 from engine.api.progress import Progress
 from engine.jobs.folder import list_jobs
-from engine.jobs.partial import partial_path
 from engine.quantize import quantize
 from engine.resume import resume
 

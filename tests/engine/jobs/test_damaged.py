@@ -10,10 +10,10 @@ import pytest
 
 from engine.api.errors import ChangedError, EvaluationError, JobError, UserError
 from engine.api.jobs import Stopped
+from engine.api.outputs import partial_path
 from engine.api.progress import Progress
 from engine.jobs import fingerprint
 from engine.jobs.folder import Job, list_jobs
-from engine.jobs.partial import partial_path
 from engine.quantize import quantize
 from engine.resume import resume
 from tests.engine.jobs.bench import Place

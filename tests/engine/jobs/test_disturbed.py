@@ -13,9 +13,9 @@ import pytest
 from engine.api.errors import ChangedError, JobError, OutputError, UserError
 from engine.api.jobs import Stopped
 from engine.api.messages import JobStarted
+from engine.api.outputs import partial_path
 from engine.api.progress import Progress
 from engine.jobs.folder import Job, list_jobs
-from engine.jobs.partial import partial_path
 from engine.quantize import quantize
 from engine.resume import resume
 from tests.engine.jobs.bench import Place

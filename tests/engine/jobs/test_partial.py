@@ -11,9 +11,10 @@ import pytest
 
 from engine.api.errors import OutputError
 from engine.api.jobs import Saved
+from engine.api.outputs import partial_path
 from engine.jobs import units
 from engine.jobs.journal import Journal
-from engine.jobs.partial import PartialFile, check_output, partial_path
+from engine.jobs.partial import PartialFile, check_place, check_room
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ SAVED = Saved(done=1, total=2, unit="blocks")
 
 
 def make(output: Path, size: int = 8, *, fresh: bool = True) -> PartialFile:
-    return PartialFile(output, size, Journal(output.parent / "journal.jsonl"), fresh=fresh)
+    return PartialFile(output, size, Journal(output.parent / "journal.jsonl"), "", fresh=fresh)
 
 
 def test_filled_checked_and_renamed(tmp_path):
@@ -94,7 +95,7 @@ def test_no_room_for_the_whole_leaves_nothing(tmp_path):
         "from engine.jobs.journal import Journal\n"
         "from engine.jobs.partial import PartialFile\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "PartialFile(Path(sys.argv[1]), 100_000, Journal(Path(sys.argv[1] + '.journal')), fresh=True)\n"
+        "PartialFile(Path(sys.argv[1]), 100_000, Journal(Path(sys.argv[1] + '.journal')), '', fresh=True)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "a.gguf"], capture_output=True, text=True, check=False
@@ -121,10 +122,10 @@ def test_outputs_that_are_refused(tmp_path):
     }
     for output, said in refused.items():
         with pytest.raises(OutputError, match=said):
-            check_output(output, 10, [source], overwrite=True)
+            check_place(output, [source], overwrite=True)
     with pytest.raises(OutputError, match="exists already"):
-        check_output(tmp_path / "there.gguf", 10, [source], overwrite=False)
-    check_output(tmp_path / "there.gguf", 10, [source], overwrite=True)
+        check_place(tmp_path / "there.gguf", [source], overwrite=False)
+    check_place(tmp_path / "there.gguf", [source], overwrite=True)
     with pytest.raises(OutputError, match=r"bytes, but .* free"):
-        check_output(tmp_path / "new.gguf", 1 << 60, [source], overwrite=False)
+        check_room(tmp_path / "new.gguf", 1 << 60)
     assert source.read_bytes() == b"x"

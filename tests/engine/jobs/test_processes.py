@@ -6,8 +6,8 @@ import pytest
 
 from engine.api import messages
 from engine.api.jobs import Saved
+from engine.api.outputs import partial_path
 from engine.jobs.folder import list_jobs
-from engine.jobs.partial import partial_path
 from engine.resume import resume
 from tests.engine.jobs.bench import RECIPE
 

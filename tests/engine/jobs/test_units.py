@@ -11,11 +11,11 @@ import pytest
 
 from engine.api.errors import CheckpointError, JobError, OutputError
 from engine.api.jobs import EvaluateRequest
+from engine.api.outputs import partial_path
 from engine.jobs.cleaning import remove_jobs
 from engine.jobs.fingerprint import differences, fingerprint
 from engine.jobs.folder import Job, jobs_folder, list_jobs
 from engine.jobs.journal import Journal, Unit
-from engine.jobs.partial import partial_path
 from engine.jobs.units import UnitFile, make_folder, sync_folder
 from tests.engine.jobs.calls import Calls
 

@@ -1,0 +1,134 @@
+"""An output in several files: read back as one, resumed, never half published."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from engine.api.errors import OutputError
+from engine.api.jobs import QuantizeRequest, QuantizeResult
+from engine.api.outputs import part_path, partials_of
+from engine.checkpoint import open_checkpoint
+from engine.jobs.cleaning import remove_jobs
+from engine.jobs.folder import list_jobs
+from engine.jobs.partial import PartialFile
+from engine.quantize import quantize
+from engine.recipes import recipe_for_preset, with_options
+from engine.resume import resume
+from resources import SAMPLE_MODEL
+from tests.peers.llama import log_probabilities
+
+MOST = 4_000_000
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def request_for(output: Path, most: int | None = MOST, **changes) -> QuantizeRequest:
+    with open_checkpoint(SAMPLE_MODEL) as checkpoint:
+        recipe = with_options(recipe_for_preset(checkpoint, "Q8_0"), split_max_size=most)
+    recipe = recipe.model_copy(update={"effort": "fast"})
+    return QuantizeRequest(model=str(SAMPLE_MODEL), output=str(output), recipe=recipe, **changes)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict[str, bytes]:
+    """The bytes of each tensor of the undivided file."""
+    output = tmp_path_factory.mktemp("whole") / "w.gguf"
+    quantize(request_for(output, most=None))
+    return {tensor.name: tensor.data.tobytes() for tensor in gguf.GGUFReader(output).tensors}
+
+
+def parts_of(result: QuantizeResult) -> list[gguf.GGUFReader]:
+    return [gguf.GGUFReader(file) for file in result.files]
+
+
+def test_names_sizes_metadata_and_tensors(whole, tmp_path):
+    result = quantize(request_for(tmp_path / "m.gguf"))
+    files = [Path(file) for file in result.files]
+    assert [file.name for file in files] == [f"m-{i + 1:05}-of-00005.gguf" for i in range(5)]
+    assert result.output == str(files[0])
+    assert result.bytes == sum(file.stat().st_size for file in files)
+    assert all(file.stat().st_size <= MOST for file in files)
+    readers = parts_of(result)
+    found = {tensor.name: tensor.data.tobytes() for reader in readers for tensor in reader.tensors}
+    assert found == whole
+    for number, reader in enumerate(readers):
+        stated = {key: reader.fields[key].contents() for key in reader.fields if key.startswith("split.")}
+        assert stated == {"split.no": number, "split.count": 5, "split.tensors.count": len(whole)}
+    assert "tokenizer.ggml.tokens" in readers[0].fields
+    assert not any("tokenizer.ggml.tokens" in reader.fields for reader in readers[1:])
+    assert sorted(path.name for path in tmp_path.glob("*.gguf*")) == [file.name for file in files]
+    assert list_jobs()[-1].output == result.output
+
+
+def test_llama_cpp_reads_it_as_one(whole, tmp_path):
+    result = quantize(request_for(tmp_path / "m.gguf"))
+    one = quantize(request_for(tmp_path / "one.gguf", most=None))
+    prompt = list(range(5, 30))
+    split, undivided = (log_probabilities(Path(made.output), prompt) for made in (result, one))
+    assert np.array_equal(split, undivided)
+
+
+def test_our_reader_reads_it_as_one_and_measures_it(whole, tmp_path):
+    result = quantize(request_for(tmp_path / "m.gguf"))
+    with open_checkpoint(Path(result.output)) as checkpoint:
+        assert set(checkpoint.tensors) == set(whole)
+        assert not any(key.startswith("split.") for key in checkpoint.metadata)
+
+
+@pytest.mark.parametrize("published", [0, 2])
+def test_broken_off_while_names_are_given(whole, tmp_path, monkeypatch, published):
+    real, count = PartialFile.publish, 0
+
+    def publish(self, *, overwrite):
+        nonlocal count
+        if count == published:
+            raise RuntimeError("killed")
+        count += 1
+        real(self, overwrite=overwrite)
+
+    monkeypatch.setattr(PartialFile, "publish", publish)
+    with pytest.raises(RuntimeError, match="killed"):
+        quantize(request_for(tmp_path / "m.gguf"))
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert len(partials_of(tmp_path / "m.gguf")) == 5 - published
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.gguf")}
+    assert len(kept) == published
+    result = resume(list_jobs()[-1].id)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "not written again"
+    found = {t.name: t.data.tobytes() for reader in parts_of(result) for t in reader.tensors}
+    assert found == whole
+    assert partials_of(tmp_path / "m.gguf") == []
+
+
+def test_no_part_replaces_a_file_unasked(tmp_path):
+    taken = part_path(tmp_path / "m.gguf", 3, 5)
+    taken.write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"m-00004-of-00005\.gguf: exists already"):
+        quantize(request_for(tmp_path / "m.gguf"))
+    assert taken.read_bytes() == b"mine"
+
+
+def test_removing_the_job_removes_what_it_has_written(tmp_path, monkeypatch):
+    def publish(self, *, overwrite):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(PartialFile, "publish", publish)
+    with pytest.raises(RuntimeError):
+        quantize(request_for(tmp_path / "m.gguf"))
+    (tmp_path / "m-00001-of-00005.gguf.mine").write_text("another's")
+    remove_jobs([list_jobs()[-1].id])
+    assert [path.name for path in tmp_path.glob("m*")] == ["m-00001-of-00005.gguf.mine"]
+
+
+def test_a_tensor_beyond_the_size_is_said(tmp_path):
+    from engine.preparation import prepare
+
+    with open_checkpoint(SAMPLE_MODEL) as checkpoint:
+        prepared = prepare(checkpoint, request_for(tmp_path / "m.gguf", most=1_000_000).recipe)
+    assert any("are larger than 1 MB" in warning for warning in prepared.plan.warnings)
