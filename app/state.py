@@ -11,7 +11,6 @@ from app.planner import BackgroundPlanner, Forecast, Outlook
 from engine.api.editing import with_pins
 from engine.api.model import ModelSummary, Role, TensorSummary
 from engine.api.plan import ExportSummary, Plan, Planner, TensorPlan
-from engine.api.presets import preset_recipe
 from engine.api.recipe import Recipe
 
 Phase = Literal["empty", "opening", "headers", "ready", "inspect only"]
@@ -103,7 +102,7 @@ class State(QObject):
         self.model_changed.emit()
         places = {source: row.key for row in self.rows for source in row.sources}
         self.select(tuple(dict.fromkeys(places[key] for key in self.selection if key in places)))
-        recipe = self.planner.without_idle(preset_recipe(DEFAULT_PRESET, export.facts))
+        recipe = self.planner.recipe_of(DEFAULT_PRESET, export.facts)
         self.document.begin(self.path, DEFAULT_PRESET, recipe)
         self.ready.emit()
 
@@ -149,7 +148,7 @@ class State(QObject):
         assert self.planner is not None, "a model is open"
         facts = replace(self.export.facts, has_importance=old.imatrix is not None)
         kept = {field: getattr(old, field) for field in ("imatrix", "effort", "calibration", "output")}
-        recipe = self.planner.without_idle(preset_recipe(name, facts))
+        recipe = self.planner.recipe_of(name, facts)
         recipe = with_pins(recipe.model_copy(update=kept), old)
         self.document.start_from(f"Preset {name}", name, recipe)
 

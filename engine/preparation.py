@@ -88,7 +88,7 @@ def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     formats = {tensor.name: tensor.format for tensor in plan.tensors}
     facts = model_facts(checkpoint, has_importance=recipe.imatrix is not None)
     most = recipe.output.options.split_max_size
-    parts = make_parts(export, formats, _file_type(plan, facts), most)
+    parts = make_parts(export, formats, _file_type(plan, export, facts), most)
     plan.warnings.extend(_too_large(parts, most))
     importance = _importance(recipe, plan)
     imatrix = Path(recipe.imatrix) if recipe.imatrix else None
@@ -133,7 +133,7 @@ def _importance(recipe: Recipe, plan: Plan) -> dict[str, np.ndarray]:
     return importance
 
 
-def _file_type(plan: Plan, facts: ModelFacts) -> int:
+def _file_type(plan: Plan, export: Export, facts: ModelFacts) -> int:
     """llama.cpp's `general.file_type`: of the preset that gives these formats, else of the commonest one."""
     weights: Counter[str] = Counter()
     for tensor in plan.tensors:
@@ -143,7 +143,7 @@ def _file_type(plan: Plan, facts: ModelFacts) -> int:
     for name, preset in PRESETS.items():
         if preset.format not in weights or preset_refusal(name, facts):
             continue
-        others = make_plan(preset_recipe(name, facts), plan.tensors)
+        others = make_plan(preset_recipe(name, facts), export.tensors)
         if formats == [tensor.format for tensor in others.tensors]:
             return LlamaFileType[FILE_TYPES.get(name, f"MOSTLY_{name}")].value
     return LlamaFileType[FILE_TYPES.get(most, f"MOSTLY_{most}")].value

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from engine.api.errors import RecipeError
 from engine.api.plan import ExportTensor, Planner
-from engine.api.presets import ModelFacts, preset_recipe
+from engine.api.presets import ModelFacts
 from engine.api.recipe import GgufOptions, Recipe, Rule
 from engine.api.wording import shown
 from engine.checkpoint import Checkpoint
@@ -57,7 +57,7 @@ def _first(value: object) -> object:
 
 def recipe_for_preset(checkpoint: Checkpoint, preset: str, *, has_importance: bool = False) -> Recipe:
     """The recipe that `preset` means for this checkpoint."""
-    recipe = preset_recipe(preset, model_facts(checkpoint, has_importance=has_importance))
+    facts = model_facts(checkpoint, has_importance=has_importance)
     tensors = {
         tensor.canonical or tensor.name: ExportTensor(
             name=tensor.canonical or tensor.name,
@@ -65,10 +65,11 @@ def recipe_for_preset(checkpoint: Checkpoint, preset: str, *, has_importance: bo
             role=tensor.role,
             block=tensor.block,
             sources=(tensor.name,),
+            stored=tensor.dtype,
         )
         for tensor in checkpoint.tensors.values()
     }
-    return Planner(tensors.values()).without_idle(recipe)
+    return Planner(tensors.values()).recipe_of(preset, facts)
 
 
 def with_types(recipe: Recipe, tied: bool, output: str | None, embedding: str | None) -> Recipe:

@@ -22,6 +22,8 @@ def export_summary(checkpoint: Checkpoint) -> ExportSummary:
                 role=tensor.role,
                 block=tensor.block,
                 sources=tensor.sources,
+                stored=tensor.stored,
+                copyable=tensor.copyable,
             )
             for tensor in export.tensors
         ],

@@ -180,11 +180,16 @@ def _pieces(work: Running, prepared: Prepared, finished: Container[str], threads
 
 
 def _encode(work: Running, prepared: Prepared, piece: _Piece) -> np.ndarray:
-    """The bytes of a piece, uint8 [rows, row bytes]; in halves where the system refuses it memory."""
+    """The bytes of a piece, uint8 [rows, row bytes]; in halves where the system refuses it memory.
+
+    What the source has in this very format is taken as it is: no encoder can come closer.
+    """
     from engine.methods import encode
 
     tensor = piece.tensor
     try:
+        if tensor.copied:
+            return piece.source.read_stored(prepared.checkpoint, piece.start, piece.stop)
         weights = piece.source.read(prepared.checkpoint, piece.start, piece.stop, halves=True)
         return encode(weights, tensor.format, tensor.method, piece.matters, prepared.plan.effort)
     except Exception as error:

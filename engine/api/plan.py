@@ -10,9 +10,10 @@ from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel
 
+from engine.api.errors import RecipeError
 from engine.api.formats import DEFAULT_EFFORT, FORMATS
 from engine.api.model import Role
-from engine.api.presets import ModelFacts
+from engine.api.presets import COPY, ModelFacts, preset_name, preset_recipe, stored_recipe
 from engine.api.recipe import Choice, Recipe, Rule
 
 LITERAL = re.compile(r"\^((?:[^.^$*+?{}\[\]\\|()]|\\[.^$*+?{}\[\]\\|()])*)\$")
@@ -37,16 +38,26 @@ class Plannable(Shaped, Protocol):
     def block(self) -> int | None: ...
     @property
     def sources(self) -> tuple[str, ...]: ...
+    @property
+    def stored(self) -> str: ...
+    @property
+    def copyable(self) -> bool: ...
 
 
 class ExportTensor(BaseModel):
-    """A tensor that the output would hold, for planning where its source is not at hand: a `Plannable`."""
+    """A tensor that the output would hold, for planning where its source is not at hand: a `Plannable`.
+
+    `stored`: the type that the source has it in, "" for one that is computed. `copyable`: the source's bytes
+    are those of a GGUF file of this type.
+    """
 
     name: str
     shape: tuple[int, ...]
     role: Role
     block: int | None
     sources: tuple[str, ...]
+    stored: str = ""
+    copyable: bool = False
 
 
 class ExportSummary(BaseModel):
@@ -73,6 +84,7 @@ class TensorPlan(BaseModel):
 
     `rule` is the index of the rule that chose (None: the default) and `asked` its format; `format` is what
     the tensor gets, `bytes` what it takes. `kept`: left in F32 whatever is asked. `note` says why.
+    `copied`: the source has these very bytes, and they are taken as they are.
     """
 
     name: str
@@ -87,6 +99,7 @@ class TensorPlan(BaseModel):
     bytes: int
     asked: str
     kept: bool = False
+    copied: bool = False
     note: str | None = None
 
 
@@ -134,13 +147,34 @@ class Planner:
         ]
         self._last = list(zip(choices, planned, strict=True))
         matched = [[planned[place] for place in self.matched(rule)] for rule in recipe.rules]
-        warnings = [*_idle_rules(recipe, matched), *_fallbacks(planned)]
+        coarse = [
+            tensor.stored
+            for tensor, plan in zip(self.tensors, planned, strict=True)
+            if tensor.copyable and not (plan.copied or FORMATS[tensor.stored].exact)
+        ]
+        warnings = [*_idle_rules(recipe, matched), *_fallbacks(planned), *_quantized_again(coarse)]
         return Plan(tensors=planned, warnings=warnings, effort=recipe.effort)
 
-    def without_idle(self, recipe: Recipe) -> Recipe:
-        """`recipe` less the rules that select nothing here: a preset's are for models of any kind."""
+    def recipe_of(self, preset: str, facts: ModelFacts) -> Recipe:
+        """The recipe of a preset, `COPY` too, less the rules that select nothing here. Raises RecipeError."""
+        if preset_name(preset) == COPY:
+            return self._stored()
+        recipe = preset_recipe(preset, facts)
         rules = [rule for rule in recipe.rules if self.matched(rule)]
         return recipe.model_copy(update={"rules": rules})
+
+    def _stored(self) -> Recipe:
+        chosen = []
+        for tensor in self.tensors:
+            if not tensor.stored or storage(tensor, "F32").kept:
+                continue
+            if tensor.stored not in FORMATS:
+                raise RecipeError(
+                    f"{tensor.name} is stored as {tensor.stored}, which this program does not write; COPY "
+                    "cannot keep it, so choose another preset."
+                )
+            chosen.append((tensor.name, tensor.block, tensor.stored))
+        return stored_recipe(chosen) if chosen else Recipe(default=Choice(format="F32"))
 
     def deciding(self, rules: Sequence[Rule]) -> list[int | None]:
         """For each tensor the index of the rule that chooses for it: the last that matches, or None."""
@@ -203,6 +237,16 @@ def _idle_rules(recipe: Recipe, matched: list[list[TensorPlan]]) -> list[str]:
         elif rule.format != "F32" and all(tensor.kept for tensor in found):
             said.append(f"{name} has no effect: every tensor it matches is kept in F32")
     return said
+
+
+def _quantized_again(types: list[str]) -> list[str]:
+    if not types:
+        return []
+    count = "1 tensor is" if len(types) == 1 else f"{len(types)} tensors are"
+    return [
+        f"{count} quantized in the source already ({', '.join(sorted(set(types)))}); quantizing again adds "
+        "to the errors, so take the original model where you can"
+    ]
 
 
 def _fallbacks(planned: list[TensorPlan]) -> list[str]:
@@ -274,6 +318,7 @@ def _plan_tensor(tensor: Plannable, choice: Choice, rule: int | None) -> TensorP
         bytes=prod(tensor.shape[:-1]) * FORMATS[name].row_bytes(columns),
         asked=choice.format,
         kept=kept,
+        copied=tensor.copyable and name == tensor.stored,
         note=note,
     )
 

@@ -5,7 +5,9 @@ its `llama-quant.cpp`; a test compares them tensor by tensor where those records
 rows that do not divide are not rules: `engine.api.plan` applies them to every recipe alike.
 """
 
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -75,6 +77,10 @@ PRESETS = {
 }
 """Name -> preset; by falling size, as in tables and menus."""
 
+COPY = "COPY"
+COPY_SUMMARY = "every tensor in the type that it is stored in"
+"""The preset that is no function of `ModelFacts` (`Planner.recipe_of`): to split a file, to edit metadata."""
+
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 """Names that llama-quantize takes, too."""
 
@@ -88,8 +94,8 @@ IMPORTANCE_WANTED = (*LOWEST, "IQ3_XXS", "Q2_K_S")
 def preset_name(name: str) -> str:
     """The preset's own name for `name` in any case, or an alias. Unknown names raise `RecipeError`."""
     known = ALIASES.get(name.upper(), name.upper())
-    if known not in PRESETS:
-        raise RecipeError(f"Unknown preset {name!r}; known: {', '.join(PRESETS)}.")
+    if known not in (*PRESETS, COPY):
+        raise RecipeError(f"Unknown preset {name!r}; known: {', '.join((*PRESETS, COPY))}.")
     return known
 
 
@@ -103,7 +109,7 @@ def preset_refusal(name: str, model: ModelFacts) -> str | None:
 def preset_recipe(name: str, model: ModelFacts) -> Recipe:
     """The recipe of preset `name` for `model`. Raises `RecipeError` for an unknown or unfit one.
 
-    Some of its rules may select nothing in this very model (`Planner.without_idle`).
+    Some of its rules may select nothing in this very model (`Planner.recipe_of`).
     """
     name = preset_name(name)
     if refusal := preset_refusal(name, model):
@@ -125,6 +131,29 @@ def preset_recipe(name: str, model: ModelFacts) -> Recipe:
         if wanted not in (None, base) and not (role == "output" and model.tied):
             rules.append(Rule(match=role, format=wanted))
     return Recipe(rules=rules, default=default)
+
+
+def stored_recipe(tensors: Iterable[tuple[str, int | None, str]]) -> Recipe:
+    """The recipe that gives tensors (name, block, format) these very formats, in few rules."""
+    kinds: dict[str, dict[int, str]] = {}
+    for name, block, form in tensors:
+        begin = "" if block is None else f"blk.{block}."
+        pattern = "^" + re.escape(name) + "$"
+        if begin and name.startswith(begin):
+            pattern = r"^blk\.\d+\." + re.escape(name.removeprefix(begin)) + "$"
+        kinds.setdefault(pattern, {})[-1 if block is None else block] = form
+    counts = Counter(form for formats in kinds.values() for form in formats.values())
+    base = counts.most_common(1)[0][0]
+    rules = []
+    for pattern, formats in kinds.items():
+        for form in dict.fromkeys(formats.values()):
+            blocks = sorted(block for block, name in formats.items() if name == form)
+            if form != base:
+                everywhere = len(blocks) == len(formats)
+                rules.append(
+                    Rule(match=pattern, format=form, blocks=None if everywhere else block_ranges(blocks))
+                )
+    return Recipe(rules=rules, default=Choice(format=base))
 
 
 def _rules(match: str, base: str, chosen: list[str | None]) -> list[Rule]:

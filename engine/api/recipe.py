@@ -322,6 +322,8 @@ def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
         where, path, known = f"rule {index + 1}{match}: ", path[2:], list(Rule.model_fields)
     elif path[:1] == ["default"] and len(path) > 1:
         where, path, known = "default: ", path[1:], list(Choice.model_fields)
+    elif path[:2] == ["output", "options"] and len(path) > 2:
+        where, path, known = "output.options: ", path[2:], list(GgufOptions.model_fields)
     key = ".".join(str(part) for part in path)
     match fault["type"]:
         case "extra_forbidden":

@@ -2,16 +2,21 @@
 
 import json
 import os
+from pathlib import Path
 
+import gguf
 import pytest
 from gguf import LlamaFileType
 
 from engine.api.errors import RecipeError
-from engine.api.presets import ModelFacts
+from engine.api.jobs import QuantizeRequest, QuantizeResult
+from engine.api.plan import ExportTensor, Planner
+from engine.api.presets import ModelFacts, stored_recipe
 from engine.checkpoint import open_checkpoint
 from engine.checkpoint.files import SourceFile
 from engine.checkpoint.gguf import read_header
 from engine.preparation import prepare
+from engine.quantize import quantize
 from engine.recipes import model_facts, recipe_for_preset, with_tensor_types
 from tests.tiny import llama_config, write_llama
 
@@ -24,15 +29,17 @@ SPELLINGS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_llama(tmp_path_factory.mktemp("model"))
 
 
 def test_facts_of_a_folder_and_of_its_file(model, tmp_path):
-    from engine.api.jobs import QuantizeRequest
-    from engine.quantize import quantize
-
     with open_checkpoint(model) as checkpoint:
         facts = model_facts(checkpoint)
         recipe = recipe_for_preset(checkpoint, "F16")
@@ -106,3 +113,60 @@ def test_a_pattern_that_matches_nothing_is_said(model):
         recipe = with_tensor_types(recipe_for_preset(checkpoint, "Q4_0"), ["ffn_dwon=Q8_0"])
         warnings = prepare(checkpoint, recipe).plan.warnings
     assert any("'ffn_dwon') matches no tensor" in warning for warning in warnings)
+
+
+def made(model: Path, output: Path, preset: str) -> QuantizeResult:
+    with open_checkpoint(model) as checkpoint:
+        recipe = recipe_for_preset(checkpoint, preset)
+    return quantize(QuantizeRequest(model=str(model), output=str(output), recipe=recipe))
+
+
+def test_copy_keeps_every_byte(tmp_path):
+    config = llama_config(hidden_size=256, intermediate_size=256, head_dim=64)
+    made(write_llama(tmp_path / "m", config=config), tmp_path / "q.gguf", "Q4_K_M")
+    result = made(tmp_path / "q.gguf", tmp_path / "copy.gguf", "copy")
+    assert (tmp_path / "copy.gguf").read_bytes() == (tmp_path / "q.gguf").read_bytes()
+    assert result.warnings == []
+
+
+def test_what_has_its_type_already_is_not_quantized_again(tmp_path):
+    config = llama_config(hidden_size=256, intermediate_size=256, head_dim=64)
+    made(write_llama(tmp_path / "m", config=config), tmp_path / "q.gguf", "Q4_K_M")
+    result = made(tmp_path / "q.gguf", tmp_path / "again.gguf", "Q6_K")
+    before, after = (
+        {t.name: (t.tensor_type.name, t.data.tobytes()) for t in gguf.GGUFReader(tmp_path / name).tensors}
+        for name in ("q.gguf", "again.gguf")
+    )
+    kept = {name for name, (kind, _) in before.items() if kind == "Q6_K"}
+    assert kept
+    assert all(after[name] == before[name] for name in kept)
+    assert {kind for kind, _ in after.values()} == {"F32", "Q6_K"}
+    assert any("quantized in the source already (Q4_K)" in warning for warning in result.warnings)
+
+
+def test_copy_of_a_folder_keeps_its_types(model, tmp_path):
+    made(model, tmp_path / "copy.gguf", "COPY")
+    types = {t.tensor_type.name for t in gguf.GGUFReader(tmp_path / "copy.gguf").tensors}
+    assert types == {"F32"}
+
+
+def test_copy_of_a_type_that_gguf_has_not_is_refused():
+    planner = Planner([ExportTensor(
+        name="blk.0.ffn_up.weight", shape=(32, 32), role="up", block=0, sources=("x",), stored="F8_E4M3"
+    )])  # fmt: skip
+    with pytest.raises(RecipeError, match=r"ffn_up\.weight is stored as F8_E4M3"):
+        planner.recipe_of("COPY", ModelFacts("llama", 1))
+
+
+def test_copy_needs_few_rules():
+    kinds = {"attn_q": ["Q4_K"] * 3, "attn_v": ["Q6_K", "Q4_K", "Q6_K"], "ffn_down": ["Q6_K"] * 3}
+    tensors = [
+        (f"blk.{block}.{kind}.weight", block, form)
+        for kind, forms in kinds.items()
+        for block, form in enumerate(forms)
+    ]
+    recipe = stored_recipe([*tensors, ("output.weight", None, "Q4_K")])
+    assert [(rule.match, rule.blocks) for rule in recipe.rules if rule.format == "Q6_K"] == [
+        (r"^blk\.\d+\.attn_v\.weight$", "0,2"),
+        (r"^blk\.\d+\.ffn_down\.weight$", None),
+    ]

@@ -9,6 +9,7 @@ import numpy as np
 from gguf import GGUF_DEFAULT_ALIGNMENT, GGUFValueType, Keys, size_label
 
 from engine.api.errors import ExportError
+from engine.api.formats import FORMATS
 from engine.api.gguf import GgufValue
 from engine.api.model import Role
 from engine.architectures import architecture_of
@@ -78,23 +79,24 @@ def _from_gguf(checkpoint: "Checkpoint") -> Export:
         for key, value in checkpoint.metadata.items()
         if key not in WRITTEN_ANEW and not key.startswith("split.")
     }
-    notes: list[str] = []
-    tensors, coarse = [], set()
+    tensors = []
     for tensor in checkpoint.tensors.values():
         if tensor.dtype in INTEGERS:
             raise UnsupportedModelError(
                 f"{checkpoint.path}: {tensor.name} holds integers ({tensor.dtype}), which are not converted."
             )
-        if tensor.dtype not in FLOATS:
-            coarse.add(tensor.dtype)
-        sources = (tensor.name,)
-        tensors.append(OutputTensor(tensor.name, tensor.shape, tensor.role, tensor.block, sources))
-    if coarse:
-        notes.append(
-            f"The source is quantized already ({', '.join(sorted(coarse))}); quantizing it again adds to its "
-            "errors, so take the original model where you can."
+        tensors.append(
+            OutputTensor(
+                tensor.name,
+                tensor.shape,
+                tensor.role,
+                tensor.block,
+                (tensor.name,),
+                stored=tensor.dtype,
+                copyable=tensor.dtype in FORMATS,
+            )
         )
-    return Export(checkpoint.architecture, metadata, tensors, notes)
+    return Export(checkpoint.architecture, metadata, tensors)
 
 
 def _from_folder(checkpoint: "Checkpoint") -> Export:
@@ -198,9 +200,15 @@ def _output_tensor(
                 f"{checkpoint.path}: {tensor.name} has the shape {list(tensor.shape)} where config.json "
                 f"says {list(expected)}; config and weights do not belong together."
             )
-    names = tuple(tensor.name for tensor in found)
+    names, types = tuple(tensor.name for tensor in found), {tensor.dtype for tensor in found}
     return OutputTensor(
-        place.canonical, place.shape, found[0].role, place.block, names, order=place.order(config)
+        place.canonical,
+        place.shape,
+        found[0].role,
+        place.block,
+        names,
+        order=place.order(config),
+        stored=types.pop() if len(types) == 1 else "",
     )
 
 

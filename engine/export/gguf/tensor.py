@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.api.formats import FORMATS
 from engine.api.model import Role
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ class OutputTensor:
     Its rows are those of `sources` one behind the other (one source, or one an expert). With `order`
     (int64 [rows]; only for a matrix or vector of one source) row i is the source's row order[i].
     `values` (float32, of `shape`) holds a tensor that is computed, not stored; then `sources` is empty.
+    `stored`: the type of the sources, "" where they differ or there are none; `copyable`: their bytes are
+    those of a GGUF file.
     """
 
     name: str
@@ -28,6 +31,16 @@ class OutputTensor:
     sources: tuple[str, ...]
     order: np.ndarray | None = None
     values: np.ndarray | None = None
+    stored: str = ""
+    copyable: bool = False
+
+    def read_stored(self, checkpoint: "Checkpoint", start: int, stop: int) -> np.ndarray:
+        """The bytes of rows start..stop as the source has them, uint8 [rows, bytes of a row]."""
+        tensor = checkpoint.tensors[self.sources[0]]
+        row = FORMATS[self.stored].row_bytes(self.shape[-1])
+        data = np.empty((stop - start, row), np.uint8)
+        checkpoint.read_bytes(tensor, start * row, data)
+        return data
 
     def read(self, checkpoint: "Checkpoint", start: int, stop: int, *, halves: bool = False) -> np.ndarray:
         """Rows start..stop of the tensor seen as [prod(shape[:-1]), shape[-1]], float32, C-contiguous.

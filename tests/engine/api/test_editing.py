@@ -33,6 +33,8 @@ class Tensor:
     role: Role
     block: int | None
     sources: tuple[str, ...]
+    stored: str = ""
+    copyable: bool = False
 
 
 def outside(tied: bool) -> list[Tensor]:

@@ -16,6 +16,8 @@ class Tensor:
     role: Role = Role.Q
     block: int | None = 0
     sources: tuple[str, ...] = ()
+    stored: str = ""
+    copyable: bool = False
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ class Tensor:
     role: Role
     block: int | None
     sources: tuple[str, ...] = ()
+    stored: str = ""
+    copyable: bool = False
 
 
 def tensors_of(shape: dict) -> list[Tensor]:
@@ -122,7 +124,7 @@ def test_no_rule_of_a_preset_is_idle_where_queries_keys_and_values_are_one():
     planner = Planner([Tensor("blk.0.attn_qkv.weight", (256, 256), Role.QKV, 0)])
     recipe = preset_recipe("IQ3_XXS", ModelFacts("gpt2", 1))
     assert any("attn_k" in warning for warning in planner.plan(recipe).warnings)
-    pruned = planner.plan(planner.without_idle(recipe))
+    pruned = planner.plan(planner.recipe_of("IQ3_XXS", ModelFacts("gpt2", 1)))
     assert not pruned.warnings
     assert [tensor.format for tensor in pruned.tensors] == ["IQ3_S"]
 

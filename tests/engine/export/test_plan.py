@@ -20,7 +20,7 @@ from engine.checkpoint import open_checkpoint
 from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
 from engine.export.gguf import Export, plan_export
 from engine.export.gguf.plan import HyperParameterError, UnsupportedModelError
-from tests.engine.export.models import LLAMA3, export_gguf, mistral, mixtral, write_gguf, write_model
+from tests.engine.export.models import LLAMA3, export_gguf, mistral, mixtral, write_model
 
 Tensors = dict[str, torch.Tensor]
 
@@ -260,15 +260,6 @@ def test_a_gguf_source_keeps_metadata_names_and_rows(tmp_path: Path) -> None:
             rows = tensor.read(checkpoint, 0, int(np.prod(tensor.shape[:-1])))
             assert np.array_equal(rows.reshape(tensor.shape), checkpoint.read(tensor.name))
         assert not export.notes
-
-
-def test_a_quantized_gguf_source_is_a_note(tmp_path: Path) -> None:
-    folder, path = write_model(tmp_path / "model"), tmp_path / "q.gguf"
-    with open_checkpoint(folder) as checkpoint:
-        export = plan_export(checkpoint)
-        formats = {t.name: "Q4_0" if len(t.shape) > 1 else "F32" for t in export.tensors}
-        write_gguf(checkpoint, export, path, formats)
-    assert "quantized already (Q4_0)" in plan(path).notes[0]
 
 
 def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
