@@ -55,7 +55,7 @@ class Forecast:
             self._memory = quantize_memory(export), measure_memory(export, MEASURED_WINDOWS)
         return Outlook(
             plan=plan,
-            file_bytes=self._export.file_bytes(plan),
+            file_bytes=self._export.file_bytes(plan, version.recipe.output.options),
             bits_per_weight=plan.bits_per_weight,
             pinned=[tensor.rule in pins and not tensor.kept for tensor in plan.tensors],
             changed=[

@@ -29,6 +29,7 @@ from engine.api.jobs import (
     Stopped,
 )
 from engine.api.launch import module_command
+from engine.api.lm_studio import lm_studio_path
 from engine.api.presets import PRESETS
 from engine.api.recipe import load_recipe
 from engine.api.units import size
@@ -38,6 +39,7 @@ from engine.options import AsJson, JobId, MemoryLimit, Model, Threads, bytes_of,
 from engine.process import keep_libraries_quiet, stop_in_order
 
 if TYPE_CHECKING:
+    from engine.checkpoint import Checkpoint
     from engine.preparation import Prepared
 
 app = typer.Typer(
@@ -68,16 +70,36 @@ def options(
 
 
 @app.command(epilog=example("bitwright inspect ./Llama-3.2-1B", "bitwright inspect model.gguf --json"))
-def inspect(model: Model, as_json: AsJson = False) -> None:
+def inspect(
+    model: Model,
+    metadata: Annotated[
+        bool, typer.Option("--metadata", help="The keys that a GGUF of the model has, or would have.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show what a model is made of, from its headers alone."""
     from engine.checkpoint import open_checkpoint
 
     with open_checkpoint(model) as checkpoint:
+        if metadata:
+            _show_metadata(checkpoint, as_json)
+            return
         summary = checkpoint.summary()
     if as_json:
         print(summary.model_dump_json(indent=1))
     else:
         terminal.show_model(summary)
+
+
+def _show_metadata(checkpoint: "Checkpoint", as_json: bool) -> None:
+    from engine.api.metadata import entries_of
+    from engine.export.gguf import plan_export
+
+    entries = entries_of(plan_export(checkpoint).metadata)
+    if as_json:
+        print(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=1))
+    else:
+        terminal.show_metadata(entries)
 
 
 @app.command(
@@ -96,6 +118,14 @@ def quantize(
         Path | None, typer.Option(help="A recipe (JSON) instead of a preset.", show_default=False)
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The GGUF file to write.", show_default=False)] = None,
+    lm_studio: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --out: into LM Studio's folder, listed there as PUBLISHER's.",
+            metavar="PUBLISHER",
+            show_default=False,
+        ),
+    ] = None,
     output_tensor_type: Annotated[
         str | None, typer.Option(help="Format of the output matrix.", metavar="FORMAT", show_default=False)
     ] = None,
@@ -127,6 +157,15 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Set a key of the file's metadata, such as general.author=Me; KEY=@FILE for a file's text, "
+            "KEY= to leave it out; again for others.",
+            metavar="KEY=VALUE",
+            show_default=False,
+        ),
+    ] = None,
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
     measure: Annotated[
@@ -154,6 +193,7 @@ def quantize(
         recipe_for_preset,
         with_effort,
         with_importance,
+        with_metadata,
         with_options,
         with_tensor_types,
         with_types,
@@ -163,7 +203,9 @@ def quantize(
         raise RecipeError("Say what to do with --preset or --recipe.")
     if preset is not None and recipe is not None:
         raise RecipeError("Give --preset or --recipe, not both.")
-    if out is None and not dry_run:
+    if lm_studio is not None and out is not None:
+        raise RecipeError("Give --out or --lm-studio, not both.")
+    if out is None and lm_studio is None and not dry_run:
         raise RecipeError("Name the file to write with --out, or add --dry-run to see the plan alone.")
     if windows is not None and measure is None:
         raise EvaluationError("--windows says how much of a text is measured: name it with --measure.")
@@ -177,6 +219,9 @@ def quantize(
         wanted = with_importance(wanted, imatrix)
         wanted = with_effort(wanted, effort)
         wanted = with_options(wanted, split_max_size=split_max_size)
+        wanted = with_metadata(wanted, metadata or [])
+        if lm_studio is not None:
+            out = lm_studio_path(lm_studio, checkpoint.title, recipe.stem if recipe else str(preset))
         request = QuantizeRequest(
             model=str(model),
             output=str(out or "model.gguf"),
@@ -187,18 +232,28 @@ def quantize(
             measure=None if measure is None else Measure(text=str(measure), windows=windows),
         )
         if dry_run:
+            checked = out is not None and (lm_studio is None or out.parent.is_dir())
             prepared = prepare(checkpoint, wanted)
-            if out is not None:
+            if checked:
                 refuse_place(request, prepared)
             _show_dry_run(prepared, request, as_json)
-            if out is not None:
+            if checked:
                 refuse(request, prepared)
             return
     if recipe is not None and out is not None and out.exists() and out.samefile(recipe):
         raise OutputError(f"{out}: is the recipe; choose another name for the output.")
+    if lm_studio is not None:
+        _make_folders(Path(request.output).parent)
     with terminal.progress() as listener:
         result = run(request, listener)
     _show_result(result, as_json)
+
+
+def _make_folders(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: the folder cannot be made: {error.strerror}.") from None
 
 
 def _show_dry_run(prepared: "Prepared", request: QuantizeRequest, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from gguf import LlamaFileType
 
 from engine.api.errors import CheckpointError, RecipeError
 from engine.api.formats import FORMATS
+from engine.api.metadata import edited
 from engine.api.model import Role
 from engine.api.outputs import part_path
 from engine.api.plan import Plan, make_plan
@@ -81,6 +82,7 @@ class Prepared:
 def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     """Plan the output of `recipe` on `checkpoint`, its size to the byte by the writer's own header code."""
     export = plan_export(checkpoint)
+    export.metadata = edited(export.metadata, recipe.output.options.metadata)
     plan = make_plan(recipe, export.tensors)
     plan.warnings.extend(export.notes)
     if recipe.calibration:

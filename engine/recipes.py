@@ -6,6 +6,7 @@ from gguf import MODEL_ARCH_NAMES
 from pydantic import ValidationError
 
 from engine.api.errors import RecipeError
+from engine.api.metadata import MOST_TEXT
 from engine.api.plan import ExportTensor, Planner
 from engine.api.presets import ModelFacts
 from engine.api.recipe import GgufOptions, Recipe, Rule
@@ -138,6 +139,29 @@ def with_options(recipe: Recipe, **options: object) -> Recipe:
         said = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
         raise RecipeError(f"{option}: {said[0].lower()}{said[1:]}.") from None
     return recipe.model_copy(update={"output": output})
+
+
+def with_metadata(recipe: Recipe, asked: list[str]) -> Recipe:
+    """`recipe` with "KEY=VALUE" edits of metadata; "KEY=@FILE" takes a file's text, "KEY=" leaves it out."""
+    edits: dict[str, object] = dict(recipe.output.options.metadata)
+    for text in asked:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RecipeError(f"--metadata: write KEY=VALUE, such as general.author=Me, not {shown(text)}.")
+        edits[key] = _content(Path(value[1:])) if value.startswith("@") else value
+    return with_options(recipe, metadata=edits)
+
+
+def _content(file: Path) -> str:
+    """The text of a file that becomes a value. Raises RecipeError."""
+    try:
+        if file.stat().st_size > 4 * MOST_TEXT:
+            raise RecipeError(f"--metadata: {file} has {file.stat().st_size:,} bytes, too many for a value.")
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"--metadata: {file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"--metadata: {file} is not UTF-8 text.") from None
 
 
 def _refused(option: str, error: ValidationError) -> RecipeError:

@@ -1,8 +1,9 @@
 """The output of a model before its formats are chosen, in the words that the window shares."""
 
+from engine.api.metadata import entries_of
 from engine.api.plan import ExportSummary, ExportTensor
 from engine.checkpoint import Checkpoint
-from engine.export.gguf import make_parts, plan_export
+from engine.export.gguf import WRITTEN_ANEW, make_parts, plan_export
 from engine.recipes import model_facts
 
 
@@ -13,6 +14,7 @@ def export_summary(checkpoint: Checkpoint) -> ExportSummary:
     return ExportSummary(
         facts=model_facts(checkpoint),
         header_bytes=len(part.header),
+        metadata=entries_of(export.metadata | WRITTEN_ANEW),
         alignment=export.alignment,
         notes=export.notes,
         tensors=[

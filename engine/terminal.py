@@ -13,6 +13,7 @@ from rich.table import Table
 
 from engine.api.formats import DEFAULT_METHOD, FORMATS
 from engine.api.jobs import JobSummary
+from engine.api.metadata import MetadataEntry
 from engine.api.model import ModelSummary
 from engine.api.needs import Needs, stage_times
 from engine.api.plan import Plan, TensorPlan
@@ -20,6 +21,9 @@ from engine.api.progress import Listener
 from engine.api.progress import Progress as Event
 from engine.api.report import Report
 from engine.api.units import rough, size
+
+SHOWN_LETTERS = 100
+"""Of a metadata value, in a table."""
 
 PIPE_WIDTH = 200
 """Columns where no terminal says how many: a table in a pipe must not be cut to 80."""
@@ -132,6 +136,16 @@ def show_model_line(model: ModelSummary) -> None:
         say(f"Outside the text part: {part}, {count} tensors")
     for note in model.notes:
         say(f"Note: {note}")
+
+
+def show_metadata(entries: list[MetadataEntry]) -> None:
+    """Each key with its type and what of its value a line holds."""
+    keys = table("key", "type", "value", left=3)
+    for entry in entries:
+        text = " ".join(entry.text.split())
+        brief = text if len(text) <= SHOWN_LETTERS else text[: SHOWN_LETTERS - 1] + "…"
+        keys.add_row(printable(entry.key), entry.type.lower(), printable(brief))
+    out.print(keys)
 
 
 def show_plan(plan: Plan, predicted: int) -> None:

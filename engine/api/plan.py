@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import NamedTuple, Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from engine.api.errors import RecipeError
 from engine.api.formats import DEFAULT_EFFORT, FORMATS
+from engine.api.metadata import MetadataEntry, edited_entries
 from engine.api.model import Role
+from engine.api.outputs import output_bytes, tensor_space
 from engine.api.presets import COPY, ModelFacts, preset_name, preset_recipe, stored_recipe
-from engine.api.recipe import Choice, Recipe, Rule
+from engine.api.recipe import Choice, GgufOptions, Recipe, Rule
 
 LITERAL = re.compile(r"\^((?:[^.^$*+?{}\[\]\\|()]|\\[.^$*+?{}\[\]\\|()])*)\$")
 """A regular expression for one name, its special characters escaped: `^blk\\.0\\.attn_q\\.weight$`."""
@@ -63,8 +65,9 @@ class ExportTensor(BaseModel):
 class ExportSummary(BaseModel):
     """A GGUF of a model before its formats are chosen: all that a plan and its size need.
 
-    `header_bytes`: everything before the first tensor, the same whatever the formats; each tensor takes a
-    multiple of `alignment` bytes. `facts` are for presets, `notes` for the reader.
+    `header_bytes`: everything before the first tensor of an undivided file; each tensor takes a multiple of
+    `alignment` bytes. `facts` are for presets, `notes` for the reader. `metadata`: all keys, also those that
+    follow from the formats.
     """
 
     facts: ModelFacts
@@ -72,11 +75,14 @@ class ExportSummary(BaseModel):
     alignment: int
     notes: list[str]
     tensors: list[ExportTensor]
+    metadata: list[MetadataEntry] = Field(default_factory=list)
 
-    def file_bytes(self, plan: "Plan") -> int:
-        """The size of the file that `plan` gives, to the byte."""
-        padded = (-(-tensor.bytes // self.alignment) * self.alignment for tensor in plan.tensors)
-        return self.header_bytes + sum(padded)
+    def file_bytes(self, plan: "Plan", options: GgufOptions) -> int:
+        """The size of the output that `plan` gives, to the byte, of all its files. Raises RecipeError."""
+        entries = edited_entries(self.metadata, options.metadata)
+        spaces = [tensor_space(t.name, t.shape, t.bytes, self.alignment) for t in plan.tensors]
+        keys = sum(entry.bytes for entry in entries)
+        return output_bytes(keys, spaces, self.alignment, options.split_max_size)
 
 
 class TensorPlan(BaseModel):

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, Va
 
 from engine.api.errors import RecipeError
 from engine.api.formats import DEFAULT_EFFORT, DEFAULT_METHOD, EFFORTS, FORMATS, METHODS
+from engine.api.metadata import Edit, edited
 from engine.api.model import Role
 from engine.api.wording import named, shown
 
@@ -137,9 +138,23 @@ class CalibrationText(_Strict):
 
 
 class GgufOptions(_Strict):
-    """How a GGUF output is written. `split_max_size`: bytes of one file, more go to further files."""
+    """How a GGUF output is written.
+
+    `split_max_size`: bytes of one file, more go to further files. `metadata`: keys and their new values, ""
+    to leave one out.
+    """
 
     split_max_size: int | None = Field(None, ge=1_000_000)
+    metadata: dict[str, Edit] = Field(default_factory=dict)
+
+    @field_validator("metadata")
+    @classmethod
+    def _possible(cls, edits: dict[str, Edit]) -> dict[str, Edit]:
+        try:
+            edited({}, edits)
+        except RecipeError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+        return edits
 
 
 class Output(_Strict):

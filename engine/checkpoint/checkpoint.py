@@ -1,5 +1,6 @@
 """An opened model: what its headers say, and its weights on demand."""
 
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from math import prod
@@ -98,6 +99,15 @@ class Checkpoint:
     def folder(self) -> Path:
         """Where files about the model (config, tokenizer) lie."""
         return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def title(self) -> str:
+        """The model's name for readers: the metadata's, or that of its folder or file."""
+        stated = self.metadata.get("general.name")
+        if stated is not None and isinstance(stated.value, str) and stated.value:
+            return stated.value
+        name = self.path.stem if self.kind == "gguf" else self.folder.resolve().name
+        return os.fsencode(name).decode("utf-8", "replace")  # a file's may be any bytes, a model's is text
 
     def __enter__(self) -> "Checkpoint":
         return self

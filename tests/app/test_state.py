@@ -6,7 +6,7 @@ from app.planner import MEASURED_WINDOWS
 from app.state import State
 from engine.api.editing import set_pinned
 from engine.api.needs import measure_memory, quantize_memory
-from engine.api.recipe import Rule
+from engine.api.recipe import GgufOptions, Rule
 from tests.app.layers import open_model, summaries
 
 
@@ -28,7 +28,10 @@ def test_the_outlook_is_that_of_the_plan(qtbot):
     open_model(state, 2)
     qtbot.waitUntil(lambda: state.plan is not None)
     outlook, plan, export = state.outlook, state.plan, state.export
-    assert (outlook.file_bytes, outlook.bits_per_weight) == (export.file_bytes(plan), plan.bits_per_weight)
+    assert (outlook.file_bytes, outlook.bits_per_weight) == (
+        export.file_bytes(plan, GgufOptions()),
+        plan.bits_per_weight,
+    )
     assert outlook.quantize_memory == quantize_memory(export)
     assert outlook.measure_memory == measure_memory(export, MEASURED_WINDOWS)
     assert not any(outlook.pinned + outlook.changed)

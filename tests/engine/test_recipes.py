@@ -12,12 +12,15 @@ from engine.api.errors import RecipeError
 from engine.api.jobs import QuantizeRequest, QuantizeResult
 from engine.api.plan import ExportTensor, Planner
 from engine.api.presets import ModelFacts, stored_recipe
+from engine.api.recipe import Recipe
 from engine.checkpoint import open_checkpoint
 from engine.checkpoint.files import SourceFile
 from engine.checkpoint.gguf import read_header
 from engine.preparation import prepare
 from engine.quantize import quantize
-from engine.recipes import model_facts, recipe_for_preset, with_tensor_types
+from engine.recipes import model_facts, recipe_for_preset, with_metadata, with_options, with_tensor_types
+from engine.summary import export_summary
+from resources import SAMPLE_MODEL
 from tests.tiny import llama_config, write_llama
 
 SPELLINGS = {
@@ -170,3 +173,45 @@ def test_copy_needs_few_rules():
         (r"^blk\.\d+\.attn_v\.weight$", "0,2"),
         (r"^blk\.\d+\.ffn_down\.weight$", None),
     ]
+
+
+def test_metadata_from_the_command_line(model, tmp_path):
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ messages }}\n")
+    asked = ["general.author=A=B", f"tokenizer.chat_template=@{template}", "general.name="]
+    with open_checkpoint(model) as checkpoint:
+        recipe = with_metadata(recipe_for_preset(checkpoint, "F16"), asked)
+        prepared = prepare(checkpoint, Recipe.model_validate_json(recipe.to_json()))
+    metadata = prepared.export.metadata
+    assert metadata["general.author"].value == "A=B"
+    assert metadata["tokenizer.chat_template"].value == "{{ messages }}\n"
+    assert "general.name" not in metadata
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("general.author", "write KEY=VALUE"),
+        ("general.author=@/absent", "/absent cannot be read: No such file"),
+        ("general.architecture=x", "general.architecture cannot be edited: it says how all others are read"),
+        ("split.no=1", "follows from the size of the files"),
+        ("a b=1", "is no key"),
+    ],
+)
+def test_metadata_that_cannot_be(model, asked, said):
+    with open_checkpoint(model) as checkpoint, pytest.raises(RecipeError) as refusal:
+        with_metadata(recipe_for_preset(checkpoint, "F16"), [asked])
+    assert said in str(refusal.value)
+
+
+def test_the_window_knows_the_size_of_what_is_edited_and_split(tmp_path):
+    edits = {"general.name": "é" * 99, "general.size_label": "", "general.tags": ["a", "b"]}
+    with open_checkpoint(SAMPLE_MODEL) as checkpoint:
+        export = export_summary(checkpoint)
+        for most in (None, 3_000_000, 9_000_000):
+            recipe = with_options(
+                recipe_for_preset(checkpoint, "Q4_K_M"), metadata=edits, split_max_size=most
+            )
+            prepared = prepare(checkpoint, recipe)
+            assert (len(prepared.parts) == 1) is (most is None)
+            assert export.file_bytes(prepared.plan, recipe.output.options) == prepared.size

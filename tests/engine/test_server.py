@@ -17,7 +17,7 @@ import pytest
 from engine.api import messages
 from engine.api.jobs import Measure, QuantizeRequest
 from engine.api.presets import ModelFacts
-from engine.api.recipe import Choice, Recipe
+from engine.api.recipe import Choice, GgufOptions, Recipe
 from engine.checkpoint import open_checkpoint
 from engine.jobs.folder import list_jobs
 from engine.methods import warm_up
@@ -252,7 +252,7 @@ def test_a_model_comes_in_pages_then_its_output(start):
     recipe = Recipe(default=Choice(format="Q5_K"))
     with open_checkpoint(SAMPLE) as checkpoint:
         prepared = prepare(checkpoint, recipe)
-    assert export.file_bytes(prepared.plan) == prepared.size
+    assert export.file_bytes(prepared.plan, GgufOptions()) == prepared.size
 
 
 def test_a_long_list_is_split(start, tmp_path):

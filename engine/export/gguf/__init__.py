@@ -1,8 +1,17 @@
 """GGUF: what goes into the file, its header to the byte, and the check of what was written."""
 
 from engine.export.gguf.header import Part, make_parts
-from engine.export.gguf.plan import Export, plan_export
+from engine.export.gguf.plan import WRITTEN_ANEW, Export, plan_export
 from engine.export.gguf.tensor import OutputTensor
 from engine.export.gguf.verify import VerificationError, verify
 
-__all__ = ["Export", "OutputTensor", "Part", "VerificationError", "make_parts", "plan_export", "verify"]
+__all__ = [
+    "WRITTEN_ANEW",
+    "Export",
+    "OutputTensor",
+    "Part",
+    "VerificationError",
+    "make_parts",
+    "plan_export",
+    "verify",
+]

@@ -3,13 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from math import prod
 from typing import Any
 
 import numpy as np
 from gguf import (
-    GGML_QUANT_VERSION,
-    GGUF_DEFAULT_ALIGNMENT,
     GGMLQuantizationType,
     GGUFValueType,
     GGUFWriter,
@@ -18,11 +17,9 @@ from gguf import (
 from gguf.gguf_writer import WriterState
 
 from engine.api.formats import FORMATS
-from engine.export.gguf.plan import Export
+from engine.api.outputs import START, USUAL_ALIGNMENT, padded, part_counts, tensor_space
+from engine.export.gguf.plan import WRITTEN_ANEW, Export
 from engine.export.gguf.tensor import OutputTensor
-
-INFO_BYTES = 24
-"""Of a tensor's entry in the header, beside its name and 8 for each dimension."""
 
 
 @dataclass(frozen=True)
@@ -46,30 +43,18 @@ def make_parts(
     `formats` gives each tensor's type by name ("Q4_K"); `file_type` is llama.cpp's number for the mixture.
     Metadata stand in the first file; the others say which part they are, as `gguf-split` writes them.
     """
-    whole = _part(_metadata(export, file_type), export.tensors, formats)
-    if most is None or whole.size <= most:
-        return [whole]
-    groups = _groups(export, formats, file_type, most)
-    return [
-        _part(_metadata(export, file_type, (number, len(groups))), tensors, formats)
-        for number, tensors in enumerate(groups)
+    keys = len(_serialized(_metadata(export, file_type), pad=False)) - START
+    spaces = [
+        tensor_space(tensor.name, tensor.shape, _bytes(tensor, formats), export.alignment)
+        for tensor in export.tensors
     ]
-
-
-def _groups(export: Export, formats: dict[str, str], file_type: int, most: int) -> list[list[OutputTensor]]:
-    """The tensors of each file: as many as fit, at least one."""
-    groups: list[list[OutputTensor]] = []
-    header = data = 0
-    for tensor in export.tensors:
-        entry = INFO_BYTES + len(tensor.name.encode()) + 8 * len(tensor.shape)
-        more = _padded(_bytes(tensor, formats), export.alignment)
-        if not groups or _padded(header + entry, export.alignment) + data + more > most:
-            writer = _metadata(export, file_type, (len(groups), 1))
-            header, data = len(_serialized(writer, padded=False)), 0
-            groups.append([])
-        groups[-1].append(tensor)
-        header, data = header + entry, data + more
-    return groups
+    counts = part_counts(keys, spaces, export.alignment, most)
+    tensors = iter(export.tensors)
+    parts = []
+    for number, count in enumerate(counts):
+        writer = _metadata(export, file_type, (number, len(counts)) if len(counts) > 1 else None)
+        parts.append(_part(writer, islice(tensors, count), formats))
+    return parts
 
 
 def _metadata(export: Export, file_type: int, split: tuple[int, int] | None = None) -> "_Writer":
@@ -77,14 +62,15 @@ def _metadata(export: Export, file_type: int, split: tuple[int, int] | None = No
     writer = _Writer(None, export.architecture)
     if split is not None and split[0] > 0:
         writer.kv_data[0].clear()
-        if export.alignment != GGUF_DEFAULT_ALIGNMENT:
+        if export.alignment != USUAL_ALIGNMENT:
             writer.add_key_value(Keys.General.ALIGNMENT, export.alignment, GGUFValueType.UINT32)
     else:
         for key, value in export.metadata.items():
             if key != Keys.General.ARCHITECTURE:  # the writer has added it
                 writer.add_key_value(key, _raw(value.value), value.type, value.item_type)
-        writer.add_key_value(Keys.General.FILE_TYPE, file_type, GGUFValueType.UINT32)
-        writer.add_key_value(Keys.General.QUANTIZATION_VERSION, GGML_QUANT_VERSION, GGUFValueType.UINT32)
+        for key, value in WRITTEN_ANEW.items():
+            found = file_type if key == Keys.General.FILE_TYPE else value.value
+            writer.add_key_value(key, found, value.type)
     if split is not None:
         writer.add_key_value(Keys.Split.LLM_KV_SPLIT_NO, split[0], GGUFValueType.UINT16)
         writer.add_key_value(Keys.Split.LLM_KV_SPLIT_COUNT, split[1], GGUFValueType.UINT16)
@@ -105,16 +91,12 @@ def _part(writer: "_Writer", tensors: Iterable[OutputTensor], formats: dict[str,
     offsets, end = {}, len(start)
     for tensor in tensors:
         offsets[tensor.name] = end
-        end += _padded(_bytes(tensor, formats), writer.data_alignment)
+        end += padded(_bytes(tensor, formats), writer.data_alignment)
     return Part(start, offsets, end)
 
 
 def _bytes(tensor: OutputTensor, formats: dict[str, str]) -> int:
     return prod(tensor.shape[:-1]) * FORMATS[formats[tensor.name]].row_bytes(tensor.shape[-1])
-
-
-def _padded(size: int, alignment: int) -> int:
-    return GGUFWriter.ggml_pad(size, alignment)
 
 
 class _Writer(GGUFWriter):
@@ -136,13 +118,13 @@ def _raw(value: Any) -> Any:
     return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
 
 
-def _serialized(writer: GGUFWriter, *, padded: bool = True) -> bytes:
+def _serialized(writer: GGUFWriter, *, pad: bool = True) -> bytes:
     """What the writer puts before the data."""
     buffer = BytesIO()
     writer.fout, writer.state = [buffer], WriterState.EMPTY
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    if padded:
+    if pad:
         writer.write_padding(buffer, buffer.tell())
     return buffer.getvalue()

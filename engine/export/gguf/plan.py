@@ -1,12 +1,11 @@
 """What a checkpoint becomes in GGUF: metadata, tensors, and every check that needs no weight."""
 
-import os
 from dataclasses import dataclass, field
 from math import inf, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
-from gguf import GGUF_DEFAULT_ALIGNMENT, GGUFValueType, Keys, size_label
+from gguf import GGML_QUANT_VERSION, GGUF_DEFAULT_ALIGNMENT, GGUFValueType, Keys, size_label
 
 from engine.api.errors import ExportError
 from engine.api.formats import FORMATS
@@ -19,6 +18,7 @@ from engine.architectures.rope import FREQUENCIES, rope_metadata
 from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
 from engine.checkpoint.names import is_buffer
 from engine.checkpoint.quantized import FP8_TYPES
+from engine.export.gguf.model_card import card_metadata
 from engine.export.gguf.tensor import OutputTensor
 
 if TYPE_CHECKING:
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 COMPARED_ROWS = 256
 FLOATS = ("F64", "F32", "F16", "BF16")
 INTEGERS = ("I8", "I16", "I32", "I64")
-WRITTEN_ANEW = (Keys.General.FILE_TYPE, Keys.General.QUANTIZATION_VERSION)
+WRITTEN_ANEW = {
+    Keys.General.FILE_TYPE: GgufValue(GGUFValueType.UINT32, 0),
+    Keys.General.QUANTIZATION_VERSION: GgufValue(GGUFValueType.UINT32, GGML_QUANT_VERSION),
+}
+"""Keys that the writer adds; the first one's value follows from the formats."""
 
 
 class UnsupportedModelError(ExportError):
@@ -111,7 +115,9 @@ def _from_folder(checkpoint: "Checkpoint") -> Export:
     notes += architecture.notes(config)
     sizes = _hyper_parameters(architecture, config)
     tensors = _tensors(checkpoint, architecture, config, notes)
-    metadata = _general(checkpoint, architecture, tensors) | sizes | rope
+    card, remarks = card_metadata(checkpoint.folder)
+    notes += remarks
+    metadata = _general(checkpoint, architecture, tensors) | card | sizes | rope
     assert checkpoint.config is not None, "an architecture is known from config.json only"
     metadata |= tokenizer_metadata(checkpoint.folder, config.vocab_size, checkpoint.config)
     if divisors is not None:
@@ -235,8 +241,7 @@ def _general(checkpoint: "Checkpoint", architecture: Architecture, tensors: list
     texts = {
         Keys.General.ARCHITECTURE: architecture.gguf,
         Keys.General.TYPE: "model",
-        # A folder's name may be any bytes; a model's is text.
-        Keys.General.NAME: os.fsencode(checkpoint.folder.resolve().name).decode("utf-8", "replace"),
+        Keys.General.NAME: checkpoint.title,
         Keys.General.SIZE_LABEL: label,
     }
     return {key: GgufValue(GGUFValueType.STRING, text) for key, text in texts.items()}

@@ -1,0 +1,262 @@
+"""A GGUF file's metadata for readers: shown, edited, and counted to the byte without writing any.
+
+Edits are part of a recipe's output (`GgufOptions.metadata`): a key and its new value, "" to leave it out.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gguf import GGUFValueType, Keys
+from pydantic import BaseModel
+
+from engine.api.errors import RecipeError
+from engine.api.gguf import GgufValue
+from engine.api.wording import shown
+
+Edit = str | bool | int | float | list[str]
+
+KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
+
+FIXED = {
+    Keys.General.ARCHITECTURE: "it says how all others are read",
+    Keys.General.ALIGNMENT: "the places of the tensors depend on it",
+    Keys.General.FILE_TYPE: "it follows from the formats",
+    Keys.General.QUANTIZATION_VERSION: "it follows from the formats",
+    Keys.General.TYPE: "the file holds a model",
+}
+"""Key -> why it cannot be edited."""
+
+LISTS = (Keys.General.TAGS, Keys.General.LANGUAGES)
+"""Lists of texts that readers write by hand."""
+
+COMMON = {
+    Keys.General.NAME: "Name",
+    Keys.General.AUTHOR: "Author",
+    Keys.General.ORGANIZATION: "Organization",
+    Keys.General.VERSION: "Version",
+    Keys.General.DESCRIPTION: "Description",
+    Keys.General.LICENSE: "License",
+    Keys.General.LICENSE_LINK: "Link to the license",
+    Keys.General.URL: "Home page",
+    Keys.General.TAGS: "Tags",
+    Keys.General.LANGUAGES: "Languages",
+    Keys.Tokenizer.CHAT_TEMPLATE: "Chat template",
+}
+"""What people look at or change most, with plain names; the order is that of forms."""
+
+MOST_TEXT = 1 << 20
+MOST_SHOWN = 64 << 10
+"""Letters of a value: allowed in an edit, and shown whole."""
+
+MOST_IN_ALL = 1 << 20
+"""Letters of all values that are shown: a file may have any number of keys."""
+
+SIZES = {
+    GGUFValueType.UINT8: 1, GGUFValueType.INT8: 1, GGUFValueType.BOOL: 1,
+    GGUFValueType.UINT16: 2, GGUFValueType.INT16: 2,
+    GGUFValueType.UINT32: 4, GGUFValueType.INT32: 4, GGUFValueType.FLOAT32: 4,
+    GGUFValueType.UINT64: 8, GGUFValueType.INT64: 8, GGUFValueType.FLOAT64: 8,
+}  # fmt: skip
+"""Bytes of a scalar."""
+
+WHOLE = {
+    kind: (-(1 << 8 * SIZES[kind] - 1), (1 << 8 * SIZES[kind] - 1) - 1)
+    if kind.name.startswith("INT")
+    else (0, (1 << 8 * SIZES[kind]) - 1)
+    for kind in SIZES
+    if "INT" in kind.name
+}
+"""Type -> least and greatest number."""
+
+
+class MetadataEntry(BaseModel):
+    """One key for readers. `text`: the value as one reads it; `type`: the name of GGUF's type.
+
+    `value` is there where it can be edited; `fixed` says why it cannot be, or None. `bytes`: what key and
+    value take in the file.
+    """
+
+    key: str
+    type: str
+    text: str
+    value: Edit | None = None
+    fixed: str | None = None
+    bytes: int
+
+
+def entries_of(metadata: Mapping[str, GgufValue]) -> list[MetadataEntry]:
+    """All keys for readers, in the order of the file; values shortened where they are too many."""
+    found, letters = [], 0
+    for key, value in metadata.items():
+        entry = entry_of(key, value)
+        letters += len(entry.text)
+        if letters > MOST_IN_ALL:
+            entry.text, entry.value, entry.fixed = entry.text[:40], None, "the file has too many long values"
+        found.append(entry)
+    return found
+
+
+def entry_of(key: str, value: GgufValue) -> MetadataEntry:
+    content = _readable(value.value)
+    fixed = why_fixed(key, value)
+    return MetadataEntry(
+        key=key,
+        type=value.type.name,
+        text=_text(content),
+        value=content if fixed is None else None,
+        fixed=fixed,
+        bytes=value_bytes(key, value),
+    )
+
+
+def edited_entries(entries: Iterable[MetadataEntry], edits: Mapping[str, Edit]) -> list[MetadataEntry]:
+    """`entries` as `edited` leaves them. Raises RecipeError as it does."""
+    found = {entry.key: entry for entry in entries}
+    for key, value in edits.items():
+        old = found.get(key)
+        if old is None:
+            new = edited({}, {key: value})
+        elif old.fixed is not None:
+            raise _refusal(key, old.fixed)
+        else:
+            new = edited({key: GgufValue(GGUFValueType[old.type], old.value)}, {key: value})
+        if new:
+            found[key] = entry_of(key, new[key])
+        else:
+            found.pop(key, None)
+    return list(found.values())
+
+
+def why_fixed(key: str, value: GgufValue | None) -> str | None:
+    """Why the value of this key cannot be edited, or None. `value`: what it is now."""
+    if key in FIXED or key.startswith("split."):
+        return FIXED.get(key, "it follows from the size of the files")
+    if value is None or value.type is not GGUFValueType.ARRAY:
+        long = value is not None and isinstance(value.value, str) and len(value.value) > MOST_SHOWN
+        return "it is too long" if long else None
+    return None if key in LISTS else "it is a list that the tokenizer or the tensors belong to"
+
+
+def edited(metadata: Mapping[str, GgufValue], edits: Mapping[str, Edit]) -> dict[str, GgufValue]:
+    """`metadata` with the edits; new keys come last. Raises RecipeError for what cannot be."""
+    found = dict(metadata)
+    for key, value in edits.items():
+        if not KEY.fullmatch(key):
+            raise RecipeError(f"metadata: {shown(key)} is no key; write letters, digits, '.', '_' and '-'.")
+        reason = why_fixed(key, found.get(key))
+        if reason is not None:
+            raise _refusal(key, reason)
+        if value == "":
+            found.pop(key, None)
+        else:
+            found[key] = new_value(key, value, found.get(key))
+    return found
+
+
+def _refusal(key: str, reason: str) -> RecipeError:
+    return RecipeError(f"metadata: {key} cannot be edited: {reason}.")
+
+
+def new_value(key: str, value: Edit, old: GgufValue | None) -> GgufValue:
+    """`value` in the type that the key has, or in that of the value if it is new. Raises RecipeError.
+
+    Text for a number or a truth value is read as one.
+    """
+    if isinstance(value, list) or key in LISTS:
+        return _list(key, value)
+    kind = _type_of(value) if old is None else old.type
+    content: Any = _parsed(value, kind) if isinstance(value, str) else value
+    if kind is GGUFValueType.STRING and isinstance(content, str) and len(content) <= MOST_TEXT:
+        return GgufValue(kind, _utf8(key, content))
+    if kind is GGUFValueType.BOOL and isinstance(content, bool):
+        return GgufValue(kind, content)
+    if isinstance(content, bool):
+        content = None
+    if kind in WHOLE and type(content) is int and WHOLE[kind][0] <= content <= WHOLE[kind][1]:
+        return GgufValue(kind, content)
+    floats = (GGUFValueType.FLOAT32, GGUFValueType.FLOAT64)
+    if kind in floats and isinstance(content, int | float) and abs(content) <= 3.4e38:
+        return GgufValue(kind, float(content))
+    raise RecipeError(f"metadata: {key} holds {_KINDS[kind]}, and {shown(value)} is none that fits.")
+
+
+def value_bytes(key: str, value: GgufValue) -> int:
+    """Bytes of key and value in a file's header."""
+    return 8 + len(key.encode()) + 4 + _content_bytes(value.value, value.type, value.item_type)
+
+
+def _content_bytes(content: Any, kind: GGUFValueType, item: GGUFValueType | None) -> int:
+    if kind is GGUFValueType.STRING:
+        return 8 + len(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
+    if kind is not GGUFValueType.ARRAY:
+        return SIZES[kind]
+    assert item is not None, "an array has a type of items"
+    if item in SIZES:
+        return 12 + SIZES[item] * len(content)
+    return 12 + sum(_content_bytes(one, item, None) for one in content)
+
+
+def _list(key: str, value: object) -> GgufValue:
+    if key not in LISTS:
+        raise RecipeError(f"metadata: {key} cannot be a list; {' and '.join(LISTS)} can.")
+    texts = [text.strip() for text in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
+        raise RecipeError(f"metadata: {key} is a list of texts, and {shown(value)} is none.")
+    items = [_utf8(key, text) for text in texts]
+    return GgufValue(GGUFValueType.ARRAY, items, GGUFValueType.STRING)
+
+
+def _utf8(key: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RecipeError(f"metadata: the value of {key} is no text (UTF-8).") from None
+    return text
+
+
+def _type_of(value: object) -> GGUFValueType:
+    """The type of a new key: for whole numbers that which llama.cpp gives them."""
+    if isinstance(value, bool):
+        return GGUFValueType.BOOL
+    if isinstance(value, int):
+        return GGUFValueType.UINT32 if value >= 0 else GGUFValueType.INT32
+    return GGUFValueType.FLOAT32 if isinstance(value, float) else GGUFValueType.STRING
+
+
+def _parsed(text: str, kind: GGUFValueType) -> object:
+    """The text as a value of `kind` where it is one, else None."""
+    if kind is GGUFValueType.STRING:
+        return text
+    if kind is GGUFValueType.BOOL:
+        return {"true": True, "false": False}.get(text.strip().lower())
+    try:
+        return None if len(text) > 40 else int(text) if kind in WHOLE else float(text)
+    except ValueError:
+        return None
+
+
+_KINDS = dict.fromkeys(WHOLE, "a whole number") | {
+    GGUFValueType.FLOAT32: "a number",
+    GGUFValueType.FLOAT64: "a number",
+    GGUFValueType.BOOL: "true or false",
+    GGUFValueType.STRING: f"text of at most {MOST_TEXT:,} letters",
+}
+
+
+def _readable(content: Any) -> Any:
+    """Texts that are not UTF-8 with the mark for that in place of what is not."""
+    if isinstance(content, list):
+        return [_readable(item) for item in content]
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogateescape")
+    return content.decode("utf-8", "replace") if isinstance(content, bytes) else content
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, bool):
+        return str(content).lower()
+    if isinstance(content, list):
+        more = f", … ({len(content):,} in all)" if len(content) > 8 else ""
+        return ", ".join(str(item)[:100] for item in content[:8]) + more
+    return str(content)[:MOST_SHOWN]
