@@ -110,6 +110,14 @@ def quantize(
         str | None,
         typer.Option(help="How long encoders search: fast or best (the default).", show_default=False),
     ] = None,
+    pre_tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="llama.cpp's name for how the tokenizer splits text, instead of the recognised one.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
     measure: Annotated[
@@ -133,7 +141,7 @@ def quantize(
     from engine.preparation import prepare
     from engine.quantize import quantize as run
     from engine.quantize import refuse, refuse_place
-    from engine.recipes import recipe_for_preset, with_effort, with_importance, with_types
+    from engine.recipes import recipe_for_preset, with_effort, with_importance, with_pre_tokenizer, with_types
 
     if preset is None and recipe is None:
         raise RecipeError("Say what to do with --preset or --recipe.")
@@ -151,6 +159,7 @@ def quantize(
         wanted = with_types(wanted, checkpoint.tied, output_tensor_type, token_embedding_type)
         wanted = with_importance(wanted, imatrix)
         wanted = with_effort(wanted, effort)
+        wanted = with_pre_tokenizer(wanted, pre_tokenizer)
         request = QuantizeRequest(
             model=str(model),
             output=str(out or "model.gguf"),

@@ -61,7 +61,7 @@ class Prepared:
 
 def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     """Plan the output of `recipe` on `checkpoint`, its size to the byte by the writer's own header code."""
-    export = plan_export(checkpoint)
+    export = plan_export(checkpoint, recipe.output.options.pre_tokenizer)
     plan = make_plan(recipe, export.tensors)
     plan.warnings.extend(export.notes)
     if recipe.calibration:

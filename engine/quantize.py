@@ -170,7 +170,14 @@ def _measure(work: Running, request: QuantizeRequest) -> Report | None:
     if request.measure is None:
         return None
     try:
-        report = measure(work, request.measure, Path(request.output), Path(request.model), request.threads)
+        report = measure(
+            work,
+            request.measure,
+            Path(request.output),
+            Path(request.model),
+            request.threads,
+            request.recipe.output.options.pre_tokenizer,
+        )
     except (MemoryLimitError, OutputError, ChangedError):  # it can be resumed
         raise
     except UserError as error:

@@ -66,6 +66,14 @@ def with_effort(recipe: Recipe, effort: str | None) -> Recipe:
         raise _refused("--effort", error) from None
 
 
+def with_pre_tokenizer(recipe: Recipe, name: str | None) -> Recipe:
+    """`recipe` with this name of a pre-tokenizer, if one is given."""
+    if name is None:
+        return recipe
+    options = recipe.output.options.model_copy(update={"pre_tokenizer": name})
+    return recipe.model_copy(update={"output": recipe.output.model_copy(update={"options": options})})
+
+
 def _refused(option: str, error: ValidationError) -> RecipeError:
     said = str(error.errors()[0]["ctx"]["error"])
     return RecipeError(f"{option}: {said}{'' if said.endswith('?') else '.'}")

@@ -136,18 +136,20 @@ class CalibrationText(_Strict):
     seed: int = 0
 
 
+class GgufOptions(_Strict):
+    """What a GGUF file gets beside its tensors.
+
+    `pre_tokenizer`: llama.cpp's name for how byte-level BPE splits text, instead of the recognised one.
+    """
+
+    pre_tokenizer: str | None = None
+
+
 class Output(_Strict):
-    """What is written. `options` belong to the container; GGUF has none yet."""
+    """What is written. `options` belong to the container."""
 
     container: Literal["gguf"] = "gguf"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("options")
-    @classmethod
-    def _none_known(cls, options: dict[str, Any]) -> dict[str, Any]:
-        if options:
-            raise ValueError(f"the gguf container has no option {shown(next(iter(options)))}")
-        return options
+    options: GgufOptions = Field(default_factory=GgufOptions)
 
 
 class Recipe(_Strict):
@@ -323,6 +325,8 @@ def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
         where, path, known = f"rule {index + 1}{match}: ", path[2:], list(Rule.model_fields)
     elif path[:1] == ["default"] and len(path) > 1:
         where, path, known = "default: ", path[1:], list(Choice.model_fields)
+    elif path[:2] == ["output", "options"] and len(path) > 2:
+        where, path, known = "output.options: ", path[2:], list(GgufOptions.model_fields)
     key = ".".join(str(part) for part in path)
     match fault["type"]:
         case "extra_forbidden":
