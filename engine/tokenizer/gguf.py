@@ -19,11 +19,13 @@ SPECIAL_KEYS = {
     "bos": Keys.Tokenizer.BOS_ID,
     "eos": Keys.Tokenizer.EOS_ID,
     "eot": Keys.Tokenizer.EOT_ID,
+    "eom": Keys.Tokenizer.EOM_ID,
     "unk": Keys.Tokenizer.UNK_ID,
     "sep": Keys.Tokenizer.SEP_ID,
     "pad": Keys.Tokenizer.PAD_ID,
     "mask": Keys.Tokenizer.MASK_ID,
 }
+STRIPPING_NAMES = ("phi-3", "phi3")  # llama.cpp looks for these in general.name
 TEMPLATE_LIMIT = 16 << 20  # the largest templates have some 50 KB
 # Classes of transformers that begin every text with BOS unless a file says otherwise.
 CLASSES_WITH_BOS = frozenset({"LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer"})
@@ -48,6 +50,7 @@ def tokenizer_metadata(
     files = read_folder(folder)
     notes = [] if notes is None else notes
     vocabulary = read_vocabulary(files, vocab_size, pre_tokenizer, notes)
+    notes += _stripping(files)
     special = _special_ids(files, vocabulary, config)
     special |= _further_ends(files, vocabulary, config, special, notes)
     flag, text, number = GGUFValueType.BOOL, GGUFValueType.STRING, GGUFValueType.UINT32
@@ -80,6 +83,18 @@ def tokenizer_metadata(
             "download it again."
         )
     return metadata | templates
+
+
+def _stripping(files: TokenizerFolder) -> list[str]:
+    """A note if added tokens take white space beside them along: llama.cpp asks the model's name for that."""
+    texts = [token.text for token in files.added.values() if token.strips]
+    name = files.folder.resolve().name.lower()
+    if not texts or any(one in name for one in STRIPPING_NAMES):
+        return []
+    return [
+        f"{len(texts)} added tokens in {files.folder} take white space beside them along (the first: "
+        f"{shown(texts[0])}); a GGUF file cannot say so, and llama.cpp keeps that white space."
+    ]
 
 
 def _special_ids(files: TokenizerFolder, vocabulary: Vocabulary, config: dict[str, Any]) -> dict[str, int]:

@@ -283,7 +283,7 @@ def flat_steps(step: object) -> list[dict[str, Any]]:
     while waiting:
         step = waiting.pop()
         if isinstance(step, dict):
-            inner = step.get("normalizers") or step.get("pretokenizers")
+            inner = step.get("normalizers", step.get("pretokenizers"))
             if isinstance(inner, list):
                 waiting += reversed(inner)
             else:

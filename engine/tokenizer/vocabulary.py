@@ -12,6 +12,7 @@ from engine.tokenizer.folder import AddedToken, TokenizerFileError, TokenizerFol
 from engine.tokenizer.pretokenizers import UnknownPreTokenizerError
 from engine.tokenizer.recognition import flat_steps, pre_tokenizer_wanted, recognise
 from engine.tokenizer.sentencepiece_model import UNIGRAM, SentencePieceModel, read_sentencepiece
+from engine.tokenizer.unigram import CharacterMap
 from engine.tokenizer.unigram_vocabulary import read_unigram
 
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
@@ -145,6 +146,8 @@ def _from_sentencepiece(
 ) -> Vocabulary:
     prefix = files.tokenizer_config.get("add_prefix_space")
     unigram = model.algorithm == UNIGRAM
+    if unigram and model.charsmap:
+        CharacterMap(model.charsmap, source)  # llama.cpp refuses to load a damaged one
     if not unigram and model.charsmap:
         notes.append(
             f"{source} normalizes text before it is split, which llama.cpp does for unigram only: texts that "

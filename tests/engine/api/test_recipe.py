@@ -112,7 +112,7 @@ def test_block_ranges():
         ({"version": 2}, "version: input should be 1"),
         ({"output": {"container": "zip"}}, "output.container: "),
         ({"output": {"options": {"x": 1}}}, "output.options: unknown key 'x'; known: pre_tokenizer"),
-        ({"output": {"options": {"pre_tokenizer": 1}}}, "output.options: 'pre_tokenizer' must be text"),
+        ({"output": {"options": {"pre_tokenizer": 1}}}, "output.options: pre_tokenizer must be text"),
     ],
 )
 def test_mistakes_are_named(change, said):

@@ -388,7 +388,7 @@ def test_a_tokenizer_model_of_another_kind(spm: Path) -> None:
     sentencepiece.SentencePieceTrainer.train(
         input=str(spm / "text.txt"),
         model_prefix=str(spm / "tokenizer"),
-        vocab_size=20,
+        vocab_size=10,
         minloglevel=2,
         model_type="word",
     )
