@@ -221,9 +221,9 @@ def pre_tokenizer_wanted(name: str) -> PreTokenizer:
     """The entry of a name that the user gave. Raises RecipeError for an unknown one."""
     if name not in BY_NAME:
         close = difflib.get_close_matches(name, BY_NAME, 1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = f" (did you mean {close[0]}?)" if close else ""
         raise RecipeError(
-            f"llama.cpp knows no pre-tokenizer {shown(name)}: {hint}It knows {', '.join(sorted(BY_NAME))}."
+            f"llama.cpp knows no pre-tokenizer {shown(name)}{hint}; it knows {', '.join(sorted(BY_NAME))}."
         )
     return BY_NAME[name]
 

@@ -115,6 +115,51 @@ def test_added_tokens(bpe: Path, spm: Path) -> None:
         assert found[Keys.Tokenizer.TOKEN_TYPE][SIZE:] == [*kinds, TokenType.UNUSED]
 
 
+def test_added_tokens_beyond_the_embedding_are_said(bpe: Path) -> None:
+    added = {"<pad>": SIZE, "<more>": SIZE + 1}
+    (bpe / "added_tokens.json").write_text(json.dumps(added))
+    notes: list[str] = []
+    found = tokenizer_metadata(bpe, SIZE, {}, notes=notes)
+    assert len(found[Keys.Tokenizer.LIST].value) == SIZE
+    assert len(notes) == 1
+    assert f"2 added tokens in {bpe} have ids beyond the {SIZE} rows" in notes[0]
+    assert "'<pad>'" in notes[0]
+    tokenizer_metadata(bpe, SIZE + 2, {}, notes=notes)
+    assert len(notes) == 1
+
+
+def test_several_tokens_that_end_a_text(bpe: Path) -> None:
+    ends = [2, 50, 51, 52]
+    (bpe / "generation_config.json").write_text(json.dumps({"eos_token_id": ends[:3]}))
+    notes: list[str] = []
+    found = tokenizer_metadata(bpe, SIZE, {"eos_token_id": 2}, notes=notes)
+    assert [
+        found[key].value for key in (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID)
+    ] == [
+        2,
+        50,
+        51,
+    ]
+    assert not notes
+    (bpe / "generation_config.json").write_text(json.dumps({"eos_token_id": [*ends, SIZE + 9, "x"]}))
+    tokenizer_metadata(bpe, SIZE, {}, notes=notes)
+    assert len(notes) == 1
+    assert repr(found[Keys.Tokenizer.LIST].value[52]) in notes[0]
+    # llama.cpp stops at this one by its name.
+    change_json(bpe / "tokenizer.json", added_tokens=[{"id": SIZE, "content": "<|eot_id|>", "special": True}])
+    (bpe / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, SIZE]}))
+    assert Keys.Tokenizer.EOT_ID not in values(bpe, SIZE + 1)
+
+
+def test_eos_is_added_as_the_post_processor_does(bpe: Path) -> None:
+    parts = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<|end|>", "type_id": 0}}]
+    change_json(bpe / "tokenizer.json", post_processor=template(None) | {"single": parts})
+    (bpe / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
+    assert values(bpe)[Keys.Tokenizer.ADD_EOS] is True
+    change_json(bpe / "tokenizer_config.json", add_eos_token=False)
+    assert Keys.Tokenizer.ADD_EOS not in values(bpe)
+
+
 def test_added_tokens_json_of_older_folders(spm: Path) -> None:
     (spm / "added_tokens.json").write_text(json.dumps({"<extra>": SIZE}))
     found = values(spm, SIZE + 1)

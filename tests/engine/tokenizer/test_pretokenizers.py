@@ -170,7 +170,7 @@ def test_a_space_before_every_text_is_said() -> None:
 
 def test_a_wanted_name_must_be_one_of_llama_cpp() -> None:
     assert pre_tokenizer_wanted("qwen2") is BY_NAME["qwen2"]
-    with pytest.raises(RecipeError, match=r"knows no pre-tokenizer 'qwen-2'.*mean qwen2\?.*falcon.*tekken"):
+    with pytest.raises(RecipeError, match=r"knows no pre-tokenizer 'qwen-2'.*mean qwen2\?\).*falcon.*tekken"):
         pre_tokenizer_wanted("qwen-2")
 
 
