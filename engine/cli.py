@@ -166,6 +166,14 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    pre_tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="llama.cpp's name for how the tokenizer splits text, instead of the recognised one.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
     threads: Threads = None,
     memory_limit: MemoryLimit = None,
     measure: Annotated[
@@ -218,7 +226,7 @@ def quantize(
         wanted = with_tensor_types(wanted, tensor_type or [])
         wanted = with_importance(wanted, imatrix)
         wanted = with_effort(wanted, effort)
-        wanted = with_options(wanted, split_max_size=split_max_size)
+        wanted = with_options(wanted, split_max_size=split_max_size, pre_tokenizer=pre_tokenizer)
         wanted = with_metadata(wanted, metadata or [])
         if lm_studio is not None:
             out = lm_studio_path(lm_studio, checkpoint.title, recipe.stem if recipe else str(preset))

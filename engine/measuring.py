@@ -31,15 +31,25 @@ METRICS = {
 log = logging.getLogger(__name__)
 
 
-def measure(work: Running, asked: Measure, output: Path, source: Path, threads: int | None) -> Report:
-    """How far `output` is from `source`, as a part of the job at work. Raises `UserError`s."""
+def measure(
+    work: Running,
+    asked: Measure,
+    output: Path,
+    source: Path,
+    threads: int | None,
+    pre_tokenizer: str | None = None,
+) -> Report:
+    """How far `output` is from `source`, as a part of the job at work. Raises `UserError`s.
+
+    `pre_tokenizer` is the name that the output was written with, where the user gave one.
+    """
     work.listener(Progress("load model code", 0, 1, "steps"))
     from engine import evaluate
     from engine.subjects import prepare
 
     work.listener(Progress("load model code", 1, 1, "steps"))
     text = Path(asked.text)
-    with prepare(output, text, source, asked.protocol, asked.windows, threads) as prepared:
+    with prepare(output, text, source, asked.protocol, asked.windows, threads, pre_tokenizer) as prepared:
         return evaluate.measure(work, prepared)
 
 

@@ -81,17 +81,17 @@ class Prepared:
 
 def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     """Plan the output of `recipe` on `checkpoint`, its size to the byte by the writer's own header code."""
-    export = plan_export(checkpoint)
-    export.metadata = edited(export.metadata, recipe.output.options.metadata)
+    options = recipe.output.options
+    export = plan_export(checkpoint, options.pre_tokenizer)
+    export.metadata = edited(export.metadata, options.metadata)
     plan = make_plan(recipe, export.tensors)
     plan.warnings.extend(export.notes)
     if recipe.calibration:
         plan.warnings.append("the recipe's calibration text is not used: none of its methods needs one")
     formats = {tensor.name: tensor.format for tensor in plan.tensors}
     facts = model_facts(checkpoint, has_importance=recipe.imatrix is not None)
-    most = recipe.output.options.split_max_size
-    parts = make_parts(export, formats, _file_type(plan, export, facts), most)
-    plan.warnings.extend(_too_large(parts, most))
+    parts = make_parts(export, formats, _file_type(plan, export, facts), options.split_max_size)
+    plan.warnings.extend(_too_large(parts, options.split_max_size))
     importance = _importance(recipe, plan)
     imatrix = Path(recipe.imatrix) if recipe.imatrix else None
     return Prepared(checkpoint, export, plan, parts, importance, imatrix)

@@ -178,7 +178,14 @@ def _measure(work: Running, request: QuantizeRequest, output: Path) -> Report | 
     if request.measure is None:
         return None
     try:
-        report = measure(work, request.measure, output, Path(request.model), request.threads)
+        report = measure(
+            work,
+            request.measure,
+            output,
+            Path(request.model),
+            request.threads,
+            request.recipe.output.options.pre_tokenizer,
+        )
     except (MemoryLimitError, OutputError, ChangedError):  # it can be resumed
         raise
     except UserError as error:

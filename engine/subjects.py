@@ -109,6 +109,7 @@ class Evaluation:
         if self.asked is not None and windows < self.asked:
             notes.append(f"The text has {windows} full windows; {self.asked} were asked for.")
         for subject in self.subjects:
+            notes += subject.tokenizer.notes
             if subject.context is not None and window > subject.context:
                 notes.append(
                     f"{subject.path} was made for {subject.context} tokens; windows of {window} go beyond."
@@ -131,10 +132,12 @@ def prepare(
     protocol: str = "llama.cpp",
     windows: int | None = None,
     threads: int | None = None,
+    pre_tokenizer: str | None = None,
 ) -> Iterator[Evaluation]:
     """Open `model`, and a `reference`, to be measured on at most `windows` windows of `text`.
 
-    `protocol` is one of `engine.calibration.windows.PROTOCOLS`; `threads` None: one for each core. Raises
+    `protocol` is one of `engine.calibration.windows.PROTOCOLS`; `threads` None: one for each core.
+    `pre_tokenizer` is the user's name for how a folder's tokenizer splits text. Raises
     EvaluationError for what cannot be measured, CheckpointError, TokenizerError or ExportError (unknown
     architecture) for what cannot be read.
     """
@@ -144,7 +147,7 @@ def prepare(
     rules = protocol_named(protocol)
     content = read_text(text)
     with ExitStack() as stack:
-        subjects = [_open(stack, path) for path in (model, reference) if path is not None]
+        subjects = [_open(stack, path, pre_tokenizer) for path in (model, reference) if path is not None]
         unchanged = Unchanged(_files(subjects))
         ids = _tokens(subjects, content, rules)
         window = min(rules.window(subject.context, subject.rotary) for subject in subjects)
@@ -161,10 +164,10 @@ def prepare(
         )
 
 
-def _open(stack: ExitStack, path: Path) -> Subject:
+def _open(stack: ExitStack, path: Path, pre_tokenizer: str | None) -> Subject:
     checkpoint = stack.enter_context(open_checkpoint(path))
     view = transformers_view(checkpoint)
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer(checkpoint, pre_tokenizer)
     try:
         model = StreamedModel(view, str(path))
     except MissingTensorError as error:

@@ -141,11 +141,13 @@ class GgufOptions(_Strict):
     """How a GGUF output is written.
 
     `split_max_size`: bytes of one file, more go to further files. `metadata`: keys and their new values, ""
-    to leave one out.
+    to leave one out. `pre_tokenizer`: llama.cpp's name for how byte-level BPE splits text, instead of the
+    recognised one.
     """
 
     split_max_size: int | None = Field(None, ge=1_000_000)
-    metadata: dict[str, Edit] = Field(default_factory=dict)
+    metadata: dict[str, Edit] = Field(default_factory=dict, exclude_if=lambda edits: not edits)
+    pre_tokenizer: str | None = None
 
     @field_validator("metadata")
     @classmethod

@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 __all__ = ["Tokenizer", "load_tokenizer", "tokenizer_metadata"]
 
 
-def load_tokenizer(checkpoint: "Checkpoint") -> Tokenizer:
+def load_tokenizer(checkpoint: "Checkpoint", pre_tokenizer: str | None = None) -> Tokenizer:
     """The tokenizer of an opened model: from a GGUF file's metadata, else from the files beside the weights.
 
-    Raises TokenizerError where there is none, or one of an unknown kind.
+    `pre_tokenizer` is the user's choice for such files, instead of the recognised one. Raises TokenizerError
+    where there is none, or one of an unknown kind.
     """
     if checkpoint.kind == "gguf":
         return Tokenizer(checkpoint.metadata, str(checkpoint.path))
     config = checkpoint.config or {}
     size = config.get("vocab_size")
-    metadata = tokenizer_metadata(checkpoint.folder, size if isinstance(size, int) else None, config)
-    return Tokenizer(metadata, str(checkpoint.folder))
+    rows = size if isinstance(size, int) else None
+    notes: list[str] = []
+    metadata = tokenizer_metadata(checkpoint.folder, rows, config, pre_tokenizer=pre_tokenizer, notes=notes)
+    return Tokenizer(metadata, str(checkpoint.folder), notes)

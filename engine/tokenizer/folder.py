@@ -20,10 +20,14 @@ class TokenizerFileError(TokenizerError):
 
 @dataclass(frozen=True)
 class AddedToken:
-    """A token that was added to the vocabulary; `special` ones steer the model and are no text."""
+    """A token that was added to the vocabulary; `special` ones steer the model and are no text.
+
+    `strips`: it takes white space beside it along.
+    """
 
     text: str
     special: bool
+    strips: bool = False
 
 
 @dataclass
@@ -92,7 +96,8 @@ def _added(entry: dict[str, Any]) -> AddedToken:
     text = entry["content"]
     if not isinstance(text, str):
         raise TypeError(f"{shown(text)} is no text")
-    return AddedToken(text, bool(entry.get("special")))
+    strips = bool(entry.get("lstrip") or entry.get("rstrip"))
+    return AddedToken(text, bool(entry.get("special")), strips)
 
 
 def _content(entry: object) -> str | None:

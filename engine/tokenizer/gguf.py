@@ -3,42 +3,56 @@
 import re
 import string
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gguf import GGUFValueType, Keys
 
 from engine.api.errors import CheckpointError
 from engine.api.gguf import GgufValue
-from engine.api.wording import named, word
+from engine.api.wording import named, shown, word
 from engine.checkpoint.files import SourceFile
 from engine.tokenizer.folder import TokenizerFileError, TokenizerFolder, read_folder, read_if_there
-from engine.tokenizer.tokenizer import value_of
+from engine.tokenizer.tokenizer import ENDS_BY_NAME, value_of
 from engine.tokenizer.vocabulary import Vocabulary, read_vocabulary
 
 SPECIAL_KEYS = {
     "bos": Keys.Tokenizer.BOS_ID,
     "eos": Keys.Tokenizer.EOS_ID,
     "eot": Keys.Tokenizer.EOT_ID,
+    "eom": Keys.Tokenizer.EOM_ID,
     "unk": Keys.Tokenizer.UNK_ID,
     "sep": Keys.Tokenizer.SEP_ID,
     "pad": Keys.Tokenizer.PAD_ID,
     "mask": Keys.Tokenizer.MASK_ID,
 }
+STRIPPING_NAMES = ("phi-3", "phi3")  # llama.cpp looks for these in general.name
 TEMPLATE_LIMIT = 16 << 20  # the largest templates have some 50 KB
 # Classes of transformers that begin every text with BOS unless a file says otherwise.
 CLASSES_WITH_BOS = frozenset({"LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer"})
 
 
-def tokenizer_metadata(folder: Path, vocab_size: int | None, config: dict[str, Any]) -> dict[str, GgufValue]:
+def tokenizer_metadata(
+    folder: Path,
+    vocab_size: int | None,
+    config: dict[str, Any],
+    *,
+    pre_tokenizer: str | None = None,
+    notes: list[str] | None = None,
+) -> dict[str, GgufValue]:
     """All `tokenizer.*` keys for the model in `folder`, in the order in which they are written.
 
     `vocab_size` is the number of rows of the embedding (None: as many as there are tokens); ids without a
     token become unused ones. `config` is the model's config.json, which names special tokens where
-    tokenizer_config.json does not. Raises TokenizerError.
+    tokenizer_config.json does not. `pre_tokenizer` is the user's choice instead of the recognised one.
+    `notes` takes sentences for the reader. Raises TokenizerError, and RecipeError for a `pre_tokenizer` that
+    is unknown or has no use.
     """
     files = read_folder(folder)
-    vocabulary = read_vocabulary(files, vocab_size)
+    notes = [] if notes is None else notes
+    vocabulary = read_vocabulary(files, vocab_size, pre_tokenizer, notes)
+    notes += _stripping(files)
     special = _special_ids(files, vocabulary, config)
+    special |= _further_ends(files, vocabulary, config, special, notes)
     flag, text, number = GGUFValueType.BOOL, GGUFValueType.STRING, GGUFValueType.UINT32
     metadata = {
         Keys.Tokenizer.MODEL: value_of(text, vocabulary.kind),
@@ -46,16 +60,22 @@ def tokenizer_metadata(folder: Path, vocab_size: int | None, config: dict[str, A
         Keys.Tokenizer.LIST: value_of(text, vocabulary.tokens),
         Keys.Tokenizer.TOKEN_TYPE: value_of(GGUFValueType.INT32, vocabulary.types),
     }
-    if vocabulary.kind == "llama":
+    if vocabulary.kind == "gpt2":
+        metadata[Keys.Tokenizer.MERGES] = value_of(text, vocabulary.merges)
+    else:
         metadata[Keys.Tokenizer.SCORES] = value_of(GGUFValueType.FLOAT32, vocabulary.scores)
         metadata[Keys.Tokenizer.ADD_PREFIX] = value_of(flag, vocabulary.space_prefix)
-    else:
-        metadata[Keys.Tokenizer.MERGES] = value_of(text, vocabulary.merges)
+    if vocabulary.kind == "t5":
+        metadata[Keys.Tokenizer.REMOVE_EXTRA_WS] = value_of(flag, vocabulary.merges_spaces)
+    if vocabulary.charsmap:
+        table = list(vocabulary.charsmap)
+        metadata[Keys.Tokenizer.PRECOMPILED_CHARSMAP] = value_of(GGUFValueType.UINT8, table)
     metadata |= {SPECIAL_KEYS[name]: value_of(number, token_id) for name, token_id in special.items()}
     # Written always: what a runtime assumes without it depends on the kind and the pre-tokenizer.
     metadata[Keys.Tokenizer.ADD_BOS] = value_of(flag, _adds_bos(files, vocabulary, special))
-    if files.tokenizer_config.get("add_eos_token") is True and "eos" in special:
-        metadata[Keys.Tokenizer.ADD_EOS] = value_of(flag, True)
+    adds_eos = "eos" in special and _adds_eos(files, vocabulary, special)
+    if adds_eos or vocabulary.kind == "t5":  # which else adds it
+        metadata[Keys.Tokenizer.ADD_EOS] = value_of(flag, adds_eos)
     templates = _chat_templates(files)
     if any(re.search("[\ud800-\udfff]", str(template.value)) for template in templates.values()):
         raise TokenizerFileError(
@@ -63,6 +83,18 @@ def tokenizer_metadata(folder: Path, vocab_size: int | None, config: dict[str, A
             "download it again."
         )
     return metadata | templates
+
+
+def _stripping(files: TokenizerFolder) -> list[str]:
+    """A note if added tokens take white space beside them along: llama.cpp asks the model's name for that."""
+    texts = [token.text for token in files.added.values() if token.strips]
+    name = files.folder.resolve().name.lower()
+    if not texts or any(one in name for one in STRIPPING_NAMES):
+        return []
+    return [
+        f"{len(texts)} added tokens in {files.folder} take white space beside them along (the first: "
+        f"{shown(texts[0])}); a GGUF file cannot say so, and llama.cpp keeps that white space."
+    ]
 
 
 def _special_ids(files: TokenizerFolder, vocabulary: Vocabulary, config: dict[str, Any]) -> dict[str, int]:
@@ -79,9 +111,45 @@ def _special_ids(files: TokenizerFolder, vocabulary: Vocabulary, config: dict[st
         valid = (one for one in candidates if type(one) is int and 0 <= one < len(vocabulary.tokens))
         if (token_id := next(valid, None)) is not None:
             ids[name] = token_id
-    if "bos" not in ids and (first := _template_start(files.tokenizer_json)) in by_text:
+    if "bos" not in ids and (first := _template_token(files.tokenizer_json, 0)) in by_text:
         ids["bos"] = by_text[first]
     return ids
+
+
+def _further_ends(
+    files: TokenizerFolder,
+    vocabulary: Vocabulary,
+    config: dict[str, Any],
+    special: dict[str, int],
+    notes: list[str],
+) -> dict[str, int]:
+    """Ids by name for further tokens that end a text, where the model has several.
+
+    llama.cpp knows one of each kind (eos, eot, eom) and those whose texts say it (ENDS_BY_NAME).
+    """
+    stated: list[object] = []
+    for source in (read_if_there(files.folder / "generation_config.json"), config):
+        ids = source.get("eos_token_id")
+        stated += ids if isinstance(ids, list) else [ids]
+    found: dict[str, int] = {}
+    without = []
+    for token_id in dict.fromkeys(one for one in stated if type(one) is int):
+        if not 0 <= token_id < len(vocabulary.tokens) or token_id in (special | found).values():
+            continue
+        text = vocabulary.tokens[token_id]
+        if text in ENDS_BY_NAME:
+            continue
+        free = next((name for name in ("eos", "eot", "eom") if name not in special | found), None)
+        if free is None:
+            without.append(text)
+        else:
+            found[free] = token_id
+    if without:
+        notes.append(
+            f"{files.folder} names more tokens that end a text than llama.cpp's files hold; it will not "
+            f"stop at {shown(', '.join(without), 200)}."
+        )
+    return found
 
 
 def _adds_bos(files: TokenizerFolder, vocabulary: Vocabulary, special: dict[str, int]) -> bool:
@@ -92,19 +160,29 @@ def _adds_bos(files: TokenizerFolder, vocabulary: Vocabulary, special: dict[str,
     if isinstance(stated, bool):
         return stated
     if any(step.get("type") == "TemplateProcessing" for step in _post_processors(files.tokenizer_json)):
-        return _template_start(files.tokenizer_json) == vocabulary.tokens[special["bos"]]
+        return _template_token(files.tokenizer_json, 0) == vocabulary.tokens[special["bos"]]
     if vocabulary.kind == "llama":
         return True
     stated_class = word(files.tokenizer_config.get("tokenizer_class")) or ""
     return stated_class.removesuffix("Fast") in CLASSES_WITH_BOS
 
 
-def _template_start(tokenizer: dict[str, Any]) -> str:
-    """The special token that the post-processor puts before a text, or "" if none."""
+def _adds_eos(files: TokenizerFolder, vocabulary: Vocabulary, special: dict[str, int]) -> bool:
+    """Whether a text ends with EOS: as the config says, else as the post-processor does."""
+    stated = files.tokenizer_config.get("add_eos_token")
+    if isinstance(stated, bool):
+        return stated
+    return _template_token(files.tokenizer_json, -1) == vocabulary.tokens[special["eos"]]
+
+
+def _template_token(tokenizer: dict[str, Any], place: Literal[0, -1]) -> str:
+    """The special token that the post-processor puts before (0) or behind (-1) a text, or "" if none."""
     for step in _post_processors(tokenizer):
         match step:
-            case {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": str(first)}}, _, *_]}:
-                return first
+            case {"type": "TemplateProcessing", "single": [_, _, *_] as parts}:
+                match parts[place]:
+                    case {"SpecialToken": {"id": str(text)}}:
+                        return text
     return ""
 
 

@@ -6,12 +6,10 @@ that the one before left, matches and gaps both kept. They are written for Onigu
 library). Where llama.cpp deviates from the tokenizer that a model was published with, the entry follows
 llama.cpp, because its ids are the ones that the exported file will get; each deviation has a comment.
 
-`chains` are the same ways as `tokenizer.json` spells them, see `split_chain`.
+`chains` are the same ways as `tokenizer.json` spells them, see `engine.tokenizer.recognition`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from engine.api.errors import TokenizerError
 from engine.api.wording import shown
@@ -60,6 +58,7 @@ QWEN35 = (
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 # llama.cpp tells the cases of ASCII letters only, and takes no combining marks.
 ASCII_UPPER, ASCII_LOWER = r"(?:(?=\p{L})[^a-z])", r"(?:(?=\p{L})[^A-Z])"
+ANY_CASE = r"[\p{L}\p{M}]"  # where its expressions name the cases
 MARKED_UPPER, MARKED_LOWER = r"(?:(?=[\p{L}\p{M}])[^a-z])", r"(?:(?=[\p{L}\p{M}])[^A-Z])"
 
 
@@ -100,6 +99,24 @@ DEEPSEEK_V3 = (
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
     rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{SPACES}"
 )
+SPARK = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    r"| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+"
+)
+ASIAN = (
+    "[一-鿿㐀-䶿\uf900-\ufaff\u3040-ゟ゠-ヿ･-ﾟ⼀-\u2fdfเ-\u0e7f\u0e80-\u0eff"
+    "ក-\u17ffက-႟ꩠ-ꩿꧠ-\ua9ff가-\ud7afᄀ-ᇿ]+"
+)
+YOUTU = "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-\u303f︰-﹏]+|[ㄅ-ㄯ]+|[一-龥\u3040-ゟ゠-ヿ]+"
+# Groups of three digits from the right, as numbers are written.
+THREE_FROM_THE_RIGHT = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"
+TEXT_AND_DIGITS = r"\P{N}*" + THREE_FROM_THE_RIGHT  # llama.cpp does not cut before the first group
+SUPER_DIGITS = r"(?=(?:[0-9]{3})+(?![0-9])).(?:(?!(?:[0-9]{3})+(?![0-9])).)*"
+HAN = (
+    r"[㐀-䶿一-鿿\x{F900}-\x{FAFF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}\x{2B740}-\x{2B81F}"
+    r"\x{2B820}-\x{2CEAF}\x{2CEB0}-\x{2EBEF}\x{2F800}-\x{2FA1F}]"
+)
+KIMI = rf"{HAN}+|[^\r\n\p{{L}}\p{{N}}]?(?:(?!{HAN})\p{{L}})+{SUFFIX}?|\p{{N}}{{1,3}}|{MARKS}|{SPACES}"
 BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 BLOOM_PUBLISHED = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 THREE_DIGITS = "[0-9][0-9][0-9]"
@@ -135,7 +152,7 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
         add_bos=True,
     ),
     PreTokenizer(
-        ("dbrx", "smaug-bpe", "chatglm-bpe", "glm4"),
+        ("dbrx", "smaug-bpe", "chatglm-bpe", "glm4", "glm5"),
         (SUFFIX + CL100K,),
         ((ANY_CASE_SUFFIX + CL100K,),),
     ),
@@ -191,7 +208,7 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
         ((*DEEPSEEK_CODER, CJK_PUBLISHED, DIGIT),),
     ),
     PreTokenizer(
-        ("deepseek-v3", "hunyuan-dense", "joyai-llm"),
+        ("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"),
         (UP_TO_3_DIGITS, HAN_KANA, DEEPSEEK_V3),
         ((UP_TO_3_DIGITS, HAN_KANA, DEEPSEEK_V3),),
     ),
@@ -202,9 +219,46 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     ),
     PreTokenizer(("bloom", "poro-chat", "gpt3-finnish"), (BLOOM,), ((BLOOM_PUBLISHED,), (BLOOM,))),
     PreTokenizer(("viking",), (BLOOM, DIGIT), ((BLOOM_PUBLISHED, DIGIT), (BLOOM, DIGIT))),
+    PreTokenizer(
+        ("laguna",), (r"[^\n]+|[\n]+", SUFFIX + QWEN2), ((r"[^\n]+|[\n]+", ANY_CASE_SUFFIX + QWEN2),)
+    ),
+    PreTokenizer(
+        ("spark2_5",), (UP_TO_3_DIGITS, HAN_KANA, SPARK, DIGIT), ((UP_TO_3_DIGITS, HAN_KANA, SPARK, DIGIT),)
+    ),
+    PreTokenizer(
+        ("youtu",),
+        (YOUTU, _cased(ANY_CASE, ANY_CASE, SUFFIX + "?", DIGIT)),
+        ((YOUTU, _cased(UPPER, LOWER, ANY_CASE_SUFFIX + "?", DIGIT)),),
+        ignore_merges=True,
+    ),
+    PreTokenizer(
+        ("tiny_aya", "cohere2moe"),
+        (TEXT_AND_DIGITS, _cased(ANY_CASE, ANY_CASE, SUFFIX + "?", UP_TO_3_DIGITS)),
+        ((r"\d{1,3}(?=(?:\d{3})*\b)", _cased(UPPER, LOWER, ANY_CASE_SUFFIX + "?", UP_TO_3_DIGITS)),),
+    ),
+    PreTokenizer(
+        ("superbpe",),
+        (DIGITS, SUPER_DIGITS),
+        ((DIGITS, r"(?=(\d{3})+(?!\d))"),),
+    ),
+    PreTokenizer(
+        ("afmoe",),
+        (TEXT_AND_DIGITS, ASIAN, DEEPSEEK_V3),
+        ((THREE_FROM_THE_RIGHT, ASIAN, DEEPSEEK_V3),),
+    ),
+    PreTokenizer(("kimi-k2",), (KIMI,)),
+    PreTokenizer(
+        ("chameleon",),
+        (
+            *("<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", r"([\t\n]|    |  )"),
+            *(DIGIT, r"[\p{P}!-/:-@\[-`{-~]", GPT2),
+        ),
+        add_bos=True,
+    ),
     # What llama.cpp does, with a loud warning, for files that name no way.
     PreTokenizer(("default",), (r"[\p{P}\$\+<=>\^~\|]+", GPT2, DIGITS, THREE_DIGITS)),
 )
+DEFAULT = PRE_TOKENIZERS[-1]
 BY_NAME = {name: entry for entry in PRE_TOKENIZERS for name in entry.names}
 
 
@@ -216,84 +270,3 @@ def pre_tokenizer_named(name: str, source: str = "The GGUF file") -> PreTokenize
             "not know; measure with a runtime that does."
         )
     return BY_NAME[name]
-
-
-def recognise(pre_tokenizer: object, ignore_merges: bool, source: str) -> PreTokenizer:
-    """The entry of a `tokenizer.json`'s `pre_tokenizer`; `source` names the file in errors.
-
-    Where several entries split alike, the one that treats whole words as `ignore_merges` says wins.
-    Raises UnknownPreTokenizerError.
-    """
-    chain = tuple(split_chain(pre_tokenizer, source))
-    found = [entry for entry in PRE_TOKENIZERS if chain in entry.chains]
-    if not found:
-        steps = shown(" then ".join(chain), 300) if chain else "not at all"
-        raise UnknownPreTokenizerError(
-            f"{source} splits text in a way that llama.cpp has no name for ({steps}), so a GGUF file made "
-            "from it would give other tokens; only tokenizers of known model families can be exported."
-        )
-    return next((entry for entry in found if entry.ignore_merges == ignore_merges), found[0])
-
-
-def split_chain(step: Any, source: str) -> Iterator[str]:
-    """The splits that a `tokenizer.json`'s `pre_tokenizer` makes before the bytes are mapped, in order.
-
-    Each is a regular expression, `Digits` and `ByteLevel` included, or "Type:Option" for others.
-    """
-    waiting = [step]  # no recursion: a file may nest as deeply as it likes
-    while waiting:
-        match waiting.pop():
-            case {"type": "Sequence", "pretokenizers": [*steps]}:
-                waiting += reversed(steps)
-            case inner:
-                yield from _splits(inner, source)
-
-
-def _splits(step: Any, source: str) -> Iterator[str]:
-    """The splits of a step that is no sequence."""
-    match step:
-        case {"type": "ByteLevel"}:
-            yield from _byte_level(step, source)
-        # Removing what does *not* match is isolating what does: these expressions leave no gaps.
-        case {"type": "Split", "pattern": {"Regex": str(regex)}, "behavior": "Isolated", "invert": False} | {
-            "type": "Split",
-            "pattern": {"Regex": str(regex)},
-            "behavior": "Removed",
-            "invert": True,
-        }:
-            # Some files write line breaks as themselves, some as escapes.
-            yield regex.replace("\r", r"\r").replace("\n", r"\n")
-        case {"type": "Digits"}:
-            yield DIGIT if step.get("individual_digits") else DIGITS
-        case {"type": str(kind)}:
-            yield f"{kind}:{_text(step.get('behavior', step.get('pattern', '')))}"
-        case _:
-            yield shown(step)
-
-
-def flat_steps(step: object) -> list[dict[str, Any]]:
-    """A normalizer or pre-tokenizer as a flat list of its steps, however deeply they are nested."""
-    waiting, flat = [step], []
-    while waiting:
-        step = waiting.pop()
-        if isinstance(step, dict):
-            inner = step.get("normalizers") or step.get("pretokenizers")
-            if isinstance(inner, list):
-                waiting += reversed(inner)
-            else:
-                flat.append(step)
-    return flat
-
-
-def _text(option: object) -> str:
-    return option if isinstance(option, str) else shown(option)
-
-
-def _byte_level(step: dict[str, Any], source: str) -> Iterator[str]:
-    if step.get("add_prefix_space"):
-        raise UnknownPreTokenizerError(
-            f"{source} puts a space before every text (ByteLevel with add_prefix_space), "
-            "which byte-level BPE in llama.cpp cannot do."
-        )
-    if step.get("use_regex", True):
-        yield GPT2

@@ -5,9 +5,10 @@ user-defined pieces or the normalization. The fields needed here are few and nev
 
   ModelProto       1 pieces (repeated), 2 trainer_spec, 3 normalizer_spec
   SentencePiece    1 piece (string), 2 score (float), 3 type (enum, 1 = normal)
-  TrainerSpec      3 model_type (enum, 1 unigram, 2 bpe, 3 word, 4 char), 40 unk_id, 41 bos_id, 42 eos_id,
-                   43 pad_id (int32)
-  NormalizerSpec   3 add_dummy_prefix (bool)
+  TrainerSpec      3 model_type (enum, 1 unigram, 2 bpe, 3 word, 4 char), 24 treat_whitespace_as_suffix
+                   (bool), 40 unk_id, 41 bos_id, 42 eos_id, 43 pad_id (int32)
+  NormalizerSpec   1 name (string), 2 precompiled_charsmap (bytes), 3 add_dummy_prefix,
+                   4 remove_extra_whitespaces, 5 escape_whitespaces (bool)
 
 (sentencepiece_model.proto of github.com/google/sentencepiece)
 """
@@ -22,13 +23,13 @@ from gguf import TokenType
 from engine.api.errors import CheckpointError, TokenizerError
 from engine.checkpoint.files import JSON_LIMIT, SourceFile
 
-BPE = 2
+UNIGRAM, BPE = 1, 2
 ALGORITHMS = {1: "unigram", 2: "BPE", 3: "word", 4: "character"}
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 class SentencePieceFileError(TokenizerError):
-    """A `tokenizer.model` that is no SentencePiece model, or none that llama.cpp's "llama" kind can run."""
+    """A `tokenizer.model` that is no SentencePiece model, or none that llama.cpp can run."""
 
 
 @dataclass
@@ -38,23 +39,34 @@ class SentencePieceModel:
     pieces: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     types: list[int] = field(default_factory=list)
+    algorithm: int = UNIGRAM
     add_dummy_prefix: bool = True
+    remove_extra_whitespaces: bool = True
+    escape_whitespaces: bool = True
+    whitespace_is_suffix: bool = False
+    charsmap: bytes = b""
     special_ids: dict[str, int] = field(default_factory=dict)
 
 
 def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """Reads a BPE model; raises SentencePieceFileError for anything else."""
+    """Reads a BPE or unigram model; raises SentencePieceFileError for anything else."""
     try:
-        model, algorithm = _model(_content(path))
+        model = _model(_content(path))
     except (ValueError, IndexError, OverflowError, struct.error) as error:
         raise SentencePieceFileError(
             f"{path} is not a SentencePiece model, or is damaged; download the file again "
             "(a file of a few lines that begins with 'version https://git-lfs' is only a pointer to it)."
         ) from error
-    if algorithm != BPE:
+    if model.algorithm not in (UNIGRAM, BPE):
+        kind = ALGORITHMS.get(model.algorithm, model.algorithm)
         raise SentencePieceFileError(
-            f"{path} is a SentencePiece model of the kind {ALGORITHMS.get(algorithm, algorithm)}; "
-            "only BPE can be exported for llama.cpp's 'llama' tokenizer."
+            f"{path} is a SentencePiece model of the kind {kind}; "
+            "llama.cpp runs the kinds BPE and unigram only."
+        )
+    if model.whitespace_is_suffix or not model.escape_whitespaces:
+        raise SentencePieceFileError(
+            f"{path} is a SentencePiece model that marks spaces behind words, or not at all, which "
+            "llama.cpp cannot do."
         )
     return model
 
@@ -71,10 +83,9 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _model(data: bytes) -> tuple[SentencePieceModel, int]:
+def _model(data: bytes) -> SentencePieceModel:
     # The defaults of the message's definition hold where a field is absent.
     model = SentencePieceModel(special_ids={"unk": 0, "bos": 1, "eos": 2, "pad": -1})
-    algorithm = 1
     for number, value in _fields(data):
         if number == 1:
             piece = dict(_fields(_message(value)))
@@ -83,16 +94,20 @@ def _model(data: bytes) -> tuple[SentencePieceModel, int]:
             model.types.append(int(TokenType(_number(piece.get(3, TokenType.NORMAL)))))
         elif number == 2:
             trainer = dict(_fields(_message(value)))
-            algorithm = int(_number(trainer.get(3, algorithm)))
+            model.algorithm = int(_number(trainer.get(3, UNIGRAM)))
+            model.whitespace_is_suffix = bool(_number(trainer.get(24, False)))
             for key, name in ((40, "unk"), (41, "bos"), (42, "eos"), (43, "pad")):
                 if key in trainer:
                     model.special_ids[name] = _signed(int(_number(trainer[key])))
         elif number == 3:
             normalizer = dict(_fields(_message(value)))
+            model.charsmap = _message(normalizer.get(2, b""))
             model.add_dummy_prefix = bool(_number(normalizer.get(3, True)))
+            model.remove_extra_whitespaces = bool(_number(normalizer.get(4, True)))
+            model.escape_whitespaces = bool(_number(normalizer.get(5, True)))
     if not model.pieces:
         raise ValueError("no pieces")
-    return model, algorithm
+    return model
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes | int | float]]:

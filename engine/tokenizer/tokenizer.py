@@ -1,6 +1,6 @@
 """The tokenizer that a GGUF file's metadata describe, giving the ids that llama.cpp gives."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from gguf import GGUFValueType, Keys, TokenType
@@ -11,6 +11,7 @@ from engine.api.wording import shown
 from engine.tokenizer.bpe import BpeEncoder
 from engine.tokenizer.pretokenizers import pre_tokenizer_named
 from engine.tokenizer.spm import SpmEncoder
+from engine.tokenizer.unigram import CharacterMap, UnigramEncoder
 
 
 class UnknownTokenizerKindError(TokenizerError):
@@ -21,17 +22,22 @@ class TokenizerMetadataError(TokenizerError):
     """The tokenizer's metadata lack a key or hold a value of a wrong type."""
 
 
-# llama.cpp takes these texts for control tokens whatever their type says (end of text, fill in the middle).
-_CONTROL = """
+# llama.cpp takes these texts for control tokens whatever their type says: tokens that end a text, …
+_ENDS = """
     <|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s>
     <|eom_id|> <EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response>
-    [e~[ <｜end▁of▁sentence｜> <|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE>
+    [e~[ <｜end▁of▁sentence｜>
+"""
+ENDS_BY_NAME = frozenset(_ENDS.split())
+# … and tokens that fill in the middle.
+_MIDDLE = """
+    <|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE>
     <|code_prefix|> <|prefix|> <|fim_suffix|> <fim-suffix> <fim_suffix> <｜fim▁hole｜> <SUF> ▁<SUF>
     <|code_suffix|> <|suffix|> <|fim_middle|> <fim-middle> <fim_middle> <｜fim▁end｜> <MID> ▁<MID>
     <|code_middle|> <|middle|> <|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD] <|fim_repo|> <|repo_name|>
     <fim-repo> <REPO> <reponame> <|file_sep|>
 """
-CONTROL_BY_NAME = frozenset(_CONTROL.split())
+CONTROL_BY_NAME = ENDS_BY_NAME | frozenset(_MIDDLE.split())
 # And these for user-defined ones.
 USER_DEFINED_BY_NAME = frozenset(("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"))
 
@@ -48,8 +54,12 @@ class Tokenizer:
     user-defined tokens are found before everything else.
     """
 
-    def __init__(self, metadata: Mapping[str, GgufValue], source: str) -> None:
-        """`metadata` as a GGUF file has them; `source` names it in errors. Raises TokenizerError."""
+    def __init__(self, metadata: Mapping[str, GgufValue], source: str, notes: Sequence[str] = ()) -> None:
+        """`metadata` as a GGUF file has them; `source` names it in errors. Raises TokenizerError.
+
+        `notes` are sentences about how it came to be, for the reader of what is made with it.
+        """
+        self.notes = list(notes)
         read = _Reader(metadata, source)
         tokens = [text or f"[EMPTY_{i}]" for i, text in enumerate(read.texts(Keys.Tokenizer.LIST))]
         self.size = len(tokens)
@@ -68,10 +78,14 @@ class Tokenizer:
             unknown = read.token_id(Keys.Tokenizer.UNK_ID, self.size, default=0)
             scores = read.numbers(Keys.Tokenizer.SCORES, self.size, default=0.0)
             self._encoder = SpmEncoder(tokens, scores, unknown or 0)
+        elif kind == "t5":
+            defaults = {"bos": self.size, "eos": 1, "add_bos": False}
+            self._space, self._space_first = " ", False
+            self._encoder = _unigram(read, tokens, types, source)
         else:
             raise UnknownTokenizerKindError(
                 f"{source} has a tokenizer of the kind {shown(kind)} (tokenizer.ggml.model); Bitwright runs "
-                "the kinds 'gpt2' (byte-level BPE) and 'llama' (SentencePiece BPE)."
+                "the kinds 'gpt2' (byte-level BPE), 'llama' (SentencePiece BPE) and 't5' (its unigram)."
             )
         self.bos = read.token_id(Keys.Tokenizer.BOS_ID, self.size, defaults["bos"])
         self.eos = read.token_id(Keys.Tokenizer.EOS_ID, self.size, defaults["eos"])
@@ -103,6 +117,20 @@ class Tokenizer:
             if token in text:
                 parts = [piece for part in parts for piece in _cut(part, token, token_id)]
         return parts
+
+
+def _unigram(read: "_Reader", tokens: list[str], types: list[Any], source: str) -> UnigramEncoder:
+    table = bytes(byte & 0xFF for byte in read.items(Keys.Tokenizer.PRECOMPILED_CHARSMAP, int, default=[]))
+    unknown = read.token_id(Keys.Tokenizer.UNK_ID, len(tokens), default=2)
+    return UnigramEncoder(
+        tokens,
+        read.numbers(Keys.Tokenizer.SCORES, len(tokens), default=0.0),
+        types,
+        unknown or 0,
+        space_prefix=read.flag(Keys.Tokenizer.ADD_PREFIX, default=False),
+        merges_spaces=read.flag(Keys.Tokenizer.REMOVE_EXTRA_WS, default=False),
+        characters=CharacterMap(table, source) if table else None,
+    )
 
 
 def _cut(part: str | int, token: str, token_id: int) -> Iterator[str | int]:
@@ -153,21 +181,23 @@ class _Reader:
         return bool(self._value(key, bool, default))
 
     def texts(self, key: str) -> list[str]:
-        return self._items(key, str)
+        return self.items(key, str)
 
     def numbers(self, key: str, size: int, default: float) -> list[Any]:
         """`size` numbers, one a token; `default` for each where the key is missing."""
         if key not in self._metadata:
             return [default] * size
-        values = self._items(key, (int, float))
+        values = self.items(key, (int, float))
         if len(values) < size:
             raise TokenizerMetadataError(
                 f"{self._source} has {size} tokens, but {len(values)} values in {key}."
             )
         return values[:size]
 
-    def _items(self, key: str, item_type: type | tuple[type, ...]) -> list[Any]:
-        values = self._value(key, list)
+    def items(
+        self, key: str, item_type: type | tuple[type, ...], default: list[Any] | None = None
+    ) -> list[Any]:
+        values = self._value(key, list, default)
         if not all(isinstance(value, item_type) for value in values):
             raise TokenizerMetadataError(f"{self._source} has items of a wrong type in {key}.")
         return list(values)

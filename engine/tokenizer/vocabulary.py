@@ -2,16 +2,18 @@
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from gguf import TokenType
 
-from engine.api.errors import TokenizerError
+from engine.api.errors import RecipeError, TokenizerError
 from engine.api.wording import named, shown
 from engine.tokenizer.folder import AddedToken, TokenizerFileError, TokenizerFolder
-from engine.tokenizer.pretokenizers import UnknownPreTokenizerError, flat_steps, recognise
-from engine.tokenizer.sentencepiece_model import read_sentencepiece
+from engine.tokenizer.pretokenizers import UnknownPreTokenizerError
+from engine.tokenizer.recognition import flat_steps, pre_tokenizer_wanted, recognise
+from engine.tokenizer.sentencepiece_model import UNIGRAM, SentencePieceModel, read_sentencepiece
+from engine.tokenizer.unigram import CharacterMap
+from engine.tokenizer.unigram_vocabulary import read_unigram
 
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
@@ -21,7 +23,7 @@ MAX_UNUSED = 1 << 14  # ids that may lack a token: a damaged number must not fil
 
 
 class UnknownModelTypeError(TokenizerError):
-    """A `tokenizer.json` that holds neither byte-level BPE nor a SentencePiece BPE."""
+    """A `tokenizer.json` that holds neither byte-level BPE nor what SentencePiece makes."""
 
 
 class UnfaithfulScoresError(TokenizerError):
@@ -34,8 +36,9 @@ class VocabularySizeError(TokenizerError):
 
 @dataclass
 class Vocabulary:
-    """`kind` is GGUF's `tokenizer.ggml.model`: "gpt2" has `merges`, "llama" has `scores`.
+    """`kind` is GGUF's `tokenizer.ggml.model`: "gpt2" has `merges`, "llama" and "t5" have `scores`.
 
+    `merges_spaces` and `charsmap` (a table that normalizes, see `engine.tokenizer.unigram`) are "t5"'s.
     `special_ids` are those that the file itself names (a `tokenizer.model` does), by "unk", "bos", ….
     """
 
@@ -46,30 +49,44 @@ class Vocabulary:
     merges: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     space_prefix: bool = False
+    merges_spaces: bool = False
+    charsmap: bytes = b""
     special_ids: dict[str, int] = field(default_factory=dict)
 
 
-def read_vocabulary(files: TokenizerFolder, vocab_size: int | None) -> Vocabulary:
+def read_vocabulary(
+    files: TokenizerFolder, vocab_size: int | None, pre_tokenizer: str | None, notes: list[str]
+) -> Vocabulary:
     """The vocabulary with exactly `vocab_size` tokens (None: as many as there are), unused ones filled in.
 
-    Raises TokenizerError.
+    `pre_tokenizer` is the user's choice instead of the recognised one; `notes` takes sentences for the
+    reader. Raises TokenizerError, and RecipeError for a `pre_tokenizer` that is unknown or has no use.
     """
     model = files.tokenizer_json.get("model")
     if files.tokenizer_json and (not isinstance(model, dict) or "vocab" not in model):
         raise TokenizerFileError(f"{files.tokenizer_json_path} holds no vocabulary; download the file again.")
     if isinstance(model, dict) and _splits_bytes(files.tokenizer_json):
-        vocabulary = _byte_level(files, model)
+        vocabulary = _byte_level(files, model, pre_tokenizer, notes)
     elif files.sentencepiece:
-        vocabulary = _from_sentencepiece(files, files.sentencepiece)
+        vocabulary = _from_sentencepiece(
+            files, read_sentencepiece(files.sentencepiece), str(files.sentencepiece), notes
+        )
+    elif isinstance(model, dict) and model.get("type") == "Unigram":
+        vocabulary = _from_unigram(files, model, notes)
     elif isinstance(model, dict) and _marks_spaces(files.tokenizer_json):
         vocabulary = _from_scored_merges(files, model)
     else:
         kind = named((model.get("type") if isinstance(model, dict) else None) or "unknown")
         raise UnknownModelTypeError(
-            f"{files.tokenizer_json_path} holds a tokenizer of the kind {kind} that is neither "
-            "byte-level BPE nor SentencePiece BPE; Bitwright can export only these two."
+            f"{files.tokenizer_json_path} holds a tokenizer of the kind {kind} that is neither byte-level "
+            "BPE nor BPE or unigram as SentencePiece makes them; Bitwright can export only these."
         )
-    _add_tokens(vocabulary, files.added, vocab_size, str(files.folder))
+    if pre_tokenizer is not None and vocabulary.kind != "gpt2":
+        raise RecipeError(
+            f"A pre-tokenizer ({shown(pre_tokenizer)}) is named for {files.folder}, but its tokenizer is "
+            "SentencePiece's and has none; leave the option out."
+        )
+    _add_tokens(vocabulary, files.added, vocab_size, str(files.folder), notes)
     _fill_up(vocabulary, vocab_size, str(files.folder))
     return vocabulary
 
@@ -94,9 +111,15 @@ def _types(step: object) -> list[str]:
     return [named(inner.get("type")) for inner in flat_steps(step)]
 
 
-def _byte_level(files: TokenizerFolder, model: dict[str, Any]) -> Vocabulary:
+def _byte_level(
+    files: TokenizerFolder, model: dict[str, Any], pre_tokenizer: str | None, notes: list[str]
+) -> Vocabulary:
     source = str(files.tokenizer_json_path)
-    pre = recognise(files.tokenizer_json.get("pre_tokenizer"), bool(model.get("ignore_merges")), source)
+    if pre_tokenizer is not None:
+        pre = pre_tokenizer_wanted(pre_tokenizer)
+    else:
+        step, whole = files.tokenizer_json.get("pre_tokenizer"), bool(model.get("ignore_merges"))
+        pre = recognise(step, whole, source, notes)
     # NFC is left out silently: llama.cpp normalizes nothing, and text is nearly always NFC already.
     strange = [kind for kind in _types(files.tokenizer_json.get("normalizer")) if kind != "NFC"]
     if strange:
@@ -113,14 +136,30 @@ def _byte_level(files: TokenizerFolder, model: dict[str, Any]) -> Vocabulary:
                 f"The merges in {source} hold {shown(left)} + {shown(right)}, which are no tokens."
             )
         merges.append(f"{left} {right}")
-    return Vocabulary("gpt2", pre.names[0], tokens, _types_of(tokens, None), merges=merges)
-
-
-def _from_sentencepiece(files: TokenizerFolder, path: Path) -> Vocabulary:
-    model = read_sentencepiece(path)
-    prefix = files.tokenizer_config.get("add_prefix_space")
     return Vocabulary(
-        "llama",
+        "gpt2", pre_tokenizer or pre.names[0], tokens, _types_of(tokens, None, has_bytes=False), merges=merges
+    )
+
+
+def _from_sentencepiece(
+    files: TokenizerFolder, model: SentencePieceModel, source: str, notes: list[str]
+) -> Vocabulary:
+    prefix = files.tokenizer_config.get("add_prefix_space")
+    unigram = model.algorithm == UNIGRAM
+    if unigram and model.charsmap:
+        CharacterMap(model.charsmap, source)  # llama.cpp refuses to load a damaged one
+    if not unigram and model.charsmap:
+        notes.append(
+            f"{source} normalizes text before it is split, which llama.cpp does for unigram only: texts that "
+            "this changes (full-width letters, ligatures, …) will get other tokens than in the original."
+        )
+    if unigram and TokenType.BYTE in model.types:
+        notes.append(
+            f"{source} is a unigram with bytes for characters that have no token; llama.cpp makes such "
+            "characters unknown tokens instead."
+        )
+    return Vocabulary(
+        "t5" if unigram else "llama",
         "default",
         # User-defined pieces are looked for in the raw text, where a space is a space.
         tokens=[
@@ -130,8 +169,22 @@ def _from_sentencepiece(files: TokenizerFolder, path: Path) -> Vocabulary:
         types=model.types,
         scores=model.scores,
         space_prefix=prefix if isinstance(prefix, bool) else model.add_dummy_prefix,
+        merges_spaces=unigram and model.remove_extra_whitespaces,
+        charsmap=model.charsmap if unigram else b"",
         special_ids=model.special_ids,
     )
+
+
+def _from_unigram(files: TokenizerFolder, model: dict[str, Any], notes: list[str]) -> Vocabulary:
+    source = str(files.tokenizer_json_path)
+    unigram = read_unigram(files.tokenizer_json, source, notes)
+    if len(unigram.pieces) > MAX_TOKENS:
+        raise TokenizerFileError(f"The vocabulary in {source} has {len(unigram.pieces):,} pieces.")
+    unigram.types = _types_of(unigram.pieces, None, has_bytes=model.get("byte_fallback") is True)
+    unknown = unigram.special_ids.get("unk", -1)
+    if 0 <= unknown < len(unigram.types):
+        unigram.types[unknown] = int(TokenType.UNKNOWN)
+    return _from_sentencepiece(files, unigram, source, notes)
 
 
 def _from_scored_merges(files: TokenizerFolder, model: dict[str, Any]) -> Vocabulary:
@@ -147,7 +200,7 @@ def _from_scored_merges(files: TokenizerFolder, model: dict[str, Any]) -> Vocabu
         "llama",
         "default",
         tokens,
-        _types_of(tokens, model.get("unk_token")),
+        _types_of(tokens, model.get("unk_token"), has_bytes=model.get("unk_token") is not None),
         scores=scores,
         space_prefix=any(
             step.get("prepend") == "▁"
@@ -224,13 +277,13 @@ def _merges(model: dict[str, Any], source: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _types_of(tokens: list[str], unknown: object) -> list[int]:
+def _types_of(tokens: list[str], unknown: object, *, has_bytes: bool) -> list[int]:
     """Types of the tokens before any were added; ids without a token are filled up later."""
     kinds = []
     for text in tokens:
         if text == unknown:
             kinds.append(TokenType.UNKNOWN)
-        elif unknown is not None and BYTE_TOKEN.fullmatch(text):
+        elif has_bytes and BYTE_TOKEN.fullmatch(text):
             kinds.append(TokenType.BYTE)
         else:
             kinds.append(TokenType.NORMAL)
@@ -246,10 +299,22 @@ def _refuse_gaps(size: int, known: int, source: str) -> None:
 
 
 def _add_tokens(
-    vocabulary: Vocabulary, added: dict[int, AddedToken], vocab_size: int | None, source: str
+    vocabulary: Vocabulary,
+    added: dict[int, AddedToken],
+    vocab_size: int | None,
+    source: str,
+    notes: list[str],
 ) -> None:
-    """Puts added tokens at their ids. Those beyond the embedding have no weights and are left out."""
+    """Puts added tokens at their ids. Those beyond the embedding have no weights: a note names them."""
     limit = MAX_TOKENS if vocab_size is None else vocab_size
+    beyond = sorted(item for item in added.items() if item[0] >= limit)
+    if beyond:
+        token_id, token = beyond[0]
+        notes.append(
+            f"{len(beyond)} added tokens in {source} have ids beyond the {limit:,} rows of the embedding and "
+            f"are left out, for it has no weights for them (the first: {shown(token.text)}, "
+            f"id {shown(token_id)})."
+        )
     fitting = sorted(item for item in added.items() if 0 <= item[0] < limit)
     if fitting:
         _refuse_gaps(fitting[-1][0] + 1, len(vocabulary.tokens) + len(fitting), source)
@@ -257,7 +322,7 @@ def _add_tokens(
         missing = token_id + 1 - len(vocabulary.tokens)
         vocabulary.tokens += [""] * missing
         vocabulary.types += [int(TokenType.UNUSED)] * missing
-        vocabulary.scores += [ADDED_SCORE] * (missing if vocabulary.kind == "llama" else 0)
+        vocabulary.scores += [ADDED_SCORE] * (0 if vocabulary.kind == "gpt2" else missing)
         special = token.special or LOOKS_SPECIAL.fullmatch(token.text)
         vocabulary.tokens[token_id] = token.text if special else token.text.replace("▁", " ")
         if vocabulary.types[token_id] not in (TokenType.UNKNOWN, TokenType.BYTE):
@@ -269,14 +334,15 @@ def _fill_up(vocabulary: Vocabulary, vocab_size: int | None, source: str) -> Non
     size = len(vocabulary.tokens) if vocab_size is None else vocab_size
     if not len(vocabulary.tokens) <= size <= MAX_TOKENS:
         raise VocabularySizeError(
-            f"The tokenizer in {source} has {len(vocabulary.tokens)} tokens, but the model only "
-            f"{shown(size)}: the two do not belong together."
+            f"The tokenizer in {source} has {len(vocabulary.tokens):,} tokens, but the model's embedding "
+            f"only {shown(size)} rows (vocab_size in config.json): the two do not belong together; put the "
+            "tokenizer files of this very model into the folder."
         )
     _refuse_gaps(size, len(vocabulary.tokens), source)
     missing = size - len(vocabulary.tokens)
     vocabulary.tokens += [""] * missing
     vocabulary.types += [int(TokenType.UNUSED)] * missing
-    vocabulary.scores += [ADDED_SCORE] * (missing if vocabulary.kind == "llama" else 0)
+    vocabulary.scores += [ADDED_SCORE] * (0 if vocabulary.kind == "gpt2" else missing)
     if any(0xD800 <= ord(c) <= 0xDFFF for c in "".join(vocabulary.tokens)):
         raise TokenizerFileError(f"The tokenizer in {source} has a token that is no valid text.")
     seen: dict[str, int] = {}

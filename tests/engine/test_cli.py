@@ -100,6 +100,15 @@ def test_compiling_is_said_where_there_is_no_terminal(tmp_path):
     assert said == ["Compiling the encoder of MXFP4, once on this machine: some seconds …\n", ""]
 
 
+def test_a_pre_tokenizer_can_be_named(model, tmp_path):
+    done = bitwright("quantize", model, "--preset", "Q8_0", "--dry-run", "--json", "--pre-tokenizer", "qwen2")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["recipe"]["output"]["options"] == {"pre_tokenizer": "qwen2"}
+    said = refused("quantize", model, "--preset", "Q8_0", "--dry-run", "--pre-tokenizer", "qwen22")
+    assert "no pre-tokenizer 'qwen22' (did you mean qwen2?); it knows " in said
+    assert "llama-bpe" in said
+
+
 def test_quantize_ends_with_one_json_object_and_is_listed(model, tmp_path):
     output = tmp_path / "o.gguf"
     done = bitwright("quantize", model, "--preset", "q4_k_m", "--out", output, "--json", "--threads", 1)

@@ -166,7 +166,7 @@ def test_models_that_do_not_share_a_tokenizer(place, tmp_path):
 
 
 def test_a_tokenizer_larger_than_the_model(place, monkeypatch):
-    monkeypatch.setattr(subjects, "load_tokenizer", lambda checkpoint: SimpleNamespace(size=600))
+    monkeypatch.setattr(subjects, "load_tokenizer", lambda *asked: SimpleNamespace(size=600))
     with pytest.raises(EvaluationError, match="tokenizer has 600 tokens, the model knows 512"):
         evaluate(place / "model", place / "text")
 

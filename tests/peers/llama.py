@@ -6,7 +6,7 @@ Fits the version that the extra `test` pins.
 """
 
 import ctypes as c
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -67,6 +67,7 @@ _FUNCTIONS = {
     "llama_get_logits_ith": (c.POINTER(c.c_float), [c.c_void_p, c.c_int32]),
     "llama_model_get_vocab": (c.c_void_p, [c.c_void_p]),
     "llama_vocab_n_tokens": (c.c_int32, [c.c_void_p]),
+    "llama_vocab_is_eog": (c.c_bool, [c.c_void_p, c.c_int32]),
     "llama_vocab_bos": (c.c_int32, [c.c_void_p]),
     "llama_vocab_get_add_bos": (c.c_bool, [c.c_void_p]),
     "llama_tokenize": (
@@ -163,12 +164,13 @@ def _decode(context: int, token_ids: list[int], first: int, vocabulary: int) -> 
     return result
 
 
-def _tokenize(model: int, text: str, *, special: bool) -> list[int]:
+def _tokenize(model: int, text: str, *, special: bool, parse: bool = False) -> list[int]:
+    """`special` adds BOS and EOS as the file says; `parse` reads special tokens in the text as such."""
     library = _library()
     data = text.encode()
     buffer = (c.c_int32 * (len(data) + 8))()
     vocabulary = library.llama_model_get_vocab(model)
-    count = library.llama_tokenize(vocabulary, data, len(data), buffer, len(buffer), special, False)
+    count = library.llama_tokenize(vocabulary, data, len(data), buffer, len(buffer), special, parse)
     assert count >= 0, "the buffer has room for a token a byte"
     return list(buffer[:count])
 
@@ -209,10 +211,19 @@ def perplexity(path: Path, text: str, windows: int | None = None) -> float:
     return float(np.exp(np.concatenate(losses).mean()))
 
 
-def tokenize(path: Path, text: str) -> list[int]:
-    """Token ids of `text` as plain text: no BOS or EOS added, special tokens inside it not recognised."""
+def tokenize(path: Path, texts: Iterable[str], *, parse: bool = False) -> list[list[int]]:
+    """Token ids of each text, no BOS or EOS added; special tokens inside it are text unless `parse`."""
     with _model(path) as model:
-        return _tokenize(model, text, special=False)
+        return [_tokenize(model, text, special=False, parse=parse) for text in texts]
+
+
+def end_tokens(path: Path) -> set[int]:
+    """The tokens at which llama.cpp stops."""
+    library = _library()
+    with _model(path) as model:
+        vocabulary = library.llama_model_get_vocab(model)
+        size = library.llama_vocab_n_tokens(vocabulary)
+        return {i for i in range(size) if library.llama_vocab_is_eog(vocabulary, i)}
 
 
 def dequantized_copy(source: Path, target: Path) -> Path:

@@ -185,7 +185,7 @@ def test_perplexity_follows_llama_perplexitys_protocol(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", max_position_embeddings=512)
     path = export_gguf(folder)
     text = "The harbour was quiet that morning, and 27 boats lay at the wall.\n" * 120
-    tokens = [1, *llama.tokenize(path, text)]
+    tokens = [1, *llama.tokenize(path, [text])[0]]
     losses = []
     for i in range(2):
         window = [1, *tokens[i * 512 + 1 : (i + 1) * 512]]
@@ -198,4 +198,4 @@ def test_perplexity_follows_llama_perplexitys_protocol(tmp_path: Path) -> None:
 def test_a_file_that_llama_cpp_refuses_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "no.gguf").write_bytes(b"GGUF")
     with pytest.raises(llama.LlamaError, match="cannot load"):
-        llama.tokenize(tmp_path / "no.gguf", "a")
+        llama.tokenize(tmp_path / "no.gguf", ["a"])

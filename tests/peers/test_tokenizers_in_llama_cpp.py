@@ -14,10 +14,18 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from engine.api.gguf import GgufValue
 from engine.tokenizer import Tokenizer, tokenizer_metadata
-from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
+from engine.tokenizer.pretokenizers import BY_NAME, PRE_TOKENIZERS, PUNCTUATION_RUNS
 from engine.tokenizer.tokenizer import value_of
-from tests.engine.tokenizer.samples import SAMPLE_MODEL, SHARED, TEXTS, change_json, write_converted
-from tests.peers.llama import tokenize
+from tests.engine.tokenizer.samples import (
+    SAMPLE_MODEL,
+    SHARED,
+    TEXTS,
+    change_json,
+    train_sentencepiece,
+    write_converted,
+    write_unigram_json,
+)
+from tests.peers.llama import end_tokens, tokenize
 from tests.tiny import TEXT, write_bpe, write_sentencepiece
 
 HIDDEN = 32
@@ -62,8 +70,9 @@ def zeros(*shape: int) -> np.ndarray:
 def assert_same_ids(path: Path, metadata: Mapping[str, GgufValue], *more: str) -> None:
     ours = Tokenizer(metadata, path.name)
     write_model(path, metadata)
-    for text in (*TEXTS.values(), *TEXT, mixture(3000, seed=0), *more):
-        assert ours.encode(text) == tokenize(path, text)
+    texts = (*TEXTS.values(), *TEXT, mixture(3000, seed=0), *more)
+    for text, theirs in zip(texts, tokenize(path, texts), strict=True):
+        assert ours.encode(text) == theirs
 
 
 def test_byte_level(tmp_path: Path) -> None:
@@ -153,5 +162,140 @@ def test_every_way_of_splitting(tmp_path: Path, unsplit: tuple[list[str], list[s
     }
     path = write_model(tmp_path / "model.gguf", metadata)
     ours = Tokenizer(metadata, name)
-    for sample in ("\n".join([*TEXTS.values(), *TEXT]), mixture(6000, seed=1_000_000), mixture(7, seed=3)):
-        assert ours.encode(sample) == tokenize(path, sample)
+    texts = ("\n".join([*TEXTS.values(), *TEXT]), mixture(6000, seed=1_000_000), mixture(7, seed=3))
+    for sample, theirs in zip(texts, tokenize(path, texts), strict=True):
+        assert ours.encode(sample) == theirs
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"add_dummy_prefix": False, "normalization_rule_name": "nfkc"},
+        {"remove_extra_whitespaces": False, "normalization_rule_name": "identity"},
+        {"remove_extra_whitespaces": False, "user_defined_symbols": ["<tool>", "▁▁"], "byte_fallback": True},
+    ],
+    ids=["as T5", "no prefix", "all spaces", "added and bytes"],
+)
+def test_unigram(tmp_path: Path, options: dict) -> None:
+    model = train_sentencepiece(tmp_path, model_type="unigram", **({"vocab_size": 900} | options))
+    assert_same_ids(tmp_path / "model.gguf", tokenizer_metadata(tmp_path, None, {}))
+    (tmp_path / "hf").mkdir()
+    write_unigram_json(tmp_path / "hf", model)
+    assert_same_ids(tmp_path / "converted.gguf", tokenizer_metadata(tmp_path / "hf", 1000, {}))
+
+
+def library_ids(folder: Path, texts: list[str]) -> list[list[int]]:
+    """What the `tokenizers` library makes of texts with special tokens in them, without BOS and EOS."""
+    library = Library.from_file(str(folder / "tokenizer.json"))
+    return [library.encode(text, add_special_tokens=False).ids for text in texts]
+
+
+GEMMA_SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+GEMMA_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+
+
+def test_gemma(tmp_path: Path) -> None:
+    """No space in front, runs of line breaks and spaces and tags as tokens, bytes for the rest."""
+    runs = ["\n" * n for n in (1, 2, 3)] + ["▁" * n for n in (2, 3, 4)] + ["<table>", "</b>"]
+    turns = ["<start_of_turn>", "<end_of_turn>"]
+    source = train_sentencepiece(
+        tmp_path,
+        **{"model_type": "bpe", "byte_fallback": True, "vocab_size": 900, "split_digits": True},
+        **{
+            "add_dummy_prefix": False,
+            "remove_extra_whitespaces": False,
+            "normalization_rule_name": "identity",
+        },
+        **{"user_defined_symbols": runs, "control_symbols": turns},
+    )
+    metadata = tokenizer_metadata(tmp_path, None, {})
+    assert metadata[Keys.Tokenizer.ADD_PREFIX].value is False
+    assert_same_ids(tmp_path / "model.gguf", metadata, "a\n\n\n\nb     c <table></b>")
+
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    write_converted(folder, source)
+    vocab = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    special = ["<unk>", "<s>", "</s>", *turns]
+    added = [
+        flags | {"id": vocab[text], "content": text, "special": text in special}
+        for text in sorted([*special, *runs], key=vocab.__getitem__)
+    ]
+    normal = {"normalizer": GEMMA_SPACES, "pre_tokenizer": GEMMA_SPLIT, "added_tokens": added}
+    change_json(folder / "tokenizer.json", **normal)
+    converted = tokenizer_metadata(folder, None, {})
+    for key in (Keys.Tokenizer.LIST, Keys.Tokenizer.TOKEN_TYPE, Keys.Tokenizer.ADD_PREFIX):
+        assert converted[key] == metadata[key]
+    assert_same_ids(tmp_path / "converted.gguf", converted)
+    # Tokens of spaces are looked for as they are written, here as "▁", there as spaces.
+    plain = [text for text in TEXTS.values() if "▁" not in text]
+    texts = ["<start_of_turn>user\nHi,  you\n\n<end_of_turn>\n<start_of_turn>model\n", *plain]
+    assert tokenize(tmp_path / "converted.gguf", texts, parse=True) == library_ids(folder, texts)
+
+
+def test_phi_3(tmp_path: Path) -> None:
+    """Added tokens that take white space along, which llama.cpp does for files of this name."""
+    write_sentencepiece(tmp_path, 600)
+    folder = tmp_path / "phi-3-mini"
+    folder.mkdir()
+    write_converted(folder, tmp_path / "tokenizer.model")
+    added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    flags = {"single_word": False, "lstrip": False, "normalized": False, "special": True}
+    for i, text in enumerate(["<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>"]):
+        added.append(flags | {"id": 600 + i, "content": text, "rstrip": text != "<|endoftext|>"})
+    added[2]["rstrip"] = True
+    change_json(folder / "tokenizer.json", added_tokens=added)
+    notes: list[str] = []
+    metadata = tokenizer_metadata(folder, 608, {}, notes=notes)
+    assert not notes
+    name = {Keys.General.NAME: value_of(GGUFValueType.STRING, "Phi-3-mini")}
+    write_model(tmp_path / "model.gguf", metadata | name)
+    texts = ["<|user|>\nHow are you?<|end|>\n<|assistant|>\n Well.</s>\n<|endoftext|>\n\nx", *TEXTS.values()]
+    theirs = tokenize(tmp_path / "model.gguf", texts, parse=True)
+    # The library normalizes an empty text to "▁".
+    assert theirs == [
+        ids if text else [] for ids, text in zip(library_ids(folder, texts), texts, strict=True)
+    ]
+    write_model(tmp_path / "other.gguf", metadata)
+    assert tokenize(tmp_path / "other.gguf", texts[:1], parse=True) != theirs[:1]
+    # Of another name, it is said.
+    tokenizer_metadata(folder.rename(tmp_path / "mine"), 608, {}, notes=notes)
+    assert len(notes) == 1
+    assert "'</s>'" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["llama-bpe", "qwen2", "tekken", "smollm", "deepseek-v3"])
+def test_special_tokens_in_byte_level_text(tmp_path: Path, name: str) -> None:
+    write_bpe(tmp_path, 600)
+    chain = BY_NAME[name].chains[0]
+    regexes = [
+        {"type": "Split", "pattern": {"Regex": one}, "behavior": "Isolated", "invert": False}
+        if one != PUNCTUATION_RUNS
+        else {"type": "Punctuation", "behavior": "Contiguous"}
+        for one in chain
+    ]
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    steps = {"type": "Sequence", "pretokenizers": [*regexes, level]}
+    model = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
+    model["ignore_merges"] = BY_NAME[name].ignore_merges
+    change_json(tmp_path / "tokenizer.json", pre_tokenizer=steps, model=model)
+    metadata = tokenizer_metadata(tmp_path, 600, {})
+    assert metadata[Keys.Tokenizer.PRE].value == name
+    write_model(tmp_path / "model.gguf", metadata)
+    texts = [
+        "<|begin|>It's 1234 boats,  né?\n\n<|end|> <|pad|>x",
+        TEXTS["prose"],
+        TEXTS["emoji"],
+        TEXTS["code"],
+    ]
+    assert tokenize(tmp_path / "model.gguf", texts, parse=True) == library_ids(tmp_path, texts)
+
+
+def test_all_ends_of_a_text_are_known(tmp_path: Path) -> None:
+    write_bpe(tmp_path, 600)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 590, 591]}))
+    metadata = tokenizer_metadata(tmp_path, 600, {"eos_token_id": 2})
+    path = write_model(tmp_path / "model.gguf", metadata)
+    assert end_tokens(path) == {2, 590, 591}

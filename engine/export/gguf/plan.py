@@ -61,16 +61,19 @@ class Export:
         return GGUF_DEFAULT_ALIGNMENT if stated is None else stated.value
 
 
-def plan_export(checkpoint: "Checkpoint") -> Export:
+def plan_export(checkpoint: "Checkpoint", pre_tokenizer: str | None = None) -> Export:
     """Everything about the output but the formats. Raises Export-, Checkpoint- and TokenizerErrors.
 
     A GGUF source of any architecture keeps its metadata and tensors as they are. Anything else must be
-    of an architecture described in `engine.architectures`, with its tokenizer beside it.
+    of an architecture described in `engine.architectures`, with its tokenizer beside it. `pre_tokenizer` is
+    the user's name for how the tokenizer splits text; raises RecipeError where it is unknown or has no use.
     """
-    return _from_gguf(checkpoint) if checkpoint.kind == "gguf" else _from_folder(checkpoint)
+    if checkpoint.kind == "gguf":
+        return _from_gguf(checkpoint, pre_tokenizer)
+    return _from_folder(checkpoint, pre_tokenizer)
 
 
-def _from_gguf(checkpoint: "Checkpoint") -> Export:
+def _from_gguf(checkpoint: "Checkpoint", pre_tokenizer: str | None) -> Export:
     if checkpoint.architecture is None:
         raise ExportError(f"{checkpoint.path} does not name its architecture ({Keys.General.ARCHITECTURE}).")
     if checkpoint.others:
@@ -83,6 +86,10 @@ def _from_gguf(checkpoint: "Checkpoint") -> Export:
         for key, value in checkpoint.metadata.items()
         if key not in WRITTEN_ANEW and not key.startswith("split.")
     }
+    if pre_tokenizer is not None:
+        from engine.tokenizer.recognition import with_pre_tokenizer
+
+        metadata = with_pre_tokenizer(metadata, pre_tokenizer, str(checkpoint.path))
     tensors = []
     for tensor in checkpoint.tensors.values():
         if tensor.dtype in INTEGERS:
@@ -103,7 +110,7 @@ def _from_gguf(checkpoint: "Checkpoint") -> Export:
     return Export(checkpoint.architecture, metadata, tensors)
 
 
-def _from_folder(checkpoint: "Checkpoint") -> Export:
+def _from_folder(checkpoint: "Checkpoint", pre_tokenizer: str | None) -> Export:
     from engine.tokenizer.gguf import tokenizer_metadata
 
     architecture = architecture_of(checkpoint)
@@ -119,7 +126,9 @@ def _from_folder(checkpoint: "Checkpoint") -> Export:
     notes += remarks
     metadata = _general(checkpoint, architecture, tensors) | card | sizes | rope
     assert checkpoint.config is not None, "an architecture is known from config.json only"
-    metadata |= tokenizer_metadata(checkpoint.folder, config.vocab_size, checkpoint.config)
+    metadata |= tokenizer_metadata(
+        checkpoint.folder, config.vocab_size, checkpoint.config, pre_tokenizer=pre_tokenizer, notes=notes
+    )
     if divisors is not None:
         tensors.append(OutputTensor(FREQUENCIES, divisors.shape, Role.ROPE, None, (), values=divisors))
     return Export(architecture.gguf, metadata, tensors, notes)

@@ -111,7 +111,11 @@ def test_block_ranges():
         ({"default": 3}, "default must be an object"),
         ({"version": 2}, "version: input should be 1"),
         ({"output": {"container": "zip"}}, "output.container: "),
-        ({"output": {"options": {"x": 1}}}, "output.options: unknown key 'x'; known: split_max_size"),
+        (
+            {"output": {"options": {"x": 1}}},
+            "output.options: unknown key 'x'; known: split_max_size, metadata, pre_tokenizer",
+        ),
+        ({"output": {"options": {"pre_tokenizer": 1}}}, "output.options: pre_tokenizer must be text"),
     ],
 )
 def test_mistakes_are_named(change, said):

@@ -1,14 +1,17 @@
 """Texts that tokenizers get wrong, and Hugging Face folders to read them with."""
 
+import base64
 import json
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import sentencepiece
+from gguf import TokenType
 from tokenizers import Tokenizer as Library
 
 from engine.api.gguf import GgufValue
+from engine.tokenizer.sentencepiece_model import read_sentencepiece
 
 SAMPLE_MODEL = Path(__file__).parents[3] / "resources" / "sample-model"
 SHARED = Path(__file__).parents[4] / "shared" / "data"
@@ -97,3 +100,50 @@ def opened_folder(folder: Path, vocab_size: int | None = None) -> SimpleNamespac
 
 def opened_gguf(metadata: dict[str, GgufValue]) -> SimpleNamespace:
     return SimpleNamespace(kind="gguf", path=Path("model.gguf"), config=None, metadata=metadata)
+
+
+def train_sentencepiece(folder: Path, **options: object) -> Path:
+    """A `tokenizer.model` of 600 pieces at most, made from the texts above; `options` are the trainer's."""
+    source = folder / "text.txt"
+    source.write_text(
+        "\n".join(text.replace("\n", " ") for text in TEXTS.values() if text) * 3, encoding="utf-8"
+    )
+    sentencepiece.SentencePieceTrainer.train(
+        **{"input": str(source), "model_prefix": str(folder / "tokenizer"), "minloglevel": 2},
+        **{"vocab_size": 600, "hard_vocab_limit": False} | options,
+    )
+    source.unlink()
+    return folder / "tokenizer.model"
+
+
+def write_unigram_json(folder: Path, source: Path) -> None:
+    """The `tokenizer.json` that transformers makes of a unigram `tokenizer.model`."""
+    model = read_sentencepiece(source)
+    steps: list[dict] = []
+    if model.charsmap:
+        steps.append(
+            {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()}
+        )
+    if model.remove_extra_whitespaces:
+        steps.append({"type": "Strip", "strip_left": False, "strip_right": True})
+        steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"})
+    scheme = "always" if model.add_dummy_prefix else "never"
+    special = [i for i, kind in enumerate(model.types) if kind in (TokenType.CONTROL, TokenType.UNKNOWN)]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    content = {
+        "version": "1.0",
+        "added_tokens": [flags | {"id": i, "content": model.pieces[i]} for i in special],
+        "normalizer": {"type": "Sequence", "normalizers": steps},
+        "pre_tokenizer": {
+            **{"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
+        },
+        "post_processor": None,
+        "decoder": None,
+        "model": {
+            "type": "Unigram",
+            "unk_id": model.special_ids["unk"],
+            "vocab": [list(row) for row in zip(model.pieces, model.scores, strict=True)],
+            "byte_fallback": TokenType.BYTE in model.types,
+        },
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")

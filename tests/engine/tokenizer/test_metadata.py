@@ -90,7 +90,9 @@ def test_missing_rows_become_unused_tokens(bpe: Path, spm: Path) -> None:
 
 def test_more_tokens_than_rows_are_refused(bpe: Path, spm: Path) -> None:
     for folder in (bpe, spm):
-        with pytest.raises(VocabularySizeError, match=f"{SIZE} tokens, but the model only 300"):
+        with pytest.raises(
+            VocabularySizeError, match=f"{SIZE} tokens, but the model's embedding only 300 rows"
+        ):
             values(folder, 300)
 
 
@@ -111,6 +113,51 @@ def test_added_tokens(bpe: Path, spm: Path) -> None:
         assert found[Keys.Tokenizer.LIST][SIZE:] == names
         kinds = [TokenType.USER_DEFINED, TokenType.CONTROL, TokenType.CONTROL, TokenType.USER_DEFINED]
         assert found[Keys.Tokenizer.TOKEN_TYPE][SIZE:] == [*kinds, TokenType.UNUSED]
+
+
+def test_added_tokens_beyond_the_embedding_are_said(bpe: Path) -> None:
+    added = {"<pad>": SIZE, "<more>": SIZE + 1}
+    (bpe / "added_tokens.json").write_text(json.dumps(added))
+    notes: list[str] = []
+    found = tokenizer_metadata(bpe, SIZE, {}, notes=notes)
+    assert len(found[Keys.Tokenizer.LIST].value) == SIZE
+    assert len(notes) == 1
+    assert f"2 added tokens in {bpe} have ids beyond the {SIZE} rows" in notes[0]
+    assert "'<pad>'" in notes[0]
+    tokenizer_metadata(bpe, SIZE + 2, {}, notes=notes)
+    assert len(notes) == 1
+
+
+def test_several_tokens_that_end_a_text(bpe: Path) -> None:
+    ends = [2, 50, 51, 52]
+    (bpe / "generation_config.json").write_text(json.dumps({"eos_token_id": ends[:3]}))
+    notes: list[str] = []
+    found = tokenizer_metadata(bpe, SIZE, {"eos_token_id": 2}, notes=notes)
+    assert [
+        found[key].value for key in (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID)
+    ] == [
+        2,
+        50,
+        51,
+    ]
+    assert not notes
+    (bpe / "generation_config.json").write_text(json.dumps({"eos_token_id": [*ends, SIZE + 9, "x"]}))
+    tokenizer_metadata(bpe, SIZE, {}, notes=notes)
+    assert len(notes) == 1
+    assert repr(found[Keys.Tokenizer.LIST].value[52]) in notes[0]
+    # llama.cpp stops at this one by its name.
+    change_json(bpe / "tokenizer.json", added_tokens=[{"id": SIZE, "content": "<|eot_id|>", "special": True}])
+    (bpe / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, SIZE]}))
+    assert Keys.Tokenizer.EOT_ID not in values(bpe, SIZE + 1)
+
+
+def test_eos_is_added_as_the_post_processor_does(bpe: Path) -> None:
+    parts = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<|end|>", "type_id": 0}}]
+    change_json(bpe / "tokenizer.json", post_processor=template(None) | {"single": parts})
+    (bpe / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
+    assert values(bpe)[Keys.Tokenizer.ADD_EOS] is True
+    change_json(bpe / "tokenizer_config.json", add_eos_token=False)
+    assert Keys.Tokenizer.ADD_EOS not in values(bpe)
 
 
 def test_added_tokens_json_of_older_folders(spm: Path) -> None:
@@ -292,7 +339,7 @@ def test_no_tokenizer(tmp_path: Path) -> None:
         values(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["Unigram", "WordPiece", "WordLevel"])
+@pytest.mark.parametrize("kind", ["WordPiece", "WordLevel"])
 def test_other_kinds_of_tokenizer(bpe: Path, kind: str) -> None:
     change_model(bpe, type=kind)
     with pytest.raises(UnknownModelTypeError, match=f"kind {kind}"):
@@ -384,9 +431,13 @@ def test_a_tokenizer_model_of_another_kind(spm: Path) -> None:
         values(spm)
     (spm / "text.txt").write_text("the boats lay at the wall; nobody answered\n" * 20)
     sentencepiece.SentencePieceTrainer.train(
-        input=str(spm / "text.txt"), model_prefix=str(spm / "tokenizer"), vocab_size=20, minloglevel=2
+        input=str(spm / "text.txt"),
+        model_prefix=str(spm / "tokenizer"),
+        vocab_size=10,
+        minloglevel=2,
+        model_type="word",
     )
-    with pytest.raises(SentencePieceFileError, match="unigram"):
+    with pytest.raises(SentencePieceFileError, match="kind word"):
         values(spm)
 
 

@@ -1,14 +1,21 @@
 """Which way of splitting a tokenizer.json has, by llama.cpp's names."""
 
+import re
+from itertools import combinations
+
 import pytest
 
+from engine.api.errors import RecipeError
 from engine.tokenizer.pretokenizers import (
+    ANY_CASE_SUFFIX,
+    BY_NAME,
+    GPT2,
     PRE_TOKENIZERS,
+    SUFFIX,
     UnknownPreTokenizerError,
     pre_tokenizer_named,
-    recognise,
-    split_chain,
 )
+from engine.tokenizer.recognition import PROBES, _behaviours, pre_tokenizer_wanted, recognise, split_chain
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 BYTES_AND_GPT2 = BYTES | {"use_regex": True}
@@ -86,30 +93,85 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("name", "step", "ignore_merges"), PUBLISHED)
 def test_published_tokenizers_are_recognised(name: str, step: dict, ignore_merges: bool) -> None:
-    assert recognise(step, ignore_merges, "tokenizer.json").names[0] == name
+    notes: list[str] = []
+    assert recognise(step, ignore_merges, "tokenizer.json", notes).names[0] == name
+    assert not notes
+
+
+SPELT_OUT = "(?:'s|'S|'t|'T|'re|'rE|'Re|'RE|'ve|'vE|'Ve|'VE|'m|'M|'ll|'lL|'Ll|'LL|'d|'D)"
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        # The cases spelt out, a class written otherwise, a step twice, one expression as two.
+        ("llama-bpe", sequence(split(LLAMA3.replace(ANY_CASE_SUFFIX, SUFFIX)), BYTES)),
+        ("llama-bpe", sequence(split(LLAMA3.replace(ANY_CASE_SUFFIX, SPELT_OUT)), BYTES)),
+        ("llama-bpe", sequence(split(LLAMA3, behavior="MergedWithNext"), BYTES)),  # it leaves no gaps
+        ("qwen2", sequence(split(LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}{1}")), BYTES)),
+        ("tekken", sequence(split(TEKKEN.replace(r"\p{N}|", r"[\p{N}]|")), BYTES)),
+        ("smollm", sequence(DIGITS, DIGITS, BYTES_AND_GPT2)),
+        ("gpt-2", sequence(split(GPT2), BYTES, BYTES)),
+    ],
+)
+def test_other_spellings_are_recognised_by_what_they_do(name: str, step: dict) -> None:
+    notes: list[str] = []
+    found = recognise(step, BY_NAME[name].ignore_merges, "tokenizer.json", notes)
+    assert (found.names[0], notes) == (name, [])
+
+
+def test_the_probes_tell_all_ways_apart() -> None:
+    """But for those that split alike by definition, which differ in other things, or not at all."""
+    same = [{"llama-bpe", "dbrx"}, {"granite-embed-multi-97m", "gpt-4o"}, {"qwen2", "bailingmoe"}]
+    for one, other in combinations(PRE_TOKENIZERS, 2):
+        alike = set(_behaviours(one)) & set(_behaviours(other))
+        assert not alike or {one.names[0], other.names[0]} in same
+
+
+def test_every_published_way_runs_on_the_probes() -> None:
+    assert all(len(_behaviours(entry)) == len(entry.chains) + 1 for entry in PRE_TOKENIZERS)
 
 
 @pytest.mark.parametrize(
     "step",
     [
         sequence(split(LLAMA3.replace("{1,3}", "{1,4}")), BYTES),
-        sequence(split(LLAMA3, behavior="MergedWithNext"), BYTES),
         sequence({"type": "Whitespace"}, BYTES),
-        sequence(DIGITS, DIGITS, BYTES_AND_GPT2),
+        sequence(split("("), BYTES),
+        sequence(split("(a|a|a|a|a)*b|(b|b|b|b|b)*c"), BYTES),
         BYTES,
         {"type": 3},
         [],
         None,
     ],
 )
-def test_anything_else_is_unknown(step: object) -> None:
-    with pytest.raises(UnknownPreTokenizerError, match=r"folder/tokenizer\.json.*no name for"):
-        recognise(step, False, "folder/tokenizer.json")
+def test_anything_else_is_the_default_and_said(step: object) -> None:
+    notes: list[str] = []
+    assert recognise(step, False, "folder/tokenizer.json", notes) is BY_NAME["default"]
+    assert len(notes) == 1
+    assert re.search(r"folder/tokenizer\.json.*no name for.*'default'.*--pre-tokenizer", notes[0])
 
 
-def test_a_space_before_every_text_is_refused() -> None:
-    with pytest.raises(UnknownPreTokenizerError, match="add_prefix_space"):
-        recognise(BYTES_AND_GPT2 | {"add_prefix_space": True}, False, "tokenizer.json")
+def test_the_nearest_way_is_named() -> None:
+    notes: list[str] = []
+    recognise(sequence(split(LLAMA3.replace("{1,3}", "{1,4}")), BYTES), False, "tokenizer.json", notes)
+    near = re.search(r"the nearest is ([\w-]+), which splits (\d+) of (\d+)", notes[0])
+    assert near
+    assert near[1] == "llama-bpe"
+    assert len(PROBES) // 2 < int(near[2]) < int(near[3]) == len(PROBES)
+
+
+def test_a_space_before_every_text_is_said() -> None:
+    notes: list[str] = []
+    step = BYTES_AND_GPT2 | {"add_prefix_space": True}
+    assert recognise(step, False, "tokenizer.json", notes).names[0] == "gpt-2"
+    assert "add_prefix_space" in notes[0]
+
+
+def test_a_wanted_name_must_be_one_of_llama_cpp() -> None:
+    assert pre_tokenizer_wanted("qwen2") is BY_NAME["qwen2"]
+    with pytest.raises(RecipeError, match=r"knows no pre-tokenizer 'qwen-2'.*mean qwen2\?\).*falcon.*tekken"):
+        pre_tokenizer_wanted("qwen-2")
 
 
 def test_no_name_and_no_chain_stands_twice() -> None:
@@ -128,5 +190,5 @@ def test_names_lead_to_their_entry() -> None:
 
 def test_the_chain_lists_splits_in_order() -> None:
     nested = sequence(sequence(DIGITS), split("a+"), BYTES_AND_GPT2)
-    assert list(split_chain(nested, ""))[:2] == [r"\p{N}", "a+"]
-    assert len(list(split_chain(nested, ""))) == 3
+    assert list(split_chain(nested))[:2] == [r"\p{N}", "a+"]
+    assert len(list(split_chain(nested))) == 3
