@@ -119,6 +119,7 @@ def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Conf
     names = set(checkpoint.tensors)
     values |= architecture.from_gguf(checkpoint.metadata, names)
     values["tie_word_embeddings"] = "output.weight" not in names
+    values["pad_token_id"] = None  # some have a default beyond a small vocabulary; nothing here pads
     if "token_embd.weight" in names:
         values["vocab_size"] = checkpoint.tensors["token_embd.weight"].shape[0]
     context = values.setdefault("max_position_embeddings", 2048)
