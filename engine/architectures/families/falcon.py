@@ -20,6 +20,7 @@ from engine.architectures.description import (
     other_activation,
     with_bias,
 )
+from engine.architectures.families.llama import OUTPUT, SHAPE_KEYS
 
 LAYER = in_blocks("transformer.h.{block}.")
 
@@ -84,20 +85,16 @@ FALCON = Architecture(
     name="falcon",
     gguf="falcon",
     keys=(
-        Key("vocab_size", "vocab_size"),
-        Key("max_position_embeddings", "context_length"),
+        *SHAPE_KEYS,
         Key(None, "tensor_data_layout", GGUFValueType.STRING, lambda config: "jploski"),
-        Key("hidden_size", "embedding_length"),
-        Key("num_hidden_layers", "block_count"),
         Key("ffn_hidden_size", "feed_forward_length"),
-        Key("num_attention_heads", "attention.head_count"),
         Key("num_kv_heads", "attention.head_count_kv", value=key_heads),
         Key("layer_norm_epsilon", "attention.layer_norm_epsilon", GGUFValueType.FLOAT32),
     ),
     weights=(
         Weight("token_embd.weight", "transformer.word_embeddings.weight", ("vocab", "hidden")),
         *with_bias(Weight("output_norm.weight", "transformer.ln_f.weight", ("hidden",))),
-        Weight("output.weight", "lm_head.weight", ("vocab", "hidden")),
+        OUTPUT,
         *with_bias(
             LAYER("attn_norm.weight", "input_layernorm.weight", "hidden", when=has_one_norm),
             LAYER("attn_norm.weight", "ln_mlp.weight", "hidden", when=has_two_norms),

@@ -32,7 +32,6 @@ def norm(canonical: str, module: str, size: str = "hidden") -> Weight:
 WEIGHTS = (
     EMBEDDING,
     Weight("output_norm.weight", "model.norm.weight", ("hidden",), plus=1.0),
-    Weight("output.weight", "lm_head.weight", ("vocab", "hidden")),
     norm("attn_norm.weight", "input_layernorm.weight"),
     LAYER("attn_q.weight", "self_attn.q_proj.weight", "queries", "hidden"),
     LAYER("attn_k.weight", "self_attn.k_proj.weight", "keys", "hidden"),

@@ -2,7 +2,7 @@
 
 from engine.architectures.description import Architecture, Config, Rope
 from engine.architectures.families.gemma2 import WEIGHTS, WINDOW_KEYS, norm, reader, shared_refusal
-from engine.architectures.families.llama import KEYS, sizes
+from engine.architectures.families.llama import KEYS, OUTPUT, sizes
 
 BLOCKS_OF_27B = 62
 
@@ -21,6 +21,7 @@ GEMMA3 = Architecture(
     keys=(*KEYS, *WINDOW_KEYS),
     weights=(
         *WEIGHTS,
+        OUTPUT,
         norm("attn_q_norm.weight", "self_attn.q_norm.weight", "head"),
         norm("attn_k_norm.weight", "self_attn.k_norm.weight", "head"),
     ),

@@ -12,6 +12,7 @@ from engine.architectures.description import (
     other_activation,
     with_bias,
 )
+from engine.architectures.families.llama import OUTPUT, SHAPE_KEYS
 
 LAYER = in_blocks("transformer.h.{block}.")
 
@@ -47,19 +48,15 @@ GPT2 = Architecture(
     name="gpt2",
     gguf="gpt2",
     keys=(
-        Key("vocab_size", "vocab_size"),
-        Key("max_position_embeddings", "context_length"),
-        Key("hidden_size", "embedding_length"),
-        Key("num_hidden_layers", "block_count"),
+        *SHAPE_KEYS,
         Key("n_inner", "feed_forward_length", value=inner),
-        Key("num_attention_heads", "attention.head_count"),
         Key("layer_norm_epsilon", "attention.layer_norm_epsilon", GGUFValueType.FLOAT32),
     ),
     weights=(
         Weight("token_embd.weight", "transformer.wte.weight", ("vocab", "hidden")),
         Weight("position_embd.weight", "transformer.wpe.weight", ("positions", "hidden")),
         *with_bias(Weight("output_norm.weight", "transformer.ln_f.weight", ("hidden",))),
-        Weight("output.weight", "lm_head.weight", ("vocab", "hidden")),
+        OUTPUT,
         *with_bias(
             LAYER("attn_norm.weight", "ln_1.weight", "hidden"),
             LAYER("attn_qkv.weight", "attn.c_attn.weight", "qkv", "hidden", transposed=True),

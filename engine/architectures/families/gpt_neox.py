@@ -14,6 +14,7 @@ from engine.architectures.description import (
     other_activation,
     with_bias,
 )
+from engine.architectures.families.llama import SHAPE_KEYS
 
 LAYER = in_blocks("gpt_neox.layers.{block}.")
 
@@ -42,12 +43,8 @@ GPT_NEOX = Architecture(
     name="gpt_neox",
     gguf="gptneox",
     keys=(
-        Key("vocab_size", "vocab_size"),
-        Key("max_position_embeddings", "context_length"),
-        Key("hidden_size", "embedding_length"),
-        Key("num_hidden_layers", "block_count"),
+        *SHAPE_KEYS,
         Key("intermediate_size", "feed_forward_length"),
-        Key("num_attention_heads", "attention.head_count"),
         Key("use_parallel_residual", "use_parallel_residual", GGUFValueType.BOOL),
         Key("layer_norm_eps", "attention.layer_norm_epsilon", GGUFValueType.FLOAT32),
     ),

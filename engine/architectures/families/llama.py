@@ -13,30 +13,36 @@ from engine.architectures.description import (
     Rope,
     Weight,
     bias_of,
+    head_size,
     in_blocks,
     other_activation,
 )
 from engine.architectures.rope import rope_order
 
-KEYS = (
+SHAPE_KEYS = (
     Key("vocab_size", "vocab_size"),
     Key("max_position_embeddings", "context_length"),
     Key("hidden_size", "embedding_length"),
     Key("num_hidden_layers", "block_count"),
-    Key("intermediate_size", "feed_forward_length"),
     Key("num_attention_heads", "attention.head_count"),
-    Key("num_key_value_heads", "attention.head_count_kv"),
+)
+HEAD_SIZE_KEYS = (
     Key("head_dim", "attention.key_length"),
     Key("head_dim", "attention.value_length"),
-    Key("rms_norm_eps", "attention.layer_norm_rms_epsilon", GGUFValueType.FLOAT32),
+)
+RMS_KEY = Key("rms_norm_eps", "attention.layer_norm_rms_epsilon", GGUFValueType.FLOAT32)
+KEYS = (
+    *SHAPE_KEYS,
+    Key("intermediate_size", "feed_forward_length"),
+    Key("num_key_value_heads", "attention.head_count_kv"),
+    *HEAD_SIZE_KEYS,
+    RMS_KEY,
 )
 ROPE = Rope(divisors=True, factors=True)
 
 EMBEDDING = Weight("token_embd.weight", "model.embed_tokens.weight", ("vocab", "hidden"))
-HEAD = (
-    Weight("output_norm.weight", "model.norm.weight", ("hidden",)),
-    Weight("output.weight", "lm_head.weight", ("vocab", "hidden")),
-)
+OUTPUT = Weight("output.weight", "lm_head.weight", ("vocab", "hidden"))
+HEAD = (Weight("output_norm.weight", "model.norm.weight", ("hidden",)), OUTPUT)
 LAYER = in_blocks("model.layers.{block}.")
 ATTENTION_NORM = LAYER("attn_norm.weight", "input_layernorm.weight", "hidden")
 PROJECTIONS = (
@@ -72,13 +78,14 @@ BIASES = (
 
 
 def sizes(config: Config) -> dict[str, int]:
+    head = head_size(config)
     return {
         "vocab": config.vocab_size,
         "hidden": config.hidden_size,
         "ff": config.intermediate_size,
-        "queries": config.num_attention_heads * config.head_dim,
-        "keys": config.num_key_value_heads * config.head_dim,
-        "head": config.head_dim,
+        "queries": config.num_attention_heads * head,
+        "keys": config.num_key_value_heads * head,
+        "head": head,
     }
 
 

@@ -1,44 +1,31 @@
 """Phi-3 and Phi-4: Llama's block with q, k, v in one matrix and gate, up in another; GGUF keeps them so."""
 
 from engine.architectures.description import (
-    SILU,
     Architecture,
     Config,
     Key,
     Rope,
-    head_size,
     in_blocks,
-    other_activation,
 )
-from engine.architectures.families.llama import EMBEDDING, HEAD, KEYS
+from engine.architectures.families.llama import EMBEDDING, HEAD, HEAD_SIZE_KEYS, KEYS, refusal, sizes
 from engine.architectures.families.mistral import window_note
 
 LAYER = in_blocks("model.layers.{block}.")
 
 
-def sizes(config: Config) -> dict[str, int]:
-    head = head_size(config)
-    return {
-        "vocab": config.vocab_size,
-        "hidden": config.hidden_size,
-        "ff": config.intermediate_size,
-        "gate_up": 2 * config.intermediate_size,
-        "queries": config.num_attention_heads * head,
-        "qkv": (config.num_attention_heads + 2 * config.num_key_value_heads) * head,
-    }
-
-
-def refusal(config: Config) -> str | None:
-    return other_activation(config, "hidden_act", SILU)
+def sizes_fused(config: Config) -> dict[str, int]:
+    plain = sizes(config)
+    return plain | {"gate_up": 2 * plain["ff"], "qkv": plain["queries"] + 2 * plain["keys"]}
 
 
 PHI3 = Architecture(
     name="phi3",
     gguf="phi3",
     keys=(
-        *(key for key in KEYS if key.config != "head_dim"),
-        # llama.cpp asks for it and ignores it; 0 told its older versions that there is none (Phi-4).
-        Key("sliding_window", "attention.sliding_window", value=lambda c: c.sliding_window or 0, least=0),
+        *(key for key in KEYS if key not in HEAD_SIZE_KEYS),
+        Key("original_max_position_embeddings", "rope.scaling.original_context_length"),
+        # llama.cpp ignores it; to its older versions 0 says that there is none (Phi-4).
+        Key(None, "attention.sliding_window", value=lambda c: c.sliding_window or 0, least=0),
     ),
     weights=(
         EMBEDDING,
@@ -50,7 +37,7 @@ PHI3 = Architecture(
         LAYER("ffn_up.weight", "mlp.gate_up_proj.weight", "gate_up", "hidden"),
         LAYER("ffn_down.weight", "mlp.down_proj.weight", "hidden", "ff"),
     ),
-    sizes=sizes,
+    sizes=sizes_fused,
     refusal=refusal,
     notes=window_note,
     rope=Rope(partial=True, factors=True),

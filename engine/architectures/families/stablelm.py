@@ -9,7 +9,6 @@ from typing import Any
 from gguf import GGUFValueType
 
 from engine.architectures.description import (
-    SILU,
     Architecture,
     Config,
     Key,
@@ -17,12 +16,19 @@ from engine.architectures.description import (
     Rope,
     Weight,
     bias_of,
-    head_size,
     in_blocks,
-    other_activation,
     with_bias,
 )
-from engine.architectures.families.llama import EMBEDDING, FEED_FORWARD, KEYS
+from engine.architectures.families.llama import (
+    EMBEDDING,
+    FEED_FORWARD,
+    HEAD_SIZE_KEYS,
+    KEYS,
+    OUTPUT,
+    RMS_KEY,
+    refusal,
+    sizes,
+)
 
 LAYER = in_blocks("model.layers.{block}.")
 
@@ -46,22 +52,8 @@ PROJECTIONS = (
 )
 
 
-def sizes(config: Config) -> dict[str, int]:
-    head = head_size(config)
-    return {
-        "vocab": config.vocab_size,
-        "hidden": config.hidden_size,
-        "ff": config.intermediate_size,
-        "heads": config.num_attention_heads,
-        "key_heads": config.num_key_value_heads,
-        "head": head,
-        "queries": config.num_attention_heads * head,
-        "keys": config.num_key_value_heads * head,
-    }
-
-
-def refusal(config: Config) -> str | None:
-    return other_activation(config, "hidden_act", SILU)
+def sizes_by_head(config: Config) -> dict[str, int]:
+    return sizes(config) | {"heads": config.num_attention_heads, "key_heads": config.num_key_value_heads}
 
 
 def from_gguf(metadata: Metadata, names: set[str]) -> dict[str, Any]:
@@ -76,14 +68,14 @@ STABLELM = Architecture(
     name="stablelm",
     gguf="stablelm",
     keys=(
-        *(key for key in KEYS if key.config not in ("head_dim", "rms_norm_eps")),
+        *(key for key in KEYS if key not in (*HEAD_SIZE_KEYS, RMS_KEY)),
         Key("use_parallel_residual", "use_parallel_residual", GGUFValueType.BOOL),
         Key("layer_norm_eps", "attention.layer_norm_epsilon", GGUFValueType.FLOAT32),
     ),
     weights=(
         EMBEDDING,
         *with_bias(Weight("output_norm.weight", "model.norm.weight", ("hidden",))),
-        Weight("output.weight", "lm_head.weight", ("vocab", "hidden")),
+        OUTPUT,
         *with_bias(
             LAYER("attn_norm.weight", "input_layernorm.weight", "hidden"),
             LAYER("ffn_norm.weight", "post_attention_layernorm.weight", "hidden", when=is_sequential),
@@ -103,7 +95,7 @@ STABLELM = Architecture(
         ),
         *FEED_FORWARD,
     ),
-    sizes=sizes,
+    sizes=sizes_by_head,
     refusal=refusal,
     rope=Rope(partial=True),
     own_output=True,
