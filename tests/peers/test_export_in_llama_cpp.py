@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from engine.checkpoint import open_checkpoint
 from engine.export.gguf import Export, plan_export
@@ -25,11 +24,9 @@ from tests.engine.export.models import (
     write_model,
 )
 from tests.peers import llama
+from tests.peers.compare import BOUND, distance, reference
 
 pytest.importorskip("xllamacpp")
-
-BOUND = 0.05
-COUNTED = np.log(1e-4)
 
 CASES = {
     "older spelling": {},
@@ -56,21 +53,12 @@ CASES = {
 }
 
 
-def reference(folder: Path, texts: list[list[int]]) -> np.ndarray:
-    """float64 [texts, n, vocabulary]: log-probabilities by transformers' whole model in float32."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    with torch.no_grad():
-        return torch.log_softmax(model.eval()(torch.tensor(texts)).logits.double(), -1).numpy()
-
-
 def difference(folder: Path, path: Path) -> tuple[float, bool]:
     """The largest difference over the counted tokens of all prompts, and whether all top tokens agree."""
     largest, same = 0.0, True
     for token_ids, expected in zip(prompts(), reference(folder, prompts()), strict=True):
         found = llama.log_probabilities(path, token_ids)
-        largest = max(largest, float(np.abs(found - expected)[expected > COUNTED].max()))
+        largest = max(largest, distance(found, expected))
         same = same and bool((found.argmax(-1) == expected.argmax(-1)).all())
     return largest, same
 
@@ -149,7 +137,7 @@ def test_texts_within_the_sliding_window_agree(tmp_path: Path) -> None:
     path = export_gguf(folder)
     token_ids = prompts()[0][:16]
     found, expected = llama.log_probabilities(path, token_ids), reference(folder, [token_ids])[0]
-    assert np.abs(found - expected)[expected > COUNTED].max() < 1e-3
+    assert distance(found, expected) < 1e-3
 
 
 def test_a_gguf_written_again_gives_the_same_probabilities(tmp_path: Path) -> None:
@@ -177,7 +165,7 @@ def test_quantized_file_and_its_dequantized_copy(tmp_path: Path) -> None:
         llama.log_probabilities(copy, token_ids),
     )
     # Q8_0 runs with activations rounded to 8 bits; on these random weights that is well below 0.5.
-    assert 0 < np.abs(quantized - dequantized)[dequantized > COUNTED].max() < 0.5
+    assert 0 < distance(quantized, dequantized) < 0.5
 
 
 def test_perplexity_follows_llama_perplexitys_protocol(tmp_path: Path) -> None:
