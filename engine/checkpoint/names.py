@@ -210,6 +210,8 @@ def _name_map(architecture: MODEL_ARCH) -> TensorNameMap:
 def _canonical(text: str, architecture: MODEL_ARCH | None) -> str | None:
     if architecture is None:
         return None
+    if text == "lm_head.weight":  # some architectures have no output of their own; their checkpoints may
+        return "output.weight"
     canonical = _name_map(architecture).get_name(text, (".weight", ".bias"))
     if canonical and canonical.endswith(("_exps", "attn_sinks")):  # without ".weight" in transformers
         canonical += ".weight"

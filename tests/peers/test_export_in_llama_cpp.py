@@ -13,6 +13,7 @@ import pytest
 
 from engine.checkpoint import open_checkpoint
 from engine.export.gguf import Export, plan_export
+from tests.engine.export.families import FACTORS
 from tests.engine.export.models import (
     LLAMA3,
     YARN,
@@ -28,6 +29,8 @@ from tests.peers.compare import BOUND, distance, reference
 
 pytest.importorskip("xllamacpp")
 
+LONGROPE = FACTORS | {"rope_type": "longrope", "original_max_position_embeddings": 32}
+
 CASES = {
     "older spelling": {},
     "rope_parameters": {
@@ -42,6 +45,7 @@ CASES = {
     "yarn, own attention factor": {"rope_scaling": YARN | {"attention_factor": 1.5}},
     "yarn, mscale": {"rope_scaling": YARN | {"mscale": 1.0, "mscale_all_dim": 0.7}},
     "yarn, own ramp": {"rope_scaling": YARN | {"beta_fast": 2.0, "beta_slow": 0.5, "truncate": False}},
+    "longrope": {"rope_scaling": LONGROPE},
     "tied": {"tie_word_embeddings": True},
     "attention biases": {"attention_bias": True},
     "mlp biases": {"mlp_bias": True},
@@ -91,6 +95,11 @@ def drop_frequencies(export: Export) -> None:
     assert export.tensors.pop().name == "rope_freqs.weight"
 
 
+def longer_context(export: Export) -> None:
+    number = export.metadata["llama.rope.scaling.original_context_length"]
+    export.metadata["llama.rope.scaling.original_context_length"] = replace(number, value=1024)
+
+
 def swap_experts(export: Export) -> None:
     export.tensors = [
         replace(tensor, sources=tensor.sources[::-1]) if tensor.name == "blk.0.ffn_up_exps.weight" else tensor
@@ -111,6 +120,8 @@ CONTROLS = {
     "no linear factor": ("linear", drop_key("llama.rope.scaling.factor")),
     "yarn as linear": ("yarn", drop_key("llama.rope.scaling.type")),
     "no attention factor": ("yarn, own attention factor", drop_key("llama.rope.scaling.attn_factor")),
+    "no attention factor of longrope": ("longrope", drop_key("llama.rope.scaling.attn_factor")),
+    "longrope for short texts": ("longrope", longer_context),
     "experts in another order": ("mixtral", swap_experts),
 }
 

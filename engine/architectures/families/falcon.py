@@ -62,10 +62,15 @@ def refusal(config: Config) -> str | None:
         return "alibi is true, and llama.cpp computes this architecture with rotary positions only"
     if config.bias:
         return "bias is true, and llama.cpp computes this architecture without biases"
-    if not (config.parallel_attn or config.new_decoder_architecture):
+    if not config.parallel_attn:
         return (
             "parallel_attn is false, and llama.cpp computes attention and feed-forward of this architecture "
             "beside each other only"
+        )
+    if config.num_attention_heads % max(key_heads(config), 1):
+        return (
+            f"num_kv_heads is {config.num_kv_heads}, which does not divide the {config.num_attention_heads} "
+            "heads of the queries"
         )
     return other_activation(config, "activation", GELU)
 

@@ -110,7 +110,7 @@ def shared_refusal(config: Config, blocks_of_27b: int) -> str | None:
         return "attention_bias is true, and llama.cpp computes this architecture without biases"
     if config.use_bidirectional_attention:
         return "use_bidirectional_attention is true, and llama.cpp computes this architecture causally"
-    return other_activation(config, "hidden_activation", GELU[2:])
+    return other_activation(config, "hidden_activation", GELU)
 
 
 def refusal(config: Config) -> str | None:

@@ -39,8 +39,7 @@ def refusal(config: Config) -> str | None:
     }
     for name, value in usual.items():
         if getattr(config, name) is not value:
-            found = str(not value).lower()
-            return f"{name} is {found}, and llama.cpp computes this architecture without that"
+            return f"{name} is not {str(value).lower()}, and llama.cpp computes this architecture only so"
     return other_activation(config, "activation_function", GELU)
 
 

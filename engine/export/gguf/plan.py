@@ -259,4 +259,10 @@ def _hyper_parameters(architecture: Architecture, config: Config) -> Metadata:
                 f"config.json: {key.config or key.gguf} is {value}, where {key.needed} is needed."
             )
         metadata[f"{architecture.gguf}.{key.gguf}"] = GgufValue(key.type, value)
+    stated = f"{architecture.gguf}.attention.key_length" in metadata
+    if not stated and config.hidden_size % config.num_attention_heads:
+        raise HyperParameterError(
+            f"config.json: num_attention_heads is {config.num_attention_heads}, which does not divide the "
+            f"{config.hidden_size} values of a hidden state; llama.cpp takes their quotient for a head."
+        )
     return metadata

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from gguf import GGUFValueType
 from transformers import AutoConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -155,6 +156,53 @@ def test_scaling_that_cannot_be_computed(scaling: str, change: dict, words: str)
     config.rope_parameters |= change
     with pytest.raises(RopeScalingError, match=words):
         rope_metadata(config, ROPE, "llama")
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0 + i / 16 for i in range(16)],
+    "long_factor": [1.0 + i for i in range(16)],
+    "original_max_position_embeddings": 64,
+}
+
+
+@pytest.mark.parametrize("attention", [None, 1.25])
+def test_longrope_comes_back_from_gguf(attention: float | None) -> None:
+    config = config_with(LONGROPE | {"attention_factor": attention})
+    metadata, tensors, notes = rope_metadata(config, ROPE, "llama")
+    stored = {key: as_stored(value) for key, value in metadata.items()}
+    back = rope_parameters(stored, ROPE, "llama", tensors, 32, 256)
+    assert (back["rope_type"], back["original_max_position_embeddings"]) == ("longrope", 64)
+    for name in ("short_factor", "long_factor"):
+        np.testing.assert_allclose(back[name], LONGROPE[name], rtol=1e-7)
+    usual = (1 + np.log(4) / np.log(64)) ** 0.5
+    assert back["attention_factor"] == pytest.approx(attention or usual, rel=1e-6)
+    assert "beyond 64 tokens" in notes[0]
+
+
+@pytest.mark.parametrize(
+    "change", [{"long_factor": [1.0] * 15}, {"short_factor": None}, {"long_factor": ["x"] * 16}]
+)
+def test_factors_that_do_not_fit_are_refused(change: dict) -> None:
+    config = config_with(LONGROPE)
+    config.rope_parameters |= change
+    with pytest.raises(RopeScalingError, match=f"{next(iter(change))} of .* list of 16 positive numbers"):
+        rope_metadata(config, ROPE, "llama")
+
+
+@pytest.mark.parametrize(("head", "rotated"), [(32, 8), (44, 30), (64, 64)])
+def test_the_rotated_part_of_a_head_comes_back(head: int, rotated: int) -> None:
+    """44 * (30 / 44) is a little less than 30, and transformers rounds down."""
+    metadata = {"stablelm.rope.dimension_count": GgufValue(GGUFValueType.UINT32, rotated)}
+    part = rope_parameters(metadata, Rope(partial=True), "stablelm", {}, head, 256)["partial_rotary_factor"]
+    assert int(head * part) == rotated
+
+
+@pytest.mark.parametrize(("rope", "rotated"), [(ROPE, 16), (Rope(partial=True), 40)])
+def test_a_rotated_part_that_transformers_cannot_express(rope: Rope, rotated: int) -> None:
+    metadata = {"llama.rope.dimension_count": GgufValue(GGUFValueType.UINT32, rotated)}
+    with pytest.raises(UnreadableRopeError, match=f"rotates {rotated} of the 32"):
+        rope_parameters(metadata, rope, "llama", {}, 32, 256)
 
 
 def test_partly_rotated_heads_are_refused() -> None:
