@@ -1,13 +1,14 @@
-"""Architectures that can be moved between transformers and GGUF, one short file each."""
+"""Architectures that can be moved between transformers and GGUF: a table each, in `families`."""
 
+import pkgutil
+from difflib import get_close_matches
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from engine.api.errors import ExportError
+from engine.architectures import families
 from engine.architectures.config import config_of_folder, config_of_gguf
 from engine.architectures.description import Architecture
-from engine.architectures.llama import LLAMA
-from engine.architectures.mistral import MISTRAL
-from engine.architectures.mixtral import MIXTRAL
 from engine.architectures.view import FolderView, GgufView, TransformersView
 
 if TYPE_CHECKING:
@@ -22,8 +23,18 @@ __all__ = [
     "transformers_view",
 ]
 
-# Where several share a GGUF name, the first one whose `chosen` says so reads a file back.
-ARCHITECTURES = (MIXTRAL, MISTRAL, LLAMA)
+
+def _described() -> tuple[Architecture, ...]:
+    """Every architecture that a module of `families` defines, by name."""
+    found = {}
+    for module in pkgutil.iter_modules(families.__path__, f"{families.__name__}."):
+        for value in vars(import_module(module.name)).values():
+            if isinstance(value, Architecture):
+                found[value.name] = value
+    return tuple(found[name] for name in sorted(found))
+
+
+ARCHITECTURES = _described()
 
 
 class UnknownArchitectureError(ExportError):
@@ -37,20 +48,32 @@ def architecture_of(checkpoint: "Checkpoint") -> Architecture:
         if checkpoint.kind == "gguf":
             if architecture.gguf == name and architecture.chosen(checkpoint.metadata):
                 return architecture
-        elif architecture.name == name:
+        elif name in (architecture.name, *architecture.also):
             return architecture
-    known = ", ".join(sorted(architecture.name for architecture in ARCHITECTURES))
+    raise UnknownArchitectureError(f"{checkpoint.path}: {_unknown(checkpoint)}")
+
+
+def _unknown(checkpoint: "Checkpoint") -> str:
+    """Why there is no description, which is the nearest, and what can be done."""
+    name = checkpoint.architecture
+    known = sorted({a.gguf if checkpoint.kind == "gguf" else a.name for a in ARCHITECTURES})
     if name is None:
         reason = (
             "there is no config.json beside the weights"
             if checkpoint.config is None
             else "config.json names none as its model_type"
         )
-        raise UnknownArchitectureError(
-            f"{checkpoint.path}: the architecture is unknown, because {reason}; known are {known}."
+        return f"the architecture is unknown, because {reason}; known are {', '.join(known)}."
+    near = get_close_matches(name, known, n=1)
+    nearest = f"the nearest is {near[0]}" if near else f"known are {', '.join(known)}"
+    if checkpoint.kind == "gguf":
+        return (
+            f'the architecture "{name}" cannot be evaluated here ({nearest}); '
+            "the file can be quantized all the same."
         )
-    raise UnknownArchitectureError(
-        f'{checkpoint.path}: the architecture "{name}" cannot be converted; known are {known}.'
+    return (
+        f'the architecture "{name}" cannot be converted ({nearest}); make a GGUF file in F16 with '
+        "llama.cpp's convert_hf_to_gguf.py and open that: Bitwright quantizes it whatever its architecture."
     )
 
 

@@ -3,16 +3,13 @@
 import json
 import re
 from collections.abc import Mapping
-from math import inf
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from gguf import GGUFValueType
-
 from engine.api.errors import CheckpointError, EvaluationError
 from engine.api.model import Role
-from engine.architectures.description import Architecture, Config
-from engine.architectures.rope import FREQUENCIES, rope_parameters
+from engine.architectures.description import Architecture, Config, head_size
+from engine.architectures.rope import ROPE_TENSORS, rope_parameters
 
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint
@@ -26,6 +23,9 @@ COUNTS = (
     "max_position_embeddings",
 )
 """Every model has at least one of each; transformers takes any whole number, and may divide by it."""
+
+NEEDED = ("embedding_length", "block_count", "attention.head_count", "feed_forward_length")
+"""GGUF keys that an architecture cannot do without if it has them at all."""
 
 
 class UnusableConfigError(CheckpointError):
@@ -113,19 +113,22 @@ def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Conf
     """
     keys = {key.config: f"{architecture.gguf}.{key.gguf}" for key in reversed(architecture.keys)}
     values = _hyper_parameters(architecture, checkpoint)
-    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
-        if name not in values:
-            raise MissingMetadataError(f"{checkpoint.path} has no {keys[name]} in its metadata.")
+    for name, key in keys.items():
+        if key.removeprefix(f"{architecture.gguf}.") in NEEDED and name is not None and name not in values:
+            raise MissingMetadataError(f"{checkpoint.path} has no {key} in its metadata.")
     names = set(checkpoint.tensors)
-    values |= architecture.from_gguf(names)
+    values |= architecture.from_gguf(checkpoint.metadata, names)
     values["tie_word_embeddings"] = "output.weight" not in names
+    values["pad_token_id"] = None  # some have a default beyond a small vocabulary; nothing here pads
     if "token_embd.weight" in names:
         values["vocab_size"] = checkpoint.tensors["token_embd.weight"].shape[0]
     context = values.setdefault("max_position_embeddings", 2048)
-    divisors = checkpoint.read(FREQUENCIES) if FREQUENCIES in names else None
-    head = values.get("head_dim") or values["hidden_size"] // values["num_attention_heads"]
-    rope = rope_parameters(checkpoint.metadata, architecture.gguf, divisors, head // 2, context)
-    values["rope_parameters"] = rope
+    if architecture.rope is not None:
+        head = values.get("head_dim") or values["hidden_size"] // values["num_attention_heads"]
+        tensors = {name: checkpoint.read(name) for name in ROPE_TENSORS if name in names}
+        values["rope_parameters"] = rope_parameters(
+            checkpoint.metadata, architecture.rope, architecture.gguf, tensors, head, context
+        )
     try:
         return _with_head_size(_quiet_transformers().AutoConfig.for_model(architecture.name, **values))
     except Exception as error:  # as above
@@ -143,7 +146,7 @@ def _hyper_parameters(architecture: Architecture, checkpoint: "Checkpoint") -> d
     for key in architecture.keys:
         full = f"{architecture.gguf}.{key.gguf}"
         found = checkpoint.metadata.get(full)
-        if found is None:
+        if found is None or key.config is None:
             continue
         candidates = set(found.value) if isinstance(found.value, list) else {found.value}
         candidates |= {values[key.config]} if key.config in values else set()
@@ -153,11 +156,9 @@ def _hyper_parameters(architecture: Architecture, checkpoint: "Checkpoint") -> d
                 f"blocks or from a size that transformers' {architecture.name} holds equal to it."
             )
         value = candidates.pop()
-        whole = key.type is GGUFValueType.UINT32
-        if type(value) not in ((int,) if whole else (int, float)) or not 0 < value < inf:
-            needed = "a whole number from 1 on" if whole else "a positive number"
+        if not key.allows(value):
             raise UnusableMetadataError(
-                f"{checkpoint.path} cannot be evaluated: {full} is {value!r}, where {needed} is needed."
+                f"{checkpoint.path} cannot be evaluated: {full} is {value!r}, where {key.needed} is needed."
             )
         values[key.config] = value
     return values
@@ -166,5 +167,5 @@ def _hyper_parameters(architecture: Architecture, checkpoint: "Checkpoint") -> d
 def _with_head_size(config: Config) -> Config:
     """Some configs leave `head_dim` None where it follows from the others."""
     if getattr(config, "head_dim", 0) is None:
-        config.head_dim = config.hidden_size // config.num_attention_heads
+        config.head_dim = head_size(config)
     return config

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.architectures.description import Architecture, Config, Place
-from engine.architectures.rope import FREQUENCIES
+from engine.architectures.rope import ROPE_TENSORS
 from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
 
 if TYPE_CHECKING:
@@ -60,14 +60,15 @@ def _check_blocks(checkpoint: "Checkpoint", config: Config) -> None:
 
 
 class GgufView(TransformersView):
-    """A GGUF file: names mapped to transformers' modules, the order of rows undone."""
+    """A GGUF file: names mapped to transformers' modules, each weight's transform undone."""
 
     def __init__(self, checkpoint: "Checkpoint", architecture: Architecture, config: Config) -> None:
         """Raises MissingTensorError, TensorShapeError and UnknownTensorError; reads no weight."""
         self.config = config
         self._checkpoint = checkpoint
-        self._parts: dict[str, list[Place]] = {}
-        known = {FREQUENCIES}
+        # Of each name: the tensors stacked in it, or the one of which it is an item, with its number.
+        self._parts: dict[str, list[tuple[Place, int | None]]] = {}
+        known = set(ROPE_TENSORS)
         for place in architecture.places(config):
             if place.canonical == "output.weight" and config.tie_word_embeddings:
                 continue
@@ -82,7 +83,9 @@ class GgufView(TransformersView):
                     f"{checkpoint.path}: {place.canonical} has the shape {list(tensor.shape)} where the "
                     f"metadata say {list(place.shape)}."
                 )
-            self._parts.setdefault(place.module, []).append(place)
+            for part, name in enumerate(place.modules):
+                index = part if len(place.modules) > 1 else None
+                self._parts.setdefault(name, []).append((place, index))
             known.add(place.canonical)
         unknown = sorted(set(checkpoint.tensors) - known)
         if unknown:
@@ -93,14 +96,9 @@ class GgufView(TransformersView):
         self.names = set(self._parts)
 
     def read(self, name: str) -> np.ndarray:
-        parts = [self._stored_order(place) for place in self._parts[name]]
+        parts = [self._undone(place, part) for place, part in self._parts[name]]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-2)
 
-    def _stored_order(self, place: Place) -> np.ndarray:
-        weights = self._checkpoint.read(place.canonical)
-        order = place.order(self.config)
-        if order is None:
-            return weights
-        undone = np.empty_like(weights)
-        undone[order] = weights
-        return undone
+    def _undone(self, place: Place, part: int | None) -> np.ndarray:
+        weights = place.undone(self.config, self._checkpoint.read(place.canonical))
+        return weights if part is None else weights[part]

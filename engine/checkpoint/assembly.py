@@ -145,6 +145,7 @@ def _identified(
         role=Role.SCALE if scale else found.role,
         block=found.block,
         expert=found.expert,
+        head=found.head,
         bytes=stored.bytes,
         file=stored.path,
         offset=stored.offset,

@@ -27,8 +27,9 @@ class Tensor:
     """One stored tensor.
 
     `canonical` is its GGUF name, None where there is none; one of many routed experts has the name of the
-    stack ("blk.3.ffn_gate_exps.weight") and its number in `expert`. `shape` is in NumPy's order; `dtype` the
-    storage type ("BF16", "Q4_K"); `bytes` the stored size; `offset` counts from the start of `file`.
+    stack ("blk.3.ffn_gate_exps.weight") and its number in `expert`; one of the norms of a block's
+    heads its number in `head`. `shape` is in NumPy's order; `dtype` the storage type ("BF16", "Q4_K");
+    `bytes` the stored size; `offset` counts from the start of `file`.
     `part` names what it belongs to outside of the text model ("vision_tower").
     """
 
@@ -39,6 +40,7 @@ class Tensor:
     role: Role
     block: int | None
     expert: int | None
+    head: int | None
     bytes: int
     file: Path
     offset: int

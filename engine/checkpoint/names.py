@@ -36,6 +36,8 @@ _ALIASES = {
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block|blk|decoder_layer)\.(\d{1,6})\.")
 # One expert of many; in GGUF only the files of Mixtral's first weeks have them apart.
 _EXPERT = re.compile(r"(\.experts|\.ffn_(?:gate|up|down)(?=\.\d+\.weight$))\.(\d{1,6})(?=\.)")
+# The norm of one head of many, which GGUF stacks.
+_HEAD = re.compile(r"(?<=_layernorm)\.norms\.(\d{1,6})(?=\.)")
 _GGUF_BLOCK = re.compile(r"^(?:enc\.|dec\.)?blk\.\d+\.")
 
 # Parts of a checkpoint outside of its text model: any of these among the first three components of a name.
@@ -51,7 +53,7 @@ _TEXT_PREFIX = re.compile(
 )
 
 # Tables that old checkpoints store though they follow from the config: causal masks, positions, frequencies.
-_BUFFER = re.compile(r"(?:attn|attention)\.(?:masked_)?bias$|rotary_emb\.inv_freq$|position_ids$")
+_BUFFER = re.compile(r"(?:^|\.)(?:attn|attention)\.(?:masked_)?bias$|rotary_emb\.inv_freq$|position_ids$")
 
 _CANONICAL_ROLES = {
     "token_embd": Role.EMBEDDING,
@@ -121,12 +123,14 @@ _ROLE_PATTERNS = [
 
 @dataclass(frozen=True)
 class Identity:
-    """`canonical` is None where `gguf` has no name; `expert` counts the routed experts of a block from 0."""
+    """`canonical` is None where `gguf` has no name; `expert` counts the routed experts of a block from 0,
+    `head` the heads with a norm of their own."""
 
     canonical: str | None
     role: Role
     block: int | None
     expert: int | None
+    head: int | None = None
 
 
 def gguf_architecture(model_type: str) -> MODEL_ARCH | None:
@@ -172,10 +176,13 @@ def identify(name: str, architecture: MODEL_ARCH | None, *, gguf: bool = False) 
     `architecture` tells how to read the names of a transformers model; `gguf`: they are canonical already.
     """
     text = name if gguf else text_name(name)
-    block = expert = None
+    block = expert = head = None
     if found := _EXPERT.search(text):
         expert = int(found.group(2))
         text = text[: found.end(1)] + ("_exps" if gguf else "") + text[found.end(2) :]
+    if found := _HEAD.search(text):
+        head = int(found.group(1))
+        text = text[: found.start()] + text[found.end() :]
     if found := _BLOCK.search(text):
         block = int(found.group(1))
         text = text[: found.start(1)] + "0" + text[found.end(1) :]
@@ -184,7 +191,7 @@ def identify(name: str, architecture: MODEL_ARCH | None, *, gguf: bool = False) 
     canonical, role = _meaning(text, architecture, gguf)
     if canonical is not None and block is not None:
         canonical = canonical.replace("blk.0.", f"blk.{block}.", 1)
-    return Identity(canonical, role, block, expert)
+    return Identity(canonical, role, block, expert, head)
 
 
 @lru_cache(maxsize=10_000)  # a model has tens of thousands of experts under a few dozen names
@@ -203,6 +210,8 @@ def _name_map(architecture: MODEL_ARCH) -> TensorNameMap:
 def _canonical(text: str, architecture: MODEL_ARCH | None) -> str | None:
     if architecture is None:
         return None
+    if text == "lm_head.weight":  # some architectures have no output of their own; their checkpoints may
+        return "output.weight"
     canonical = _name_map(architecture).get_name(text, (".weight", ".bias"))
     if canonical and canonical.endswith(("_exps", "attn_sinks")):  # without ".weight" in transformers
         canonical += ".weight"

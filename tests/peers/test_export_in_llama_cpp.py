@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from engine.checkpoint import open_checkpoint
 from engine.export.gguf import Export, plan_export
+from tests.engine.export.families import FACTORS
 from tests.engine.export.models import (
     LLAMA3,
     YARN,
@@ -25,11 +25,11 @@ from tests.engine.export.models import (
     write_model,
 )
 from tests.peers import llama
+from tests.peers.compare import BOUND, distance, reference
 
 pytest.importorskip("xllamacpp")
 
-BOUND = 0.05
-COUNTED = np.log(1e-4)
+LONGROPE = FACTORS | {"rope_type": "longrope", "original_max_position_embeddings": 32}
 
 CASES = {
     "older spelling": {},
@@ -45,6 +45,7 @@ CASES = {
     "yarn, own attention factor": {"rope_scaling": YARN | {"attention_factor": 1.5}},
     "yarn, mscale": {"rope_scaling": YARN | {"mscale": 1.0, "mscale_all_dim": 0.7}},
     "yarn, own ramp": {"rope_scaling": YARN | {"beta_fast": 2.0, "beta_slow": 0.5, "truncate": False}},
+    "longrope": {"rope_scaling": LONGROPE},
     "tied": {"tie_word_embeddings": True},
     "attention biases": {"attention_bias": True},
     "mlp biases": {"mlp_bias": True},
@@ -56,21 +57,12 @@ CASES = {
 }
 
 
-def reference(folder: Path, texts: list[list[int]]) -> np.ndarray:
-    """float64 [texts, n, vocabulary]: log-probabilities by transformers' whole model in float32."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    with torch.no_grad():
-        return torch.log_softmax(model.eval()(torch.tensor(texts)).logits.double(), -1).numpy()
-
-
 def difference(folder: Path, path: Path) -> tuple[float, bool]:
     """The largest difference over the counted tokens of all prompts, and whether all top tokens agree."""
     largest, same = 0.0, True
     for token_ids, expected in zip(prompts(), reference(folder, prompts()), strict=True):
         found = llama.log_probabilities(path, token_ids)
-        largest = max(largest, float(np.abs(found - expected)[expected > COUNTED].max()))
+        largest = max(largest, distance(found, expected))
         same = same and bool((found.argmax(-1) == expected.argmax(-1)).all())
     return largest, same
 
@@ -103,6 +95,11 @@ def drop_frequencies(export: Export) -> None:
     assert export.tensors.pop().name == "rope_freqs.weight"
 
 
+def longer_context(export: Export) -> None:
+    number = export.metadata["llama.rope.scaling.original_context_length"]
+    export.metadata["llama.rope.scaling.original_context_length"] = replace(number, value=1024)
+
+
 def swap_experts(export: Export) -> None:
     export.tensors = [
         replace(tensor, sources=tensor.sources[::-1]) if tensor.name == "blk.0.ffn_up_exps.weight" else tensor
@@ -123,6 +120,8 @@ CONTROLS = {
     "no linear factor": ("linear", drop_key("llama.rope.scaling.factor")),
     "yarn as linear": ("yarn", drop_key("llama.rope.scaling.type")),
     "no attention factor": ("yarn, own attention factor", drop_key("llama.rope.scaling.attn_factor")),
+    "no attention factor of longrope": ("longrope", drop_key("llama.rope.scaling.attn_factor")),
+    "longrope for short texts": ("longrope", longer_context),
     "experts in another order": ("mixtral", swap_experts),
 }
 
@@ -149,7 +148,7 @@ def test_texts_within_the_sliding_window_agree(tmp_path: Path) -> None:
     path = export_gguf(folder)
     token_ids = prompts()[0][:16]
     found, expected = llama.log_probabilities(path, token_ids), reference(folder, [token_ids])[0]
-    assert np.abs(found - expected)[expected > COUNTED].max() < 1e-3
+    assert distance(found, expected) < 1e-3
 
 
 def test_a_gguf_written_again_gives_the_same_probabilities(tmp_path: Path) -> None:
@@ -177,7 +176,7 @@ def test_quantized_file_and_its_dequantized_copy(tmp_path: Path) -> None:
         llama.log_probabilities(copy, token_ids),
     )
     # Q8_0 runs with activations rounded to 8 bits; on these random weights that is well below 0.5.
-    assert 0 < np.abs(quantized - dequantized)[dequantized > COUNTED].max() < 0.5
+    assert 0 < distance(quantized, dequantized) < 0.5
 
 
 def test_perplexity_follows_llama_perplexitys_protocol(tmp_path: Path) -> None:

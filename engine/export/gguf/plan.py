@@ -1,7 +1,7 @@
 """What a checkpoint becomes in GGUF: metadata, tensors, and every check that needs no weight."""
 
 from dataclasses import dataclass, field
-from math import inf, prod
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from engine.api.model import Role
 from engine.architectures import architecture_of
 from engine.architectures.config import config_of_folder
 from engine.architectures.description import Architecture, Config, Metadata, Place
-from engine.architectures.rope import FREQUENCIES, rope_metadata
+from engine.architectures.rope import rope_metadata
 from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
 from engine.checkpoint.names import is_buffer
 from engine.checkpoint.quantized import FP8_TYPES
@@ -118,7 +118,11 @@ def _from_folder(checkpoint: "Checkpoint", pre_tokenizer: str | None) -> Export:
     reason = architecture.refusal(config)
     if reason is not None:
         raise UnsupportedModelError(f"{checkpoint.path} cannot be exported: {reason}.")
-    rope, divisors, notes = rope_metadata(config, architecture.gguf)
+    rope: Metadata = {}
+    divisors: dict[str, np.ndarray] = {}
+    notes: list[str] = []
+    if architecture.rope is not None:
+        rope, divisors, notes = rope_metadata(config, architecture.rope, architecture.gguf)
     notes += architecture.notes(config)
     sizes = _hyper_parameters(architecture, config)
     tensors = _tensors(checkpoint, architecture, config, notes)
@@ -129,8 +133,8 @@ def _from_folder(checkpoint: "Checkpoint", pre_tokenizer: str | None) -> Export:
     metadata |= tokenizer_metadata(
         checkpoint.folder, config.vocab_size, checkpoint.config, pre_tokenizer=pre_tokenizer, notes=notes
     )
-    if divisors is not None:
-        tensors.append(OutputTensor(FREQUENCIES, divisors.shape, Role.ROPE, None, (), values=divisors))
+    for name, values in divisors.items():
+        tensors.append(OutputTensor(name, values.shape, Role.ROPE, None, (), values=values))
     return Export(architecture.gguf, metadata, tensors, notes)
 
 
@@ -142,10 +146,13 @@ def _tensors(
     if config.tie_word_embeddings and _head_is_embedding(checkpoint, sources):
         sources.pop("output.weight", None)
     tensors = []
+    embedding = sources.get("token_embd.weight", [])
     for place in architecture.places(config):
         found = sources.pop(place.canonical, [])
         if not found and place.canonical == "output.weight" and config.tie_word_embeddings:
-            continue  # llama.cpp takes the embedding
+            if not architecture.own_output:
+                continue  # llama.cpp takes the embedding
+            found = embedding
         tensors.append(_output_tensor(checkpoint, config, place, found))
     for unplaced in sources.values():
         raise UnknownTensorError(
@@ -158,7 +165,7 @@ def _tensors(
 def _by_canonical(
     checkpoint: "Checkpoint", architecture: Architecture, notes: list[str]
 ) -> dict[str, list["Tensor"]]:
-    """Stored tensors by GGUF name, routed experts in their order."""
+    """Stored tensors by GGUF name, routed experts and heads in their order."""
     sources: dict[str, list[Tensor]] = {}
     computed = []
     for tensor in checkpoint.tensors.values():
@@ -187,7 +194,7 @@ def _by_canonical(
             f"{len(checkpoint.others)} tensors outside of the text model are not exported "
             f"({checkpoint.others[0].name}, …)."
         )
-    return {name: sorted(found, key=lambda tensor: tensor.expert or 0) for name, found in sources.items()}
+    return {name: sorted(found, key=lambda tensor: _part(tensor) or 0) for name, found in sources.items()}
 
 
 def _output_tensor(
@@ -198,33 +205,40 @@ def _output_tensor(
             f"{checkpoint.path} has no {place.module}, which its config.json asks for; "
             "take the complete checkpoint."
         )
-    stacked = found[0].expert is not None
-    if stacked and [tensor.expert for tensor in found] != list(range(place.shape[0])):
+    stacked = _part(found[0]) is not None
+    if stacked and [_part(tensor) for tensor in found] != list(range(place.shape[0])):
         raise MissingTensorError(
-            f"{checkpoint.path} has {len(found)} experts for {place.canonical} where config.json says "
-            f"{place.shape[0]}."
+            f"{checkpoint.path} has {len(found)} {'heads' if found[0].expert is None else 'experts'} for "
+            f"{place.canonical} where config.json says {place.shape[0]}."
         )
     if not stacked and len(found) > 1:
         raise UnknownTensorError(
             f"{checkpoint.path} holds {place.canonical} twice: as {found[0].name} and as {found[1].name}."
         )
-    expected = place.shape[1:] if stacked else place.shape
+    expected = place.stored_shape[1:] if stacked else place.stored_shape
     for tensor in found:
         if tensor.shape != expected:
             raise TensorShapeError(
                 f"{checkpoint.path}: {tensor.name} has the shape {list(tensor.shape)} where config.json "
                 f"says {list(expected)}; config and weights do not belong together."
             )
-    names, types = tuple(tensor.name for tensor in found), {tensor.dtype for tensor in found}
+    types = {tensor.dtype for tensor in found}
     return OutputTensor(
         place.canonical,
         place.shape,
         found[0].role,
         place.block,
-        names,
+        tuple(tensor.name for tensor in found),
         order=place.order(config),
+        transposed=place.weight.transposed,
+        plus=place.weight.plus,
         stored=types.pop() if len(types) == 1 else "",
     )
+
+
+def _part(tensor: "Tensor") -> int | None:
+    """The number of a tensor that GGUF stacks with others: of its expert or head."""
+    return tensor.head if tensor.expert is None else tensor.expert
 
 
 def _head_is_embedding(checkpoint: "Checkpoint", sources: dict[str, list["Tensor"]]) -> bool:
@@ -259,10 +273,18 @@ def _general(checkpoint: "Checkpoint", architecture: Architecture, tensors: list
 def _hyper_parameters(architecture: Architecture, config: Config) -> Metadata:
     metadata = {}
     for key in architecture.keys:
-        value = getattr(config, key.config)
-        whole = key.type is GGUFValueType.UINT32
-        if not 0 < value < (1 << 32 if whole else inf):
-            needed = "a whole number from 1 to 2^32 - 1" if whole else "a positive number"
-            raise HyperParameterError(f"config.json: {key.config} is {value}, where {needed} is needed.")
+        value = key.of(config)
+        if value is None and key.value is not None:
+            continue
+        if not key.allows(value):
+            raise HyperParameterError(
+                f"config.json: {key.config or key.gguf} is {value}, where {key.needed} is needed."
+            )
         metadata[f"{architecture.gguf}.{key.gguf}"] = GgufValue(key.type, value)
+    stated = f"{architecture.gguf}.attention.key_length" in metadata
+    if not stated and config.hidden_size % config.num_attention_heads:
+        raise HyperParameterError(
+            f"config.json: num_attention_heads is {config.num_attention_heads}, which does not divide the "
+            f"{config.hidden_size} values of a hidden state; llama.cpp takes their quotient for a head."
+        )
     return metadata

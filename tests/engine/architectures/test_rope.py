@@ -6,11 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from gguf import GGUFValueType
 from transformers import AutoConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from engine.api.gguf import GgufValue
+from engine.architectures.description import Rope
+from engine.architectures.families.llama import ROPE
 from engine.architectures.rope import (
+    FREQUENCIES,
     RopeScalingError,
     UnreadableRopeError,
     rope_metadata,
@@ -76,13 +80,15 @@ def test_order_turns_halves_into_pairs() -> None:
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_scaling_comes_back_from_gguf_with_the_same_frequencies(scaling: str) -> None:
     config = config_with(SCALINGS[scaling], rope_theta=20000.0)
-    metadata, divisors, _ = rope_metadata(config, "llama")
+    metadata, divisors, _ = rope_metadata(config, ROPE, "llama")
     stored = {key: as_stored(value) for key, value in metadata.items()}
     back = config_with(None)
-    back.rope_parameters = rope_parameters(stored, "llama", divisors, 16, config.max_position_embeddings)
+    back.rope_parameters = rope_parameters(
+        stored, ROPE, "llama", divisors, 32, config.max_position_embeddings
+    )
     expected, factor = frequencies(config)
     found, found_factor = frequencies(back)
-    if divisors is None:
+    if not divisors:
         assert np.array_equal(found, expected)
     else:  # a divisor in float32 gives back the frequency to one unit in its last place
         np.testing.assert_allclose(found, expected, rtol=2.5e-7, atol=0)
@@ -108,14 +114,17 @@ def test_both_spellings_are_one() -> None:
     older = config_with(LLAMA3, rope_theta=500000.0)
     newer = llama_config(head_dim=32, rope_parameters=LLAMA3 | {"rope_theta": 500000.0})
     del newer["rope_theta"]
-    first, second = rope_metadata(older, "llama"), rope_metadata(AutoConfig.for_model(**newer), "llama")
+    first, second = (
+        rope_metadata(older, ROPE, "llama"),
+        rope_metadata(AutoConfig.for_model(**newer), ROPE, "llama"),
+    )
     assert first[0] == second[0]
-    assert np.array_equal(first[1], second[1])
+    assert np.array_equal(first[1][FREQUENCIES], second[1][FREQUENCIES])
 
 
 def test_dynamic_scaling_is_left_to_the_reader() -> None:
-    _, divisors, notes = rope_metadata(config_with(SCALINGS["dynamic"]), "llama")
-    assert divisors is None
+    _, divisors, notes = rope_metadata(config_with(SCALINGS["dynamic"]), ROPE, "llama")
+    assert not divisors
     assert "beyond 256 tokens" in notes[0]
 
 
@@ -127,7 +136,7 @@ def test_scaling_that_llama_cpp_lacks_is_refused() -> None:
         "original_max_position_embeddings": 64,
     }
     with pytest.raises(RopeScalingError, match='rope scaling "longrope" cannot be written'):
-        rope_metadata(config_with(longrope), "llama")
+        rope_metadata(config_with(longrope), Rope(), "llama")
 
 
 @pytest.mark.parametrize(
@@ -146,14 +155,61 @@ def test_scaling_that_cannot_be_computed(scaling: str, change: dict, words: str)
     config = config_with(SCALINGS[scaling])
     config.rope_parameters |= change
     with pytest.raises(RopeScalingError, match=words):
-        rope_metadata(config, "llama")
+        rope_metadata(config, ROPE, "llama")
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0 + i / 16 for i in range(16)],
+    "long_factor": [1.0 + i for i in range(16)],
+    "original_max_position_embeddings": 64,
+}
+
+
+@pytest.mark.parametrize("attention", [None, 1.25])
+def test_longrope_comes_back_from_gguf(attention: float | None) -> None:
+    config = config_with(LONGROPE | {"attention_factor": attention})
+    metadata, tensors, notes = rope_metadata(config, ROPE, "llama")
+    stored = {key: as_stored(value) for key, value in metadata.items()}
+    back = rope_parameters(stored, ROPE, "llama", tensors, 32, 256)
+    assert (back["rope_type"], back["original_max_position_embeddings"]) == ("longrope", 64)
+    for name in ("short_factor", "long_factor"):
+        np.testing.assert_allclose(back[name], LONGROPE[name], rtol=1e-7)
+    usual = (1 + np.log(4) / np.log(64)) ** 0.5
+    assert back["attention_factor"] == pytest.approx(attention or usual, rel=1e-6)
+    assert "beyond 64 tokens" in notes[0]
+
+
+@pytest.mark.parametrize(
+    "change", [{"long_factor": [1.0] * 15}, {"short_factor": None}, {"long_factor": ["x"] * 16}]
+)
+def test_factors_that_do_not_fit_are_refused(change: dict) -> None:
+    config = config_with(LONGROPE)
+    config.rope_parameters |= change
+    with pytest.raises(RopeScalingError, match=f"{next(iter(change))} of .* list of 16 positive numbers"):
+        rope_metadata(config, ROPE, "llama")
+
+
+@pytest.mark.parametrize(("head", "rotated"), [(32, 8), (44, 30), (64, 64)])
+def test_the_rotated_part_of_a_head_comes_back(head: int, rotated: int) -> None:
+    """44 * (30 / 44) is a little less than 30, and transformers rounds down."""
+    metadata = {"stablelm.rope.dimension_count": GgufValue(GGUFValueType.UINT32, rotated)}
+    part = rope_parameters(metadata, Rope(partial=True), "stablelm", {}, head, 256)["partial_rotary_factor"]
+    assert int(head * part) == rotated
+
+
+@pytest.mark.parametrize(("rope", "rotated"), [(ROPE, 16), (Rope(partial=True), 40)])
+def test_a_rotated_part_that_transformers_cannot_express(rope: Rope, rotated: int) -> None:
+    metadata = {"llama.rope.dimension_count": GgufValue(GGUFValueType.UINT32, rotated)}
+    with pytest.raises(UnreadableRopeError, match=f"rotates {rotated} of the 32"):
+        rope_parameters(metadata, rope, "llama", {}, 32, 256)
 
 
 def test_partly_rotated_heads_are_refused() -> None:
     config = config_with(None)
     config.rope_parameters["partial_rotary_factor"] = 0.5
     with pytest.raises(RopeScalingError, match=r"partial_rotary_factor is 0\.5"):
-        rope_metadata(config, "llama")
+        rope_metadata(config, ROPE, "llama")
 
 
 @pytest.mark.parametrize(
@@ -163,22 +219,29 @@ def test_numbers_that_are_none_are_refused(name: str, value: object) -> None:
     config = config_with(SCALINGS["linear"])
     config.rope_parameters[name] = value
     with pytest.raises(RopeScalingError, match=f"{name} is {value!r}, where a positive number"):
-        rope_metadata(config, "llama")
+        rope_metadata(config, ROPE, "llama")
 
 
-@pytest.mark.parametrize(("kind", "divided"), [("longrope", False), ("yarn", True)])
+@pytest.mark.parametrize(("kind", "divided"), [("other", False), ("yarn", True)])
 def test_scaling_in_gguf_that_transformers_lacks_is_refused(kind: str, divided: bool, tmp_path: Path) -> None:
-    metadata, _, _ = rope_metadata(config_with(YARN), "llama")
+    metadata, _, _ = rope_metadata(config_with(YARN), ROPE, "llama")
     key = "llama.rope.scaling.type"
     metadata[key] = GgufValue(metadata[key].type, kind)
     with pytest.raises(UnreadableRopeError, match=kind):
-        rope_parameters(metadata, "llama", np.ones(16, np.float32) if divided else None, 16, 256)
+        rope_parameters(
+            metadata,
+            ROPE,
+            "llama",
+            {"rope_freqs.weight": np.ones(16, np.float32)} if divided else {},
+            32,
+            256,
+        )
 
 
 def test_keys_that_llama_cpp_does_not_read_change_nothing() -> None:
     """llama.cpp's loader of "llama" knows no yarn_beta_*: such a file means the usual ramp."""
-    metadata, _, _ = rope_metadata(config_with(YARN), "llama")
-    plain = rope_parameters(metadata, "llama", None, 16, 256)
+    metadata, _, _ = rope_metadata(config_with(YARN), ROPE, "llama")
+    plain = rope_parameters(metadata, ROPE, "llama", {}, 32, 256)
     factor = metadata["llama.rope.scaling.factor"]
     metadata["llama.rope.scaling.yarn_beta_fast"] = GgufValue(factor.type, 2.0)
-    assert rope_parameters(metadata, "llama", None, 16, 256) == plain
+    assert rope_parameters(metadata, ROPE, "llama", {}, 32, 256) == plain

@@ -91,9 +91,11 @@ def prompts(count: int = 3, length: int = 48) -> list[list[int]]:
     return [generator.integers(3, 512, length).tolist() for _ in range(count)]
 
 
-def export_gguf(folder: Path, change: Callable[[Export], None] = lambda export: None) -> Path:
-    """A GGUF file of the folder, beside it, as its plan is after `change(export)`."""
-    path = folder.with_suffix(".gguf")
+def export_gguf(
+    folder: Path, change: Callable[[Export], None] = lambda export: None, *, path: Path | None = None
+) -> Path:
+    """A GGUF file of the folder, beside it or at `path`, as its plan is after `change(export)`."""
+    path = path or folder.with_suffix(".gguf")
     with open_checkpoint(folder) as checkpoint:
         export = plan_export(checkpoint)
         change(export)

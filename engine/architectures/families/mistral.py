@@ -1,11 +1,20 @@
 """Mistral: Llama's blocks without biases, with a sliding window of attention. GGUF calls it "llama"."""
 
 from engine.architectures.description import Architecture, Config
-from engine.architectures.llama import ATTENTION, EMBEDDING, FEED_FORWARD, HEAD, KEYS, refusal, sizes
+from engine.architectures.families.llama import (
+    ATTENTION,
+    EMBEDDING,
+    FEED_FORWARD,
+    HEAD,
+    KEYS,
+    ROPE,
+    refusal,
+    sizes,
+)
 
 
 def window_note(config: Config) -> list[str]:
-    """llama.cpp's graph for "llama" always attends to the whole context."""
+    """llama.cpp's graph always attends to the whole context."""
     window = config.sliding_window
     if window is None or window >= config.max_position_embeddings:
         return []
@@ -23,6 +32,7 @@ MISTRAL = Architecture(
     sizes=sizes,
     refusal=refusal,
     notes=window_note,
+    rope=ROPE,
     # A GGUF keeps no trace of the sliding window: read back, such a file is a Llama.
     chosen=lambda metadata: False,
 )
