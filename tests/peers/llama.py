@@ -188,26 +188,33 @@ def log_probabilities(path: Path, token_ids: list[int]) -> np.ndarray:
         )
 
 
-def perplexity(path: Path, text: str, windows: int | None = None) -> float:
-    """exp of the mean loss by llama-perplexity's protocol, over the first `windows` windows (None: all).
+def scored_windows(
+    path: Path, text: str, windows: int | None = None
+) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """Of each window, as llama-perplexity cuts them: log-probabilities, float32 [255, vocabulary], targets.
 
     Windows of 512 do not overlap; the first token of each is replaced by BOS where the tokenizer adds
-    one; positions 256..510 predict the token behind them.
+    one; positions 256..510 predict the token behind them. `windows`: at most so many, None: all.
     """
     library = _library()
     with _model(path) as model, _context(model, WINDOW) as context:
         vocabulary = library.llama_model_get_vocab(model)
         size = library.llama_vocab_n_tokens(vocabulary)
         tokens = _tokenize(model, text, special=True)
-        count = min(len(tokens) // WINDOW, windows or len(tokens))
-        losses = []
-        for i in range(count):
+        for i in range(min(len(tokens) // WINDOW, windows or len(tokens))):
             window = tokens[i * WINDOW : (i + 1) * WINDOW]
             targets = window[WINDOW // 2 + 1 :]
             if library.llama_vocab_get_add_bos(vocabulary):
                 window[0] = library.llama_vocab_bos(vocabulary)
-            rows = _decode(context, window, WINDOW // 2, size)[:-1]
-            losses.append(-rows[np.arange(len(targets)), targets].astype(np.float64))
+            yield _decode(context, window, WINDOW // 2, size)[:-1], targets
+
+
+def perplexity(path: Path, text: str, windows: int | None = None) -> float:
+    """exp of the mean loss by llama-perplexity's protocol; see `scored_windows`."""
+    losses = [
+        -rows[np.arange(len(targets)), targets].astype(np.float64)
+        for rows, targets in scored_windows(path, text, windows)
+    ]
     return float(np.exp(np.concatenate(losses).mean()))
 
 
