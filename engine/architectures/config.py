@@ -122,6 +122,10 @@ def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Conf
     values["pad_token_id"] = None  # some have a default beyond a small vocabulary; nothing here pads
     if "token_embd.weight" in names:
         values["vocab_size"] = checkpoint.tensors["token_embd.weight"].shape[0]
+    if "num_key_value_heads" in keys:
+        values.setdefault("num_key_value_heads", values["num_attention_heads"])
+    if "head_dim" in keys:
+        values.setdefault("head_dim", values["hidden_size"] // values["num_attention_heads"])
     context = values.setdefault("max_position_embeddings", 2048)
     if architecture.rope is not None:
         head = values.get("head_dim") or values["hidden_size"] // values["num_attention_heads"]
