@@ -187,7 +187,7 @@ def _output_tensor(
             f"{checkpoint.path} has no {place.module}, which its config.json asks for; "
             "take the complete checkpoint."
         )
-    stacked = _part(found[0]) is not None
+    stacked = all(_part(tensor) is not None for tensor in found)
     if stacked and [_part(tensor) for tensor in found] != list(range(place.shape[0])):
         raise MissingTensorError(
             f"{checkpoint.path} has {len(found)} {'heads' if found[0].expert is None else 'experts'} for "
