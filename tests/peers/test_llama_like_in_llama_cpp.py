@@ -19,7 +19,8 @@ from engine.architectures.rope import rope_order
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.export.gguf import Export, plan_export
 from tests.engine.export.models import LLAMA3, YARN, all_f32, export_gguf, prompts, write_gguf
-from tests.engine.export.random_models import spell_as_published, streamed_log_probabilities, write_random
+from tests.engine.export.random_models import spell_as_published, write_random
+from tests.engine.streamed import streamed_log_probabilities
 from tests.peers import llama
 from tests.peers.compare import BOUND, COUNTED, reference
 

@@ -1,16 +1,12 @@
-"""Tiny random models of any architecture that transformers can make, and what our streaming computes."""
+"""Tiny random models of any architecture that transformers can make, as it saves them."""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from engine.architectures import transformers_view
-from engine.checkpoint import open_checkpoint
-from engine.streaming import StreamedModel
 from tests.tiny import write_bpe
 
 SIZES = {
@@ -62,18 +58,3 @@ def spell_as_published(folder: Path) -> None:
     if config["model_type"] == "qwen3_moe":
         config["num_experts"] = config.pop("num_local_experts")
     file.write_text(json.dumps(config))
-
-
-def streamed_log_probabilities(path: Path, texts: list[list[int]]) -> np.ndarray:
-    """float64 [texts, n, vocabulary] of a folder or GGUF file, a block at a time."""
-    tokens = np.array(texts)
-    with open_checkpoint(path) as checkpoint, torch.no_grad():
-        model = StreamedModel(transformers_view(checkpoint), str(path))
-        with model.embedding():
-            states = model.embed(tokens)
-        for index in range(model.block_count):
-            with model.block(index):
-                states = model.run(index, states)
-        with model.head():
-            logits = model.logits(states.flatten(0, 1))
-    return torch.log_softmax(logits.double(), -1).reshape(*tokens.shape, -1).numpy()

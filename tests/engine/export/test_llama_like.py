@@ -24,7 +24,8 @@ from engine.export.gguf import Export, plan_export
 from engine.export.gguf.plan import HyperParameterError, UnsupportedModelError
 from engine.quantize import quantize
 from tests.engine.export.models import LLAMA3, YARN, export_gguf, prompts
-from tests.engine.export.random_models import streamed_log_probabilities, write_random
+from tests.engine.export.random_models import write_random
+from tests.engine.streamed import streamed_log_probabilities
 
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 96}
 SETTINGS: dict[str, dict] = {
