@@ -66,6 +66,8 @@ def _unknown(checkpoint: "Checkpoint") -> str:
         return f"the architecture is unknown, because {reason}; known are {', '.join(known)}."
     near = get_close_matches(name, known, n=1)
     nearest = f"the nearest is {near[0]}" if near else f"known are {', '.join(known)}"
+    if name in known:
+        nearest = "another kind of model under that name is known"
     if checkpoint.kind == "gguf":
         return (
             f'the architecture "{name}" cannot be evaluated here ({nearest}); '

@@ -20,9 +20,11 @@ COUNTS = (
     "num_hidden_layers",
     "num_attention_heads",
     "num_key_value_heads",
+    "head_dim",
+    "decoder_sparse_step",
     "max_position_embeddings",
 )
-"""Every model has at least one of each; transformers takes any whole number, and may divide by it."""
+"""What a model has of these, it has at least one of; transformers takes any whole number, and may divide."""
 
 NEEDED = ("embedding_length", "block_count", "attention.head_count", "feed_forward_length")
 """GGUF keys that an architecture cannot do without if it has them at all."""
@@ -75,6 +77,11 @@ def config_of_folder(checkpoint: "Checkpoint") -> Config:
             f"{file}: transformers cannot make a {kind} model with {what}; correct the file, or download it "
             "again."
         ) from error
+    if (counts := _more_experts_than_there_are(config)) is not None:
+        raise UnusableConfigError(
+            f"{file}: each token goes to {counts[0]} experts (num_experts_per_tok), where there are "
+            f"{counts[1]}; correct the file, or download it again."
+        )
     has_output = any(tensor.role is Role.OUTPUT for tensor in checkpoint.tensors.values())
     if stated.get("tie_word_embeddings") is True and not has_output:
         config.tie_word_embeddings = True  # some multimodal checkpoints say it in the outer config alone
@@ -122,6 +129,11 @@ def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Conf
     values["pad_token_id"] = None  # some have a default beyond a small vocabulary; nothing here pads
     if "token_embd.weight" in names:
         values["vocab_size"] = checkpoint.tensors["token_embd.weight"].shape[0]
+    # What llama.cpp takes without these keys; transformers has other defaults.
+    if "num_key_value_heads" in keys:
+        values.setdefault("num_key_value_heads", values["num_attention_heads"])
+    if "head_dim" in keys:
+        values.setdefault("head_dim", values["hidden_size"] // values["num_attention_heads"])
     context = values.setdefault("max_position_embeddings", 2048)
     if architecture.rope is not None:
         head = values.get("head_dim") or values["hidden_size"] // values["num_attention_heads"]
@@ -130,7 +142,7 @@ def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Conf
             checkpoint.metadata, architecture.rope, architecture.gguf, tensors, head, context
         )
     try:
-        return _with_head_size(_quiet_transformers().AutoConfig.for_model(architecture.name, **values))
+        config = _with_head_size(_quiet_transformers().AutoConfig.for_model(architecture.name, **values))
     except Exception as error:  # as above
         culprit = _culprit(error, values)
         what = f"{keys.get(culprit, culprit)} = {_shown(values[culprit])}" if culprit else "these metadata"
@@ -138,6 +150,21 @@ def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Conf
             f"{checkpoint.path} cannot be evaluated: transformers cannot make a {architecture.name} model "
             f"with {what}."
         ) from error
+    if (counts := _more_experts_than_there_are(config)) is not None:
+        raise UnusableMetadataError(
+            f"{checkpoint.path} cannot be evaluated: each token goes to {counts[0]} experts "
+            f"({architecture.gguf}.expert_used_count), where there are {counts[1]}."
+        )
+    return config
+
+
+def _more_experts_than_there_are(config: Config) -> tuple[int, int] | None:
+    """How many experts a token goes to, and how many there are, if that cannot be: torch fails on it late."""
+    chosen = getattr(config, "num_experts_per_tok", None)
+    experts = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
+    if isinstance(chosen, int) and isinstance(experts, int) and chosen > experts:
+        return chosen, experts
+    return None
 
 
 def _hyper_parameters(architecture: Architecture, checkpoint: "Checkpoint") -> dict[str, Any]:

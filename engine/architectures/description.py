@@ -21,6 +21,8 @@ Config = Any
 Metadata = dict[str, GgufValue]
 Order = Callable[[Config, int], np.ndarray]
 """(config, rows) -> int64 [rows]: row i of the GGUF tensor is row order[i] of transformers' tensor."""
+Refusal = Callable[[Config], str | None]
+"""Why llama.cpp cannot compute a model of this config, to stand behind "cannot be exported: ", or None."""
 
 SILU = ("silu", "swish")
 GELU = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast")
@@ -118,13 +120,18 @@ def with_bias(*weights: Weight) -> tuple[Weight, ...]:
 
 @dataclass(frozen=True)
 class Place:
-    """A weight of one block of one model: names filled in, shape in numbers, order computed on demand."""
+    """A weight of one block of one model: names filled in, shape in numbers, order computed on demand.
+
+    `part` (first, of): where transformers' parameter holds more than this weight, which rows of its last
+    axis but one this weight is: those from `first` on, of so many.
+    """
 
     canonical: str
     module: str
     shape: tuple[int, ...]
     block: int | None
     weight: Weight
+    part: tuple[int, int] | None = None
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
@@ -188,7 +195,7 @@ class Architecture:
     keys: tuple[Key, ...]
     weights: tuple[Weight, ...]
     sizes: Callable[[Config], dict[str, int]]
-    refusal: Callable[[Config], str | None]
+    refusal: Refusal
     notes: Callable[[Config], list[str]] = field(default=lambda config: [])
     rope: Rope | None = Rope()
     also: tuple[str, ...] = ()
@@ -202,20 +209,35 @@ class Architecture:
         for block in range(config.num_hidden_layers):
             yield from self._places(config, block)
 
+    def stacked_in(self, module: str, block: int | None) -> list[str]:
+        """GGUF's names of the weights that transformers' parameter `module` holds, where they are several."""
+        found = [
+            weight.canonical.format(block=block)
+            for weight in self.weights
+            if weight.module.format(block=block, part="{part}") == module
+        ]
+        return found if len(found) > 1 else []
+
     def _places(self, config: Config, block: int | None) -> Iterator[Place]:
         sizes = self.sizes(config)
-        for weight in self.weights:
-            if ("{block}" in weight.canonical) is not (block is not None) or not weight.when(config):
-                continue
-            if block is not None and not weight.blocks(config, block):
-                continue
+        present = [weight for weight in self.weights if self._present(weight, config, block)]
+        for weight in present:
+            beside = [other for other in present if other.module == weight.module]
+            heights = [sizes[other.shape[-2]] for other in beside if len(beside) > 1]
             yield Place(
                 weight.canonical.format(block=block),
                 weight.module.format(block=block, part="{part}"),
                 tuple(sizes[name] for name in weight.shape),
                 block,
                 weight,
+                (sum(heights[: beside.index(weight)]), sum(heights)) if heights else None,
             )
+
+    def _present(self, weight: Weight, config: Config, block: int | None) -> bool:
+        """Whether a model of this config has the weight in this block (None: outside of the blocks)."""
+        if ("{block}" in weight.canonical) is not (block is not None) or not weight.when(config):
+            return False
+        return block is None or weight.blocks(config, block)
 
 
 def head_size(config: Config) -> int:

@@ -78,7 +78,7 @@ class GgufView(TransformersView):
                     f"{checkpoint.path} has no tensor {place.canonical}, which the architecture "
                     f"{architecture.name} needs."
                 )
-            if tensor.shape != place.shape:
+            if _without_ones(tensor.shape) != _without_ones(place.shape):
                 raise TensorShapeError(
                     f"{checkpoint.path}: {place.canonical} has the shape {list(tensor.shape)} where the "
                     f"metadata say {list(place.shape)}."
@@ -100,5 +100,12 @@ class GgufView(TransformersView):
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-2)
 
     def _undone(self, place: Place, part: int | None) -> np.ndarray:
-        weights = place.undone(self.config, self._checkpoint.read(place.canonical))
+        weights = place.undone(self.config, self._checkpoint.read(place.canonical).reshape(place.shape))
         return weights if part is None else weights[part]
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` without leading axes of length 1, which ggml leaves out when it writes a file."""
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    return shape

@@ -10,16 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from engine.api.gguf import GgufValue
 from engine.api.model import Role
-from engine.architectures import transformers_view
 from engine.checkpoint import open_checkpoint
 from engine.export.gguf import Export, plan_export
-from engine.streaming import StreamedModel
 from tests.engine.export.families import FACTORS, write_family
 from tests.engine.export.models import export_gguf, prompts, write_gguf
+from tests.engine.streamed import streamed_log_probabilities
 from tests.peers import llama
 from tests.peers.compare import BOUND, distance, reference
 
@@ -92,20 +90,6 @@ def by_llama_cpp(path: Path) -> np.ndarray:
     return np.stack([llama.log_probabilities(path, token_ids) for token_ids in prompts(2)])
 
 
-def by_ourselves(path: Path) -> np.ndarray:
-    """From the GGUF file alone, streamed block by block."""
-    with open_checkpoint(path) as checkpoint, torch.no_grad():
-        model = StreamedModel(transformers_view(checkpoint), path.name)
-        with model.embedding():
-            states = model.embed(np.array(prompts(2)))
-        for index in range(model.block_count):
-            with model.block(index):
-                states = model.run(index, states)
-        with model.head():
-            logits = torch.stack([model.logits(window) for window in states])
-    return torch.log_softmax(logits.double(), -1).numpy()
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_same_probabilities_from_the_file(case: str, made: Made, tmp_path: Path) -> None:
     folder, expected = made(case)
@@ -114,7 +98,7 @@ def test_same_probabilities_from_the_file(case: str, made: Made, tmp_path: Path)
     found = by_llama_cpp(path)
     assert distance(found, expected) < (1e-4 if exact else 5e-3)
     assert (found.argmax(-1) == expected.argmax(-1)).mean() > 0.97, "near ties may turn round"
-    assert distance(by_ourselves(path), expected) < 2e-5
+    assert distance(streamed_log_probabilities(path, prompts(2)), expected) < 2e-5
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case == CASES[case][0] or case == "gemma3"])

@@ -1,5 +1,6 @@
 """Llama: RMS norms before attention and feed-forward, rotary positions, SwiGLU, grouped key heads."""
 
+from dataclasses import replace
 from typing import Any
 
 from gguf import GGUFValueType
@@ -10,6 +11,7 @@ from engine.architectures.description import (
     Config,
     Key,
     Metadata,
+    Refusal,
     Rope,
     Weight,
     bias_of,
@@ -27,8 +29,8 @@ SHAPE_KEYS = (
     Key("num_attention_heads", "attention.head_count"),
 )
 HEAD_SIZE_KEYS = (
-    Key("head_dim", "attention.key_length"),
-    Key("head_dim", "attention.value_length"),
+    Key("head_dim", "attention.key_length", value=head_size),
+    Key("head_dim", "attention.value_length", value=head_size),
 )
 RMS_KEY = Key("rms_norm_eps", "attention.layer_norm_rms_epsilon", GGUFValueType.FLOAT32)
 KEYS = (
@@ -63,6 +65,11 @@ FEED_FORWARD = (
 )
 
 
+def in_halves(*weights: Weight) -> tuple[Weight, ...]:
+    """Llama's weights for a graph of llama.cpp that rotates halves of a head, as transformers does."""
+    return tuple(replace(weight, order=None) for weight in weights)
+
+
 def has_attention_bias(config: Config) -> bool:
     return bool(config.attention_bias)
 
@@ -92,6 +99,29 @@ def sizes(config: Config) -> dict[str, int]:
 def refusal(config: Config) -> str | None:
     """llama.cpp's graph for "llama" has SwiGLU."""
     return other_activation(config, "hidden_act", SILU)
+
+
+def head_size_refusal(config: Config) -> str | None:
+    """For graphs whose matrices of queries are square."""
+    size, usual = head_size(config), config.hidden_size // config.num_attention_heads
+    if size * config.num_attention_heads == config.hidden_size:
+        return None
+    return (
+        f"head_dim is {size}, and llama.cpp computes this architecture with "
+        f"hidden_size / num_attention_heads ({usual}) only"
+    )
+
+
+def bias_refusal(config: Config) -> str | None:
+    """For graphs without biases in attention."""
+    if not config.attention_bias:
+        return None
+    return "attention_bias is true, and llama.cpp computes this architecture without those biases"
+
+
+def any_refusal(*checks: Refusal) -> Refusal:
+    """The first reason that one of `checks` gives."""
+    return lambda config: next((reason for check in checks if (reason := check(config))), None)
 
 
 def biases_shown(metadata: Metadata, names: set[str]) -> dict[str, Any]:

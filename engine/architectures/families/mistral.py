@@ -14,9 +14,10 @@ from engine.architectures.families.llama import (
 
 
 def window_note(config: Config) -> list[str]:
-    """llama.cpp's graph always attends to the whole context."""
+    """For graphs of llama.cpp that always attend to the whole context."""
     window = config.sliding_window
-    if window is None or window >= config.max_position_embeddings:
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+    if not window or window >= config.max_position_embeddings or "sliding_attention" not in kinds:
         return []
     return [
         f"The model attends to the last {window} tokens only; llama.cpp attends to all of them, "

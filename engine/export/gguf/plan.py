@@ -16,7 +16,7 @@ from engine.architectures.config import config_of_folder
 from engine.architectures.description import Architecture, Config, Metadata, Place
 from engine.architectures.rope import rope_metadata
 from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
-from engine.checkpoint.names import is_buffer
+from engine.checkpoint.names import is_buffer, text_name
 from engine.checkpoint.quantized import FP8_TYPES
 from engine.export.gguf.model_card import card_metadata
 from engine.export.gguf.tensor import OutputTensor
@@ -165,7 +165,7 @@ def _tensors(
 def _by_canonical(
     checkpoint: "Checkpoint", architecture: Architecture, notes: list[str]
 ) -> dict[str, list["Tensor"]]:
-    """Stored tensors by GGUF name, routed experts and heads in their order."""
+    """Stored tensors by GGUF name, routed experts and heads in their order; one may hold several of GGUF."""
     sources: dict[str, list[Tensor]] = {}
     computed = []
     for tensor in checkpoint.tensors.values():
@@ -178,6 +178,9 @@ def _by_canonical(
                 f"{checkpoint.path}: {tensor.name} is stored as {tensor.dtype} "
                 f"({checkpoint.quantization or 'no weights'}) and cannot be read; take the original model."
             )
+        elif names := architecture.stacked_in(text_name(tensor.name), tensor.block):
+            for name in names:
+                sources.setdefault(name, []).append(tensor)
         elif tensor.canonical is None:
             raise UnknownTensorError(
                 f"{checkpoint.path}: {tensor.name} is unknown to the architecture {architecture.name}, and "
@@ -205,7 +208,7 @@ def _output_tensor(
             f"{checkpoint.path} has no {place.module}, which its config.json asks for; "
             "take the complete checkpoint."
         )
-    stacked = _part(found[0]) is not None
+    stacked = all(_part(tensor) is not None for tensor in found)
     if stacked and [_part(tensor) for tensor in found] != list(range(place.shape[0])):
         raise MissingTensorError(
             f"{checkpoint.path} has {len(found)} {'heads' if found[0].expert is None else 'experts'} for "
@@ -216,6 +219,9 @@ def _output_tensor(
             f"{checkpoint.path} holds {place.canonical} twice: as {found[0].name} and as {found[1].name}."
         )
     expected = place.stored_shape[1:] if stacked else place.stored_shape
+    part = place.part if text_name(found[0].name) == place.module else None
+    if part is not None:
+        expected = (*place.shape[:-2], part[1], place.shape[-1])
     for tensor in found:
         if tensor.shape != expected:
             raise TensorShapeError(
@@ -230,6 +236,7 @@ def _output_tensor(
         place.block,
         tuple(tensor.name for tensor in found),
         order=place.order(config),
+        part=part,
         transposed=place.weight.transposed,
         plus=place.weight.plus,
         stored=types.pop() if len(types) == 1 else "",

@@ -23,6 +23,7 @@ class OutputTensor:
 
     Its rows are those of `sources` one behind the other (one source, or one an expert). With `order`
     (int64 [rows]; only for a matrix or vector of one source) row i is the source's row order[i].
+    With `part` (first, height) each matrix is the rows from `first` on of one of `height` rows in the source.
     `transposed`: the one source is the transpose of the tensor. `plus` is added to every value.
     `values` (float32, of `shape`) holds a tensor that is computed, not stored; then `sources` is empty.
     `stored`: the type of the sources, "" where they differ or there are none; `copyable`: their bytes are
@@ -35,6 +36,7 @@ class OutputTensor:
     block: int | None
     sources: tuple[str, ...]
     order: np.ndarray | None = None
+    part: tuple[int, int] | None = None
     transposed: bool = False
     plus: float = 0.0
     values: np.ndarray | None = None
@@ -74,6 +76,8 @@ class OutputTensor:
             wanted = self.order[start:stop]
             first = int(wanted.min())
             return stored(self.sources[0], slice(first, int(wanted.max()) + 1))[wanted - first]
+        if self.part is not None:
+            return self._rows_of_part(checkpoint, start, stop, halves)
         height = prod(self.shape[:-1]) // len(self.sources)
         parts = []
         for index in range(start // height, -(-stop // height)):
@@ -83,6 +87,17 @@ class OutputTensor:
             else:
                 parts.append(checkpoint.read_matrix(self.sources[index], begin, end, halves=halves))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _rows_of_part(self, checkpoint: "Checkpoint", start: int, stop: int, halves: bool) -> np.ndarray:
+        assert self.part is not None, "asked for only then"
+        first, whole = self.part
+        height = self.shape[-2]
+        found = []
+        for index in range(start // height, -(-stop // height)):
+            before = index * whole + first
+            begin, end = max(start - index * height, 0), min(stop - index * height, height)
+            found.append(checkpoint.read_matrix(self.sources[0], before + begin, before + end, halves=halves))
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _columns(self, stored: Callable[[str, slice], np.ndarray], start: int, stop: int) -> np.ndarray:
         """Columns start..stop of the source as rows."""
