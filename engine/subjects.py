@@ -144,7 +144,9 @@ def prepare(
     rules = protocol_named(protocol)
     content = read_text(text)
     with ExitStack() as stack:
-        subjects = [_open(stack, path) for path in (model, reference) if path is not None]
+        subjects = [
+            stack.enter_context(opened_subject(path)) for path in (model, reference) if path is not None
+        ]
         unchanged = Unchanged(_files(subjects))
         ids = _tokens(subjects, content, rules)
         window = min(rules.window(subject.context, subject.rotary) for subject in subjects)
@@ -161,8 +163,14 @@ def prepare(
         )
 
 
-def _open(stack: ExitStack, path: Path) -> Subject:
-    checkpoint = stack.enter_context(open_checkpoint(path))
+@contextmanager
+def opened_subject(path: Path) -> Iterator[Subject]:
+    """The model at `path`, open while the context lasts. Raises as `prepare` does."""
+    with open_checkpoint(path) as checkpoint:
+        yield _subject(path, checkpoint)
+
+
+def _subject(path: Path, checkpoint: Checkpoint) -> Subject:
     view = transformers_view(checkpoint)
     tokenizer = load_tokenizer(checkpoint)
     try:
