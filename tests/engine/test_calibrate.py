@@ -229,8 +229,8 @@ def test_merging_adds_to_what_is_gathered(place, undisturbed, tmp_path):
         assert np.allclose(both.entries[name].sums, 2 * entry.sums, rtol=1e-5)
     with pytest.raises(CalibrationError, match="windows of 512 tokens and this calibration"):
         calibrate(request.model_copy(update={"length": 256, "overwrite": True}))
+    other = {"merge": [str(SAMPLE_MODEL / "imatrix.gguf")], "overwrite": True}
     with pytest.raises(CalibrationError, match=r"made for different models"):
-        other = {"merge": [str(SAMPLE_MODEL / "imatrix.gguf")], "overwrite": True}
         calibrate(request.model_copy(update=other))
 
 
@@ -369,8 +369,8 @@ def test_what_the_window_is_told(place, tmp_path):
     assert told == [f"{n} of 2 blocks" for n in range(3)]
     assert [event.path for event in events if isinstance(event, Artifact)] == [result.output]
     assert result.warnings == [
-        "5 windows of text are few for an importance matrix; 100 and more, of texts like those that the model "
-        "is for, make it better"
+        "5 windows of text are few for an importance matrix; 100 and more, of texts like those that the "
+        "model is for, make it better"
     ]
     assert result.bytes == (tmp_path / "o.gguf").stat().st_size
 
