@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from app.ending import Ending, Remedy
-from engine.api.jobs import JobRequest, JobResult, JobSummary, QuantizeRequest, Saved
+from engine.api.jobs import CalibrateRequest, JobRequest, JobResult, JobSummary, QuantizeRequest, Saved
 from engine.api.messages import ProgressMade, ResumeJob, StartQuantize
 
 State = Literal[
@@ -105,6 +105,9 @@ class JobRecord:
         if isinstance(request, QuantizeRequest):
             self.output = request.output
             self.title = f"quantize {_name(request.model)} → {_name(request.output)}"
+        elif isinstance(request, CalibrateRequest):
+            self.output = request.output
+            self.title = f"calibrate {_name(request.model)} → {_name(request.output)}"
         else:
             against = f" against {_name(request.reference)}" if request.reference else ""
             self.title = f"evaluate {_name(request.model)}{against}"

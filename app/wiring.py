@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MODEL_FILES = ["Models (*.gguf *.safetensors *.bin)", "All files (*)"]
 RECIPE_FILES = ["Recipes (*.json)"]
-IMPORTANCE_FILES = ["Importance matrices (*.gguf)"]
+IMPORTANCE_FILES = ["Importance matrices (*.gguf *.dat)"]
 
 IN_THE_TABLE = ("choose_format", "pin", "apply_to_role", *(f"bits_{bits}" for bits in range(2, 9)))
 """Actions whose keys count only while the table has the focus."""

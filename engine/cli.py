@@ -21,11 +21,12 @@ from engine import __version__, terminal
 from engine.api.errors import EvaluationError, OutputError, RecipeError, UserError
 from engine.api.formats import DEFAULT_METHOD, FORMATS
 from engine.api.jobs import (
+    CalibrateResult,
     EvaluateRequest,
     EvaluateResult,
+    JobResult,
     Measure,
     QuantizeRequest,
-    QuantizeResult,
     Stopped,
 )
 from engine.api.launch import module_command
@@ -33,6 +34,7 @@ from engine.api.lm_studio import lm_studio_path
 from engine.api.presets import PRESETS
 from engine.api.recipe import load_recipe
 from engine.api.units import size
+from engine.importance_commands import importance_app, show_calibrated
 from engine.job_commands import jobs_app
 from engine.jobs.limits import NO_MEMORY, out_of_memory
 from engine.options import AsJson, JobId, MemoryLimit, Model, Threads, bytes_of, example
@@ -49,6 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(importance_app)
 
 
 def _version(wanted: bool) -> None:
@@ -142,7 +145,7 @@ def quantize(
     ] = None,
     imatrix: Annotated[
         Path | None,
-        typer.Option(help="An importance matrix (GGUF) that weights the error.", show_default=False),
+        typer.Option(help="An importance matrix (GGUF or .dat) that weights the error.", show_default=False),
     ] = None,
     effort: Annotated[
         str | None,
@@ -287,7 +290,10 @@ def _show_dry_run(prepared: "Prepared", request: QuantizeRequest, as_json: bool)
     refuse_memory(needed)
 
 
-def _show_result(result: QuantizeResult | EvaluateResult, as_json: bool) -> None:
+def _show_result(result: JobResult, as_json: bool) -> None:
+    if isinstance(result, CalibrateResult):
+        show_calibrated(result, as_json)
+        return
     terminal.warn(result.warnings)
     if isinstance(result, EvaluateResult):
         if as_json:

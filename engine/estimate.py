@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engine.api.errors import MemoryLimitError, OutputError
 from engine.api.formats import DEFAULT_EFFORT, EFFORTS, FORMATS, METHODS
-from engine.api.jobs import EvaluateRequest, QuantizeRequest
+from engine.api.jobs import CalibrateRequest, EvaluateRequest, QuantizeRequest
 from engine.api.needs import (
     CHECKSUM,
     COMPILE_BASE,
@@ -25,6 +25,7 @@ from engine.api.needs import (
     Speeds,
     Stage,
     Tensor,
+    calibrate_memory,
     encoder,
     least_quantize_memory,
     measure_disk,
@@ -136,6 +137,36 @@ def evaluate_needs(
     ]
     job_bytes = STATE_BYTES + sum(measure_disk(outline, windows, window) for outline in outlines)
     return _needs(stages, memory, request.memory_limit, [_disk("job", jobs_folder(), job_bytes)])
+
+
+def calibrate_needs(
+    request: CalibrateRequest,
+    tokens: tuple[int, int],
+    model: Checkpoint,
+    sums: tuple[int, int],
+    file: int,
+    measured: Speeds | None = None,
+) -> Needs:
+    """What gathering an importance matrix takes. `tokens`: windows, and the length of each.
+
+    `sums`: bytes of those of the largest block, and of all on the disk; `file`: bytes of the output.
+    """
+    output = Path(request.output)
+    if measured is None:
+        measured = speeds((), request.threads, output.parent)
+    windows, window = tokens
+    outline = _outline(model)
+    memory = calibrate_memory(outline, windows, window, sums[0], output=request.output_tensor)
+    scored = window if request.output_tensor else 0
+    seconds = measure_seconds(outline, measured, windows, window, scored=scored)
+    read = sum(tensor.bytes for tensor in model.tensors.values()) / measured.read
+    stages = [
+        Stage(name="start", memory=memory, seconds=START_SECONDS),
+        Stage(name="calibrate", memory=memory, seconds=seconds + read),
+    ]
+    job_bytes = STATE_BYTES + measure_disk(outline, windows, window) + sums[1]
+    disks = [_output_disk(output, file), _disk("job", jobs_folder(), job_bytes)]
+    return _needs(stages, memory, request.memory_limit, disks)
 
 
 def refuse_needs(found: Needs) -> None:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from engine import imatrix
 from engine.api.jobs import JobSummary, QuantizeRequest
 from engine.api.messages import (
     PAGE_NAMES,
@@ -18,12 +19,14 @@ from engine.api.messages import (
     ExportPlanned,
     Failed,
     HistogramRead,
+    ImportanceRead,
     JobsListed,
     ListJobs,
     MeasureSpeeds,
     ModelOpened,
     OpenModel,
     ReadHistogram,
+    ReadImportance,
     RemoveJobs,
     SpeedsMeasured,
     TensorsPage,
@@ -38,7 +41,7 @@ from engine.summary import export_summary
 from resources import SAMPLE_MODEL
 
 Item = TypeVar("Item")
-Inspection = OpenModel | CheckRun | ListJobs | RemoveJobs | MeasureSpeeds | ReadHistogram
+Inspection = OpenModel | CheckRun | ListJobs | RemoveJobs | MeasureSpeeds | ReadHistogram | ReadImportance
 
 
 class Inspector:
@@ -74,6 +77,11 @@ class Inspector:
                 ).start()
             case ReadHistogram():
                 self._histogram(request)
+            case ReadImportance():
+                self._wait_until_warm()
+                files = [Path(file) for file in request.files]
+                found = imatrix.summary(imatrix.read_all(files), files, request.model)
+                self._send(ImportanceRead(id=request.id, summary=found))
 
     def warm_up(self) -> None:
         """Load what planning an output needs (transformers) while waiting: the first `open` is quick.

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from gguf import LlamaFileType
 
-from engine.api.errors import CheckpointError, RecipeError
+from engine.api.errors import CalibrationError, CheckpointError, RecipeError
 from engine.api.formats import FORMATS
 from engine.api.metadata import edited
-from engine.api.model import Role
 from engine.api.outputs import part_path
 from engine.api.plan import Plan, make_plan
 from engine.api.presets import PRESETS, ModelFacts, preset_recipe, preset_refusal
 from engine.api.recipe import Recipe
 from engine.api.units import size
-from engine.calibration.importance import read_importance
+from engine.calibration.fitting import fit
+from engine.calibration.importance_files import read_importance
 from engine.checkpoint import Checkpoint
 from engine.export.gguf import Export, Part, make_parts, plan_export
 from engine.recipes import model_facts
@@ -111,28 +111,15 @@ def _importance(recipe: Recipe, plan: Plan) -> dict[str, np.ndarray]:
     if not recipe.imatrix:
         return {}
     try:
-        importance = read_importance(Path(recipe.imatrix))
+        fitted = fit(read_importance(Path(recipe.imatrix)), recipe.imatrix, plan)
     except CheckpointError as error:
         raise RecipeError(f"The importance matrix cannot be read: {error}") from None
-    matrices = [tensor for tensor in plan.tensors if not (tensor.kept or FORMATS[tensor.format].exact)]
-    for tensor in matrices:
-        found = importance.get(tensor.name)
-        wanted = (prod(tensor.shape[:-2]), tensor.shape[-1])
-        if found is not None and found.shape != wanted:
-            raise RecipeError(
-                f"{recipe.imatrix}: {tensor.name} has {found.shape[0]} × {found.shape[1]} values, "
-                f"the model needs {wanted[0]} × {wanted[1]}; it was made for another model."
-            )
-    if not any(tensor.name in importance for tensor in plan.tensors):
-        raise RecipeError(f"{recipe.imatrix}: names no tensor of this model; it was made for another one.")
-    without = [
-        t for t in matrices if t.name not in importance and t.role not in (Role.EMBEDDING, Role.OUTPUT)
-    ]
-    if without:
-        plan.warnings.append(
-            f"the importance matrix says nothing of {len(without)} tensors ({without[0].name}, …)"
-        )
-    return importance
+    except CalibrationError as error:
+        raise RecipeError(str(error)) from None
+    plan.warnings.extend(fitted.warnings)
+    entries = fitted.importance.entries
+    lossy = [tensor.name for tensor in plan.tensors if not (tensor.kept or FORMATS[tensor.format].exact)]
+    return {name: entries[name].means() for name in lossy if name in entries}
 
 
 def _file_type(plan: Plan, export: Export, facts: ModelFacts) -> int:

@@ -1,7 +1,7 @@
 """Any job gone on with, or begun again: its kind says which function knows how."""
 
 from engine.api.errors import JobError
-from engine.api.jobs import EvaluateRequest, EvaluateResult, QuantizeRequest, QuantizeResult
+from engine.api.jobs import CalibrateRequest, JobRequest, JobResult, QuantizeRequest
 from engine.api.progress import Listener, silent
 from engine.jobs.folder import Job
 from engine.jobs.running import Tell, nobody
@@ -14,7 +14,7 @@ def resume(
     *,
     restart: bool = False,
     memory_limit: int | None = None,
-) -> QuantizeResult | EvaluateResult:
+) -> JobResult:
     """Go on with an unfinished job behind its last finished unit; the result is as if undisturbed.
 
     `restart`: give up what it has done and run its request again, as a new job. `memory_limit` in bytes,
@@ -39,7 +39,7 @@ def resume(
         job.unlock()
 
 
-def _request(job: Job, restart: bool) -> QuantizeRequest | EvaluateRequest:
+def _request(job: Job, restart: bool) -> JobRequest:
     request = job.request()
     state, message = job.state()
     if state == "done":
@@ -49,25 +49,30 @@ def _request(job: Job, restart: bool) -> QuantizeRequest | EvaluateRequest:
     return request
 
 
-def _go_on(
-    job: Job, request: QuantizeRequest | EvaluateRequest, listener: Listener, tell: Tell
-) -> QuantizeResult | EvaluateResult:
+def _go_on(job: Job, request: JobRequest, listener: Listener, tell: Tell) -> JobResult:
+    # Quantizing does without torch, which the others load.
     if isinstance(request, QuantizeRequest):
         from engine.quantize import go_on
 
         return go_on(job, request, listener, tell)
-    from engine import evaluate  # loads torch, which quantizing does without
+    if isinstance(request, CalibrateRequest):
+        from engine import calibrate
+
+        return calibrate.go_on(job, request, listener, tell)
+    from engine import evaluate
 
     return evaluate.go_on(job, request, listener, tell)
 
 
-def _again(
-    job: Job, request: QuantizeRequest | EvaluateRequest, listener: Listener, tell: Tell
-) -> QuantizeResult | EvaluateResult:
+def _again(job: Job, request: JobRequest, listener: Listener, tell: Tell) -> JobResult:
     if isinstance(request, QuantizeRequest):
         from engine.quantize import quantize
 
         return quantize(request, listener, tell, replacing=job.id)
-    from engine import evaluate
+    if isinstance(request, CalibrateRequest):
+        from engine.calibrate import calibrate
 
-    return evaluate.evaluate(request, listener, tell, replacing=job.id)
+        return calibrate(request, listener, tell, replacing=job.id)
+    from engine.evaluate import evaluate
+
+    return evaluate(request, listener, tell, replacing=job.id)

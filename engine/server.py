@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from engine import __version__
 from engine.api import messages
 from engine.api.errors import ChangedError, MemoryLimitError, UserError
-from engine.api.jobs import EvaluateResult, QuantizeResult, Stopped
+from engine.api.jobs import JobResult, Stopped
 from engine.api.progress import Progress
 from engine.jobs.limits import NO_MEMORY, out_of_memory, private_memory
 from engine.pace import Pace
@@ -43,7 +43,7 @@ LAST_SECONDS = 5.0
 MEMORY_SAMPLES = 8
 """Of the memory in use, to a heartbeat."""
 
-Job = messages.StartQuantize | messages.ResumeJob
+Job = messages.StartQuantize | messages.StartCalibrate | messages.ResumeJob
 Inspection = (
     messages.OpenModel
     | messages.CheckRun
@@ -51,6 +51,7 @@ Inspection = (
     | messages.RemoveJobs
     | messages.MeasureSpeeds
     | messages.ReadHistogram
+    | messages.ReadImportance
 )
 
 
@@ -177,7 +178,7 @@ class Server:
         self._send(messages.Done(result=result))
         return 0
 
-    def _run_job(self, request: Job, pace: Pace) -> QuantizeResult | EvaluateResult:
+    def _run_job(self, request: Job, pace: Pace) -> JobResult:
         from engine.quantize import quantize
         from engine.resume import resume
 
@@ -190,6 +191,10 @@ class Server:
         if isinstance(request, messages.ResumeJob):
             limit = request.memory_limit
             return resume(request.job, listen, self._tell, restart=request.restart, memory_limit=limit)
+        if isinstance(request, messages.StartCalibrate):
+            from engine.calibrate import calibrate
+
+            return calibrate(request.calibrate, listen, self._tell)
         return quantize(request.quantize, listen, self._tell)
 
     def _tell(self, event: messages.Event) -> None:

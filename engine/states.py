@@ -17,7 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 
@@ -103,7 +103,7 @@ class HiddenStates:
         self._wanted = wanted
         work.guard.register(self.commit)
 
-    def __enter__(self) -> "HiddenStates":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -137,6 +137,10 @@ class HiddenStates:
         self._saver.work.check()
         if self._saver.due:
             self.commit()
+
+    def forget(self, batch: int) -> None:
+        """Let the batch begin again from its tokens."""
+        self._free.append(self._at.pop(batch)[1])
 
     def commit(self) -> None:
         """Make what is held durable, and hold it no longer."""

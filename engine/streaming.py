@@ -15,8 +15,8 @@ line: the same batch through the same blocks gives the same bits, in whichever p
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,6 +85,20 @@ class StreamedModel:
         self._blocks_return_tuples: bool | None = None
 
     @property
+    def config(self) -> Any:
+        """transformers' config of the model."""
+        return self._model.config
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The blocks as modules; their weights are there in `block` alone."""
+        return list(self._blocks)
+
+    def run_experts_one_by_one(self) -> None:
+        """Multiply with the matrices of one expert at a time from now on, for who looks at each."""
+        self._model.set_experts_implementation("eager")
+
+    @property
     def block_count(self) -> int:
         return len(self._blocks)
 
@@ -136,10 +150,10 @@ class StreamedModel:
         return result[0] if isinstance(result, tuple) else result
 
     @contextmanager
-    def head(self) -> Iterator[None]:
-        """Holds the output matrix while the context lasts."""
+    def head(self) -> Iterator[nn.Module]:
+        """The module of the output matrix, with it while the context lasts."""
         with self._weights.loaded(self._head_keys):
-            yield
+            yield self._model.get_output_embeddings()
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits float32 [positions, vocabulary] for `hidden` [positions, width] behind the last block.
@@ -246,11 +260,12 @@ def stream(
     states: States,
     wanted: Iterable[int],
     after: Callable[[int, int], None],
+    watch: Callable[[int, nn.Module], AbstractContextManager] = lambda block, module: nullcontext(),
 ) -> None:
     """Brings the batches `wanted` of `windows` (int64 [windows, length]) behind the last block.
 
     Each goes on from where it stands in `states`. `after(block, windows)` is called whenever a batch of so
-    many windows has gone through that block.
+    many windows has gone through that block. `watch(block, module)` is entered while batches go through it.
     """
     batches = list(model.batches(*windows.shape))
     wanted = list(wanted)
@@ -265,7 +280,7 @@ def stream(
         waiting = [batch for batch in wanted if states.step(batch) == block]
         if not waiting:
             continue
-        with model.block(block):
+        with model.block(block) as module, watch(block, module):
             for batch in waiting:
                 states.put(batch, block + 1, model.run(block, states.get(batch)))
                 after(block, batches[batch].stop - batches[batch].start)

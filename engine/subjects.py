@@ -147,7 +147,11 @@ def prepare(
     rules = protocol_named(protocol)
     content = read_text(text)
     with ExitStack() as stack:
-        subjects = [_open(stack, path, pre_tokenizer) for path in (model, reference) if path is not None]
+        subjects = [
+            stack.enter_context(opened_subject(path, pre_tokenizer))
+            for path in (model, reference)
+            if path is not None
+        ]
         unchanged = Unchanged(_files(subjects))
         ids = _tokens(subjects, content, rules)
         window = min(rules.window(subject.context, subject.rotary) for subject in subjects)
@@ -164,8 +168,14 @@ def prepare(
         )
 
 
-def _open(stack: ExitStack, path: Path, pre_tokenizer: str | None) -> Subject:
-    checkpoint = stack.enter_context(open_checkpoint(path))
+@contextmanager
+def opened_subject(path: Path, pre_tokenizer: str | None = None) -> Iterator[Subject]:
+    """The model at `path`, open while the context lasts. Raises as `prepare` does."""
+    with open_checkpoint(path) as checkpoint:
+        yield _subject(path, checkpoint, pre_tokenizer)
+
+
+def _subject(path: Path, checkpoint: Checkpoint, pre_tokenizer: str | None) -> Subject:
     view = transformers_view(checkpoint)
     tokenizer = load_tokenizer(checkpoint, pre_tokenizer)
     try:

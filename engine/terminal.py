@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 from engine.api.formats import DEFAULT_METHOD, FORMATS
+from engine.api.importance import ImportanceSummary, numbers
 from engine.api.jobs import JobSummary
 from engine.api.metadata import MetadataEntry
 from engine.api.model import ModelSummary
@@ -221,6 +222,55 @@ def show_report(report: Report) -> None:
     )
     for note in report.notes:
         say(f"Note: {note}")
+
+
+def show_importance(found: ImportanceSummary) -> None:
+    """Statistics by tensor and by block, experts without tokens, and what the matrix was made from."""
+    columns = [
+        "tensor",
+        "sum",
+        "min",
+        "max",
+        "mean",
+        "σ",
+        "active",
+        "N",
+        "entropy",
+        "of most",
+        "z > 1",
+        "cosine",
+    ]
+    tensors = table(*columns)
+    for one in found.tensors:
+        sizes = (one.sum, one.minimum, one.maximum, one.mean, one.deviation)
+        tensors.add_row(
+            printable(one.tensor).removesuffix(".weight"),
+            *(f"{value:.4g}" for value in sizes),
+            _percent(one.active),
+            f"{one.columns:,}",
+            f"{one.entropy:.4f}",
+            _percent(one.entropy_share),
+            _percent(one.z_density),
+            "" if one.cosine is None else f"{one.cosine:.4f}",
+        )
+    out.print(tensors)
+    if found.layers:
+        layers = table("block", "mean sum", "z > 1", "cosine")
+        for layer in found.layers:
+            cosine = "" if layer.cosine is None else f"{layer.cosine:.4f}"
+            layers.add_row(str(layer.block), f"{layer.sum:.4g}", _percent(layer.z_density), cosine)
+        out.print(layers)
+    made = f", from {', '.join(found.datasets)}" if any(found.datasets) else ""
+    say(f"{len(found.tensors)} tensors, {found.windows:,} windows of {found.window} tokens{made}")
+    for stack in found.unseen:
+        everyone = numbers(stack.experts, most=len(stack.experts))
+        say(f"No token reached: {stack.tensor}, experts {everyone} of {stack.matrices}")
+    if not found.unseen and any(one.matrices > 1 for one in found.tensors):
+        say("Every expert saw tokens.")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
 
 
 def warn(warnings: list[str]) -> None:

@@ -10,7 +10,13 @@ from app.job_record import ACTIVE, JobRecord
 from app.jobs import JobBoard
 from app.models.job_offers import standing
 from app.plain import as_tip
-from engine.api.jobs import EvaluateResult, JobResult, QuantizeRequest, QuantizeResult
+from engine.api.jobs import (
+    CalibrateResult,
+    EvaluateResult,
+    JobResult,
+    QuantizeRequest,
+    QuantizeResult,
+)
 from engine.api.messages import ProgressMade
 from engine.api.units import duration, size
 
@@ -103,6 +109,8 @@ def outcome(result: JobResult) -> str:
     """ "58 MB, 4.83 bits per weight", "perplexity 20.4"."""
     if isinstance(result, EvaluateResult):
         return f"perplexity {result.report.perplexity:.3g}"
+    if isinstance(result, CalibrateResult):
+        return f"{size(result.bytes)}, from {result.tokens:,} tokens"
     return f"{size(result.bytes)}, {result.bpw:.3g} bits per weight"
 
 

@@ -11,7 +11,15 @@ from pathlib import Path
 
 from app.ending import saved_sentence
 from app.job_record import ACTIVE, JobRecord
-from engine.api.jobs import EvaluateRequest, EvaluateResult, JobResult, QuantizeRequest, QuantizeResult
+from engine.api.jobs import (
+    CalibrateRequest,
+    CalibrateResult,
+    EvaluateRequest,
+    EvaluateResult,
+    JobResult,
+    QuantizeRequest,
+    QuantizeResult,
+)
 from engine.api.report import Report
 from engine.api.units import duration, size
 
@@ -42,6 +50,8 @@ def command_of(record: JobRecord) -> str:
         return ""
     if isinstance(request, QuantizeRequest):
         words = _quantize_words(record, request)
+    elif isinstance(request, CalibrateRequest):
+        words = _calibrate_words(record, request)
     else:
         words = _evaluate_words(request)
     if request.threads:
@@ -58,6 +68,21 @@ def _quantize_words(record: JobRecord, request: QuantizeRequest) -> list[str]:
         words += ["--measure", request.measure.text]
         if request.measure.windows:
             words += ["--windows", str(request.measure.windows)]
+    if request.overwrite or record.state == "done":
+        words.append("--overwrite")
+    return words
+
+
+def _calibrate_words(record: JobRecord, request: CalibrateRequest) -> list[str]:
+    words = ["calibrate", request.model, "--out", request.output, "--length", str(request.length)]
+    for text in request.texts:
+        words += ["--calibration", text]
+    for matrix in request.merge:
+        words += ["--merge", matrix]
+    if request.windows:
+        words += ["--windows", str(request.windows)]
+    if request.output_tensor:
+        words.append("--output-tensor")
     if request.overwrite or record.state == "done":
         words.append("--overwrite")
     return words
@@ -82,7 +107,9 @@ def program() -> str:
 
 
 def table_of(result: JobResult) -> list[Line]:
-    """Before and after, measured; figures of the loss only where it was measured."""
+    """Before and after, measured; figures of the loss only where it was measured; none of a calibration."""
+    if isinstance(result, CalibrateResult):
+        return []
     if isinstance(result, EvaluateResult):
         return _loss(result.report)
     sizes, bits = (result.source_bytes, result.bytes), (result.source_bpw, result.bpw)
@@ -168,6 +195,8 @@ def _success(name: str, result: JobResult | None) -> str:
     if isinstance(result, EvaluateResult):
         measured = Path(result.report.model).name
         return f"{measured}: perplexity {result.report.perplexity:.3g}{_agreement(result.report)}"
+    if isinstance(result, CalibrateResult):
+        return f"{name}: the importance of {result.tensors} tensors, from {result.tokens:,} tokens"
     return f"{name}: {_shrunk(result)}{_agreement(result.report)}"
 
 
@@ -185,6 +214,8 @@ def story(record: JobRecord) -> str:
         took = f"{began} took {duration(result.seconds)} and at most {peak} of memory."
         if isinstance(result, EvaluateResult):
             return took
+        if isinstance(result, CalibrateResult):
+            return f"Read back and verified, {result.bytes:,} bytes. {took}"
         return f"Read back and verified, {result.bytes:,} bytes as predicted. {took}"
     said = [_sentence(record.message)] if record.message else []
     if record.state in ACTIVE:

@@ -29,7 +29,7 @@ from app.models.result import TABLE_HEAD, Line, command_of, csv_of, headline, st
 from app.plain import as_tip
 from app.views.icon_label import IconLabel
 from app.views.jobs import open_output_folder
-from engine.api.jobs import JobResult
+from engine.api.jobs import EvaluateResult, JobResult, QuantizeResult
 
 HEADING_ICON = 24
 PAGE_WIDTH = 760
@@ -90,12 +90,13 @@ class ResultPanel(QScrollArea):
             output.setAccessibleName(f"Output: {record.output}")
             layout.addWidget(output)
         result = record.result if record.state == "done" else None
-        if result is not None:
-            layout.addWidget(_table(table_of(result)))
+        lines = [] if result is None else table_of(result)
+        if lines:
+            layout.addWidget(_table(lines))
         layout.addLayout(self._buttons(record, result))
         for warning in record.warnings:
             layout.addLayout(_noted("warning", "warning", warning))
-        if result is not None:
+        if isinstance(result, QuantizeResult | EvaluateResult):
             self._fill_measured(layout, result)
         command = command_of(record)
         if command:
@@ -105,7 +106,7 @@ class ResultPanel(QScrollArea):
             shown.setAccessibleName(f"Command: {command}")
             layout.addWidget(shown)
 
-    def _fill_measured(self, layout: QVBoxLayout, result: JobResult) -> None:
+    def _fill_measured(self, layout: QVBoxLayout, result: QuantizeResult | EvaluateResult) -> None:
         report = result.report
         if report is None:
             layout.addLayout(_noted("info", "muted", NOT_MEASURED))
@@ -143,7 +144,7 @@ class ResultPanel(QScrollArea):
             row.addWidget(
                 _button("Copy command", "terminal", lambda: self._copy("command", command_of(record)))
             )
-        if result is not None:
+        if result is not None and table_of(result):
             row.addWidget(_button("Copy table", "table", lambda: self._copy("table", csv_of(result))))
         if record.trace:
             row.addWidget(

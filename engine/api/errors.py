@@ -34,6 +34,10 @@ class EvaluationError(UserError):
     """A measurement that cannot be made: no text, too short, no tokenizer."""
 
 
+class CalibrationError(UserError):
+    """Statistics of activations that cannot be gathered, read or merged."""
+
+
 class JobError(UserError):
     """A job that is unknown, still running, or no longer fits its sources."""
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from engine.api.importance import Unseen
 from engine.api.recipe import Recipe
 from engine.api.report import Report
 
@@ -63,6 +64,26 @@ class EvaluateRequest(BaseModel):
     memory_limit: int | None = Field(None, ge=LEAST_MEMORY)
 
 
+class CalibrateRequest(BaseModel):
+    """Gather the importance matrix of `model` on `texts` (files, folders; none: the sample text) in `output`.
+
+    `windows` of `length` tokens at most, shared among the texts. `output_tensor`: of the output matrix, too.
+    `merge`: matrices that are added. Otherwise as in `QuantizeRequest`.
+    """
+
+    kind: Literal["calibrate"] = "calibrate"
+    model: str
+    texts: list[str] = Field(default_factory=list)
+    output: str
+    windows: int | None = Field(None, ge=1)
+    length: int = Field(512, ge=8)
+    output_tensor: bool = False
+    merge: list[str] = Field(default_factory=list)
+    threads: int | None = Field(None, ge=1)
+    overwrite: bool = False
+    memory_limit: int | None = Field(None, ge=LEAST_MEMORY)
+
+
 class QuantizeResult(BaseModel):
     """What a finished quantize job says. Sizes in bytes.
 
@@ -103,8 +124,28 @@ class EvaluateResult(BaseModel):
     warnings: list[str]
 
 
-JobRequest = Annotated[QuantizeRequest | EvaluateRequest, Field(discriminator="kind")]
-JobResult = Annotated[QuantizeResult | EvaluateResult, Field(discriminator="kind")]
+class CalibrateResult(BaseModel):
+    """What a finished calibrate job says: how many `tensors` the file knows, from how many tokens.
+
+    `unseen`: experts that no token reached. `seconds`, `resumed`, `peak_private_bytes`: as above.
+    """
+
+    kind: Literal["calibrate"] = "calibrate"
+    job: str
+    output: str
+    bytes: int
+    tensors: int
+    windows: int
+    tokens: int
+    unseen: list[Unseen]
+    seconds: float
+    resumed: bool = False
+    peak_private_bytes: int
+    warnings: list[str]
+
+
+JobRequest = Annotated[QuantizeRequest | EvaluateRequest | CalibrateRequest, Field(discriminator="kind")]
+JobResult = Annotated[QuantizeResult | EvaluateResult | CalibrateResult, Field(discriminator="kind")]
 
 
 class Saved(BaseModel):

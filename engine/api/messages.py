@@ -2,7 +2,8 @@
 
 The window starts `python -m engine serve`, reads `hello`, and writes requests to its stdin. An engine that
 inspects answers any number of requests, each with its `id`; an engine that was given a job
-(`quantize`, `resume`) takes nothing more but `cancel`, and ends behind `done`, `stopped` or `error`.
+(`quantize`, `calibrate`, `resume`) takes nothing more but `cancel`, and ends behind `done`, `stopped` or
+`error`.
 Long lists come in pages (`tensors`, `export_tensors`), so that no single message takes the reader long;
 arrays lie in `.npy` files that a message names.
 """
@@ -11,12 +12,21 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from engine.api.jobs import LEAST_MEMORY, Check, JobResult, JobSummary, QuantizeRequest, Saved
+from engine.api.importance import ImportanceSummary
+from engine.api.jobs import (
+    LEAST_MEMORY,
+    CalibrateRequest,
+    Check,
+    JobResult,
+    JobSummary,
+    QuantizeRequest,
+    Saved,
+)
 from engine.api.model import ModelSummary, TensorSummary
 from engine.api.needs import Speeds
 from engine.api.plan import ExportSummary, ExportTensor
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
 HEARTBEAT_SECONDS = 2.0
@@ -83,9 +93,23 @@ class ReadHistogram(_Message):
     tensor: str
 
 
+class ReadImportance(_Message):
+    """What importance matrices say, merged; held against `model` if there is one. Answer: `importance`."""
+
+    request: Literal["importance"] = "importance"
+    id: int
+    files: list[str] = Field(min_length=1)
+    model: str | None = None
+
+
 class StartQuantize(_Message):
     request: Literal["quantize"] = "quantize"
     quantize: QuantizeRequest
+
+
+class StartCalibrate(_Message):
+    request: Literal["calibrate"] = "calibrate"
+    calibrate: CalibrateRequest
 
 
 class ResumeJob(_Message):
@@ -110,7 +134,9 @@ Request = (
     | RemoveJobs
     | MeasureSpeeds
     | ReadHistogram
+    | ReadImportance
     | StartQuantize
+    | StartCalibrate
     | ResumeJob
     | Cancel
 )
@@ -201,6 +227,12 @@ class HistogramRead(_Message):
     maximum: float
     mean: float
     deviation: float
+
+
+class ImportanceRead(_Message):
+    event: Literal["importance"] = "importance"
+    id: int
+    summary: ImportanceSummary
 
 
 class JobStarted(_Message):
@@ -303,6 +335,7 @@ Event = (
     | JobsListed
     | SpeedsMeasured
     | HistogramRead
+    | ImportanceRead
     | JobStarted
     | StageStarted
     | ProgressMade

@@ -67,6 +67,9 @@ LOGIT_ROWS = 256
 LOGIT_ARRAYS = 6
 """Logits and what is made of them at a time: so many float64 arrays of at most `LOGITS` values."""
 
+SUMS_ARRAYS = 4
+"""Those of a block, of a batch, what is added up of both, and what is being written."""
+
 WINDOW = 512
 
 START_SECONDS = 5.0
@@ -228,6 +231,20 @@ def measure_memory(
     stages = (_float32(embedding), block + ACTIVATIONS * activations, scoring + LEFTOVERS * activations)
     held = 0 if windows == 0 else _slots(export, windows or BATCH_TOKENS, window)[1]
     return base + held + max(stages)
+
+
+def calibrate_memory(export: Shapes, windows: int, window: int, sums: int, *, output: bool = False) -> int:
+    """Bytes that gathering an importance matrix takes at its peak. `sums`: bytes of those of a block.
+
+    `output`: of the output matrix, too.
+    """
+    embedding, head = _ends(export)
+    block, activations = _largest_block(export)
+    stages = [0 if embedding is None else _float32(embedding), block + ACTIVATIONS * activations]
+    if output and head is not None:
+        stages.append(_float32(head) + 4 * LOGIT_ROWS * head.shape[-2] + LEFTOVERS * activations)
+    held = _slots(export, windows, window)[1]
+    return MEASURE_BASE + TOKENIZER * export.header_bytes + held + max(stages) + SUMS_ARRAYS * sums
 
 
 def measure_disk(export: Shapes, windows: int, window: int = WINDOW) -> int:

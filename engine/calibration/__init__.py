@@ -1,1 +1,1 @@
-"""Text into windows of tokens, and windows into statistics of layers."""
+"""Text into windows of tokens, windows into importance matrices, and their files."""

@@ -1,57 +1,100 @@
-"""Importance matrices as llama.cpp's llama-imatrix writes them (GGUF): how much each input column matters."""
+"""Importance matrices: how strongly each input column of a matrix is used, measured on a text.
 
-from math import prod
-from pathlib import Path
+For each tensor the sum of squares of what was multiplied with each of its columns, and the number of tokens
+that were summed. A stack of experts has a row of sums and a count for each expert. Means, sums over counts,
+are what quantizing weighs errors with; sums add up where several matrices are merged.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from engine.api.errors import RecipeError
-from engine.checkpoint.decoding import decode
-from engine.checkpoint.files import SourceFile
-from engine.checkpoint.gguf import read_header
+from engine.api.errors import CalibrationError
 
-SUMS, COUNTS = ".in_sum2", ".counts"
+CHUNK = 512
+"""Tokens of a window where a file does not say, as in the older format: llama-imatrix's default."""
 
 
-def read_importance(path: Path) -> dict[str, np.ndarray]:
-    """Mean squared activation of each input column: canonical tensor name -> float32 [matrices, columns].
+@dataclass(frozen=True)
+class Entry:
+    """One tensor's `sums` float32 [matrices, columns] of squares, and `counts` int64 [matrices] of tokens."""
 
-    The file holds sums of squares `NAME.in_sum2` [matrices, columns] and token counts `NAME.counts`
-    [matrices, 1]. A matrix (an expert) that saw no token counts all its columns alike.
-    Raises `CheckpointError` where the file cannot be read, `RecipeError` where it is something else.
+    sums: np.ndarray
+    counts: np.ndarray
+
+    def shaped(self, matrices: int, columns: int) -> "Entry | None":
+        """The same for a tensor of so many matrices and columns; None where it is another tensor's.
+
+        Older files hold the sums of all experts in one row, and one count for all; an expert that saw no
+        token has the same value in all columns there.
+        """
+        if self.sums.shape == (matrices, columns):
+            return self
+        if len(self.sums) != 1 or self.sums.size != matrices * columns:
+            return None
+        sums = self.sums.reshape(matrices, columns)
+        alike = (sums == sums[:, :1]).all(axis=1) & (columns > 1)
+        return Entry(sums, np.where(alike, 0, self.counts))
+
+    @property
+    def unseen(self) -> np.ndarray:
+        """int64: the numbers of the matrices that saw no token, or nothing but zeros."""
+        return np.flatnonzero((self.counts <= 0) | ~(self.sums > 0).any(axis=1))
+
+    def means(self) -> np.ndarray:
+        """Mean square of each column, float32 [matrices, columns]; 1 in the matrices that saw no token."""
+        means = self.sums / np.maximum(self.counts, 1)[:, None].astype(np.float32)
+        means[self.unseen] = 1
+        return means
+
+
+@dataclass
+class Importance:
+    """Entries by canonical tensor name, and what they were made from.
+
+    `datasets`: names of texts; `chunks`: windows of `chunk_size` tokens that were seen.
     """
-    file = SourceFile(path)
-    try:
-        if file.read(0, min(4, file.size)) != b"GGUF":
-            raise RecipeError(f"{path}: is not an importance matrix in GGUF; llama-imatrix writes one.")
-        metadata, stored = read_header(file)
-        kind = metadata.get("general.type")
-        if kind is None or kind.value != "imatrix":
-            raise RecipeError(f"{path}: is a GGUF file, but no importance matrix.")
-        arrays = {
-            tensor.name: decode(file, tensor.offset, prod(tensor.shape), tensor.dtype, tensor.name).reshape(
-                tensor.shape
+
+    entries: dict[str, Entry]
+    datasets: list[str] = field(default_factory=list)
+    chunks: int = 0
+    chunk_size: int = CHUNK
+
+
+def merged(parts: Sequence[Importance], names: Sequence[str]) -> Importance:
+    """The matrix of all the texts that `parts` were made from: sums, counts and windows added up.
+
+    `names` say in errors which part is meant. Raises `CalibrationError` where they are of different models.
+    """
+    found = Importance({}, chunk_size=parts[0].chunk_size)
+    where: dict[str, str] = {}
+    for part, name in zip(parts, names, strict=True):
+        for tensor, entry in part.entries.items():
+            known = found.entries.get(tensor)
+            found.entries[tensor] = entry if known is None else _added(tensor, known, entry, where, name)
+            where.setdefault(tensor, name)
+        if part.chunk_size != found.chunk_size:
+            raise CalibrationError(
+                f"{name} was made with windows of {part.chunk_size} tokens and {names[0]} with windows of "
+                f"{found.chunk_size}: merge matrices of windows of one length."
             )
-            for tensor in stored
-        }
-    finally:
-        file.close()
-    names = [name.removesuffix(SUMS) for name in arrays if name.endswith(SUMS)]
-    return {name: _mean(arrays, name, path) for name in names}
+        found.chunks += part.chunks
+        found.datasets += [dataset for dataset in part.datasets if dataset not in found.datasets]
+    return found
 
 
-def _mean(arrays: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
-    """Sums over counts, float32 [matrices, columns]."""
-    if name + COUNTS not in arrays:
-        raise RecipeError(f"{path}: {name} has sums but no counts; the file is incomplete.")
-    sums = arrays[name + SUMS]
-    if not sums.size:
-        raise RecipeError(f"{path}: {name} has no sums; make the file anew.")
-    sums = sums.reshape(-1, sums.shape[-1] if sums.shape else 1)
-    counts = arrays[name + COUNTS].reshape(-1, 1)
-    if len(counts) != len(sums):
-        raise RecipeError(f"{path}: {name} has {len(sums)} rows of sums and {len(counts)} counts.")
-    if not (np.isfinite(sums).all() and (sums >= 0).all() and np.isfinite(counts).all()):
-        raise RecipeError(f"{path}: {name} holds negative or not finite values; make the file anew.")
-    seen = (counts > 0) & (sums > 0).any(axis=1, keepdims=True)
-    return np.where(seen, sums / np.maximum(counts, 1), 1).astype(np.float32)
+def _added(tensor: str, first: Entry, second: Entry, where: dict[str, str], name: str) -> Entry:
+    shape = max(first.sums.shape, second.sums.shape)  # an older file has fewer rows, which are longer
+    a, b = first.shaped(*shape), second.shaped(*shape)
+    if a is None or b is None:
+        raise CalibrationError(
+            f"{name}: {tensor} has {_size(second)} values, and {_size(first)} in {where[tensor]}: they were "
+            "made for different models and cannot be merged."
+        )
+    sums = (a.sums.astype(np.float64) + b.sums).astype(np.float32)
+    return Entry(sums, a.counts + b.counts)
+
+
+def _size(entry: Entry) -> str:
+    return f"{entry.sums.shape[0]} × {entry.sums.shape[1]:,}"

@@ -18,8 +18,6 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from engine.api.errors import JobError, OutputError, UserError
 from engine.api.jobs import (
-    EvaluateRequest,
-    EvaluateResult,
     JobRequest,
     JobResult,
     JobSummary,
@@ -35,8 +33,8 @@ log = logging.getLogger(__name__)
 
 Content = TypeVar("Content")
 
-REQUESTS: TypeAdapter[QuantizeRequest | EvaluateRequest] = TypeAdapter(JobRequest)
-RESULTS: TypeAdapter[QuantizeResult | EvaluateResult] = TypeAdapter(JobResult)
+REQUESTS: TypeAdapter[JobRequest] = TypeAdapter(JobRequest)
+RESULTS: TypeAdapter[JobResult] = TypeAdapter(JobResult)
 
 
 LOCKING = 0.5
@@ -84,7 +82,7 @@ class Job:
     @classmethod
     def create(
         cls,
-        request: QuantizeRequest | EvaluateRequest,
+        request: JobRequest,
         output: Path | None,
         fingerprint: dict[str, str],
         replacing: Sequence["Job"] = (),
@@ -115,7 +113,7 @@ class Job:
             other.replace(job)
         return job
 
-    def _fill(self, request: QuantizeRequest | EvaluateRequest, asked: Asked) -> None:
+    def _fill(self, request: JobRequest, asked: Asked) -> None:
         """Its first files. What has no `job.json` is no job yet, so that comes last."""
         self._lock.acquire(timeout=0)
         if isinstance(request, QuantizeRequest):
@@ -146,7 +144,7 @@ class Job:
             what = "has no readable job.json"
         raise JobError(f"Job {self.id} {what} and cannot be resumed; make it anew, and remove this one.")
 
-    def request(self) -> QuantizeRequest | EvaluateRequest:
+    def request(self) -> JobRequest:
         """What was asked. Raises `JobError` where it cannot be read."""
         try:
             return REQUESTS.validate_python(self.asked().request)

@@ -12,10 +12,12 @@ from engine.api.jobs import QuantizeRequest
 from engine.api.messages import (
     Event,
     ExportPage,
+    ImportanceRead,
     JobsListed,
     ListJobs,
     MeasureSpeeds,
     OpenModel,
+    ReadImportance,
     RemoveJobs,
     SpeedsMeasured,
 )
@@ -23,6 +25,7 @@ from engine.api.needs import Speeds
 from engine.api.recipe import Choice, Recipe
 from engine.inspecting import Inspector
 from engine.quantize import quantize
+from resources import SAMPLE_MODEL
 from tests.tiny import write_llama
 
 SPEEDS = Speeds(encode={}, read=1e9, write=1e8, multiply=1e10)
@@ -72,6 +75,15 @@ def test_speeds_are_measured_while_a_model_is_opened(model, monkeypatch):
     go_on.set()
     assert answers.next(SpeedsMeasured) == SpeedsMeasured(id=1, speeds=SPEEDS)
     answers.inspector.close()
+
+
+def test_an_importance_matrix_comes_with_its_statistics():
+    answers = Answers()
+    file = str(SAMPLE_MODEL / "imatrix.gguf")
+    answers.inspector.answer(ReadImportance(id=3, files=[file, file], model=str(SAMPLE_MODEL)))
+    found = answers.next(ImportanceRead)
+    assert (found.id, found.summary.windows, len(found.summary.tensors)) == (3, 240, 28)
+    assert found.summary.warnings == []
 
 
 def test_jobs_are_removed_and_the_others_listed(model, tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from engine.api import messages
-from engine.api.jobs import Measure, QuantizeRequest
+from engine.api.jobs import CalibrateRequest, Measure, QuantizeRequest
 from engine.api.presets import ModelFacts
 from engine.api.recipe import Choice, GgufOptions, Recipe
 from engine.checkpoint import open_checkpoint
@@ -370,6 +370,19 @@ def test_a_job_from_request_to_file(start, model, tmp_path):
     metrics = {metric.name: metric.value for metric in engine.of(messages.Metric)}
     assert metrics["kl_mean"] == result.report.kl_mean
     assert metrics["perplexity"] == result.report.perplexity
+
+
+def test_an_importance_matrix_from_request_to_file(start, model, tmp_path):
+    (tmp_path / "t.txt").write_text("The harbour was quiet that morning. " * 200)
+    output = str(tmp_path / "i.gguf")
+    asked = CalibrateRequest(model=str(model), texts=[str(tmp_path / "t.txt")], output=output, windows=1)
+    engine = start()
+    engine.send(messages.StartCalibrate(calibrate=asked))
+    result = engine.wait(messages.Done).result
+    assert engine.end() == 0
+    assert (result.kind, result.bytes) == ("calibrate", Path(output).stat().st_size)
+    assert [artifact.path for artifact in engine.of(messages.Artifact)] == [output]
+    assert "calibrate" in [event.stage for event in engine.of(messages.StageStarted)]
 
 
 def test_libraries_that_print_do_not_break_the_protocol(start, model, tmp_path):

@@ -20,7 +20,7 @@ from engine.api.errors import RecipeError, UserError
 from engine.api.model import Role
 from engine.api.plan import ExportTensor, Planner
 from engine.api.recipe import load_recipe, parse_recipe
-from engine.calibration.importance import read_importance
+from engine.calibration.importance_files import read_importance
 from engine.checkpoint import check_finite, open_checkpoint
 from engine.tokenizer import load_tokenizer, tokenizer_metadata
 from engine.tokenizer.tokenizer import Tokenizer
@@ -108,8 +108,8 @@ def _read_pickle(path: Path, attempt: Refusals) -> None:
 
 def _read_imatrix(path: Path, attempt: Refusals) -> None:
     with attempt():
-        for means in read_importance(path).values():
-            assert np.isfinite(means).all()
+        for entry in read_importance(path).entries.values():
+            assert np.isfinite(entry.means()).all()
 
 
 def _read_tokenizer(path: Path, attempt: Refusals) -> None:

@@ -131,7 +131,8 @@ def _gguf() -> dict[str, bytes]:
 def _imatrix() -> dict[str, bytes]:
     infos = [info("a.in_sum2", (1, 2), 0, 0), info("a.counts", (1, 1), 0, 32)]
     data = FLOATS[:8] + bytes(24) + struct.pack("<f", 2)
-    return {"one matrix": gguf_bytes([string_pair("general.type", "imatrix")], infos, data)}
+    older = struct.pack("<ii1sii", 1, 1, b"a", 2, 2) + FLOATS[:8] + struct.pack("<ii1s", 2, 1, b"t")
+    return {"one matrix": gguf_bytes([string_pair("general.type", "imatrix")], infos, data), "older": older}
 
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")

@@ -1,0 +1,38 @@
+"""Importance matrices read to be seen or merged: one or several, alone or held against a model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.api.importance import ImportanceSummary
+from engine.api.plan import make_plan
+from engine.api.recipe import Choice, Recipe
+from engine.calibration.fitting import fit
+from engine.calibration.importance import Importance, merged
+from engine.calibration.importance_files import read_importance
+from engine.calibration.statistics import summarize
+from engine.checkpoint import open_checkpoint
+from engine.export.gguf import plan_export
+
+QUANTIZED = Recipe(default=Choice(format="Q4_0"))
+"""Any that quantizes whatever can be: to know which tensors a matrix should know."""
+
+
+def read_all(files: Sequence[Path]) -> Importance:
+    """The matrix of all `files`. Raises `CheckpointError`, and `CalibrationError` where they do not fit."""
+    return merged([read_importance(file) for file in files], [str(file) for file in files])
+
+
+def summary(
+    importance: Importance, files: Sequence[Path], model: str | Path | None = None
+) -> ImportanceSummary:
+    """What the matrix that was read from `files` says; held against `model` with warnings.
+
+    Raises `CalibrationError` where it is another model's, and what opening and planning the model raise.
+    """
+    names = [str(file) for file in files]
+    if model is None:
+        return summarize(importance, names)
+    with open_checkpoint(model) as checkpoint:
+        plan = make_plan(QUANTIZED, plan_export(checkpoint).tensors)
+    fitted = fit(importance, names[0], plan)
+    return summarize(fitted.importance, names, fitted.warnings)
