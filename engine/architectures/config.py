@@ -10,6 +10,7 @@ from engine.api.errors import CheckpointError, EvaluationError
 from engine.api.model import Role
 from engine.architectures.description import Architecture, Config, head_size
 from engine.architectures.rope import ROPE_TENSORS, rope_parameters
+from engine.checkpoint.errors import MissingTensorError
 
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint
@@ -64,6 +65,11 @@ def config_of_folder(checkpoint: "Checkpoint") -> Config:
             raise UnusableConfigError(
                 f"{file}: {name} is {stated[name]}, where a whole number from 1 on is needed."
             )
+    for settings in (stated, stated.get("text_config")):
+        name = spelling.get("num_hidden_layers", "num_hidden_layers")
+        blocks = settings.get(name) if isinstance(settings, dict) else None
+        if isinstance(blocks, int):
+            check_blocks(checkpoint, blocks, "config.json states (num_hidden_layers)")
     try:
         outer = transformers.AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
         config = outer.get_text_config()
@@ -86,6 +92,15 @@ def config_of_folder(checkpoint: "Checkpoint") -> Config:
     if stated.get("tie_word_embeddings") is True and not has_output:
         config.tie_word_embeddings = True  # some multimodal checkpoints say it in the outer config alone
     return config
+
+
+def check_blocks(checkpoint: "Checkpoint", blocks: int, stated: str) -> None:
+    """Raises MissingTensorError for more blocks than tensors: transformers would list them all first."""
+    if blocks > len(checkpoint.tensors):
+        raise MissingTensorError(
+            f"{checkpoint.path} has {len(checkpoint.tensors):,} tensors, too few for the {blocks:,} blocks "
+            f"that its {stated}; take the complete checkpoint."
+        )
 
 
 def _quiet_transformers() -> ModuleType:
@@ -123,6 +138,7 @@ def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Conf
     for name, key in keys.items():
         if key.removeprefix(f"{architecture.gguf}.") in NEEDED and name is not None and name not in values:
             raise MissingMetadataError(f"{checkpoint.path} has no {key} in its metadata.")
+    check_blocks(checkpoint, values["num_hidden_layers"], f"metadata state ({architecture.gguf}.block_count)")
     names = set(checkpoint.tensors)
     values |= architecture.from_gguf(checkpoint.metadata, names)
     values["tie_word_embeddings"] = "output.weight" not in names

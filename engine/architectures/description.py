@@ -78,7 +78,7 @@ class Weight:
     is one parameter for each of the weight's first axis.
 
     The transform from transformers' tensor to GGUF's: transpose (`transposed`), choose rows (`order`), add
-    `plus` to every value. `when` says which models have the weight, `blocks` which of their blocks.
+    `plus` to every value. `when` says which models have the weight.
     """
 
     canonical: str
@@ -88,7 +88,6 @@ class Weight:
     transposed: bool = False
     plus: float = 0.0
     when: Callable[[Config], bool] = lambda config: True
-    blocks: Callable[[Config, int], bool] = lambda config, block: True
 
 
 def in_blocks(prefix: str) -> Callable[..., Weight]:
@@ -220,7 +219,11 @@ class Architecture:
 
     def _places(self, config: Config, block: int | None) -> Iterator[Place]:
         sizes = self.sizes(config)
-        present = [weight for weight in self.weights if self._present(weight, config, block)]
+        present = [
+            weight
+            for weight in self.weights
+            if ("{block}" in weight.canonical) is (block is not None) and weight.when(config)
+        ]
         for weight in present:
             beside = [other for other in present if other.module == weight.module]
             heights = [sizes[other.shape[-2]] for other in beside if len(beside) > 1]
@@ -232,12 +235,6 @@ class Architecture:
                 weight,
                 (sum(heights[: beside.index(weight)]), sum(heights)) if heights else None,
             )
-
-    def _present(self, weight: Weight, config: Config, block: int | None) -> bool:
-        """Whether a model of this config has the weight in this block (None: outside of the blocks)."""
-        if ("{block}" in weight.canonical) is not (block is not None) or not weight.when(config):
-            return False
-        return block is None or weight.blocks(config, block)
 
 
 def head_size(config: Config) -> int:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.architectures.config import check_blocks
 from engine.architectures.description import Architecture, Config, Place
 from engine.architectures.rope import ROPE_TENSORS
 from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
@@ -42,11 +43,7 @@ def _check_blocks(checkpoint: "Checkpoint", config: Config) -> None:
     stated = getattr(config, "num_hidden_layers", None)
     if stated is None:
         return
-    if stated > len(checkpoint.tensors):
-        raise MissingTensorError(
-            f"{checkpoint.path} has {len(checkpoint.tensors):,} tensors, too few for the {stated:,} blocks "
-            "that its config.json states (num_hidden_layers); take the complete checkpoint."
-        )
+    check_blocks(checkpoint, stated, "config.json states (num_hidden_layers)")
     stored = 1 + max(
         (tensor.block for tensor in checkpoint.tensors.values() if tensor.block is not None), default=-1
     )

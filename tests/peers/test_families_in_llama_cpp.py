@@ -98,7 +98,8 @@ def test_same_probabilities_from_the_file(case: str, made: Made, tmp_path: Path)
     found = by_llama_cpp(path)
     assert distance(found, expected) < (1e-4 if exact else 5e-3)
     assert (found.argmax(-1) == expected.argmax(-1)).mean() > 0.97, "near ties may turn round"
-    assert distance(streamed_log_probabilities(path, prompts(2)), expected) < 2e-5
+    for source in (path, folder):
+        assert distance(streamed_log_probabilities(source, prompts(2)), expected) < 2e-5
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case == CASES[case][0] or case == "gemma3"])

@@ -1,6 +1,8 @@
 """Families of architectures: both spellings, what cannot be computed is refused, nothing stored is lost."""
 
 import json
+import shutil
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -207,6 +209,29 @@ def test_a_piece_of_a_transposed_source_holds_some_of_its_rows_at_a_time(
         checkpoint.read = watched  # type: ignore[method-assign]
         assert np.array_equal(tensor.read(checkpoint, 5, 17), weights.T[5:17])
         assert asked == [slice(0, 30), slice(30, 60), slice(60, 90), slice(90, 100)]
+
+
+def test_a_billion_blocks_are_refused_before_transformers_lists_them(tmp_path: Path) -> None:
+    folder = write_family(tmp_path / "model", "gemma2")
+
+    def claim(export: Export) -> None:
+        number = export.metadata["gemma2.block_count"]
+        export.metadata["gemma2.block_count"] = replace(number, value=10**9)
+
+    path = export_gguf(folder, claim)
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 10**9}
+    inner = config | {"model_type": "gemma3_text"}
+    sources = [path]
+    for number, stated in enumerate((config, {"model_type": "gemma3", "text_config": inner})):
+        sources.append(tmp_path / f"claims-{number}")
+        shutil.copytree(folder, sources[-1])
+        (sources[-1] / "config.json").write_text(json.dumps(stated))
+    for source in sources:
+        with (
+            open_checkpoint(source) as checkpoint,
+            pytest.raises(MissingTensorError, match="too few for the 1,000,000,000 blocks"),
+        ):
+            transformers_view(checkpoint)
 
 
 FOREIGN = {
