@@ -176,6 +176,12 @@ def rope_parameters(
 
     rotated = value("dimension_count", head)
     parameters = {"rope_theta": value("freq_base", 10000.0)} | _part(rotated, head, rope, prefix)
+    for name, divisors in tensors.items():
+        if divisors.shape != (rotated // 2,):
+            raise UnreadableRopeError(
+                f"The file's {name} has the shape {list(divisors.shape)}, where [{rotated // 2}] is needed: "
+                "one number for two rotated dimensions of a head."
+            )
     scaling = _scaling(value, tensors, rotated // 2, context)
     if not rope.local:
         return parameters | scaling
@@ -187,7 +193,7 @@ def _part(rotated: Any, head: int, rope: Rope, prefix: str) -> dict[str, float]:
     """transformers' share of a head that is rotated, where it is not the whole."""
     if rotated == head:
         return {"partial_rotary_factor": 1.0} if rope.partial else {}
-    if not (rope.partial and isinstance(rotated, int) and 0 < rotated < head):
+    if not (rope.partial and isinstance(rotated, int) and 0 < rotated < head and rotated % 2 == 0):
         raise UnreadableRopeError(
             f"The file rotates {rotated} of the {head} dimensions of a head ({prefix}.rope.dimension_count), "
             "which transformers cannot express for this architecture."

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.api.model import Role
 from engine.architectures import ARCHITECTURES, UnknownArchitectureError, architecture_of, transformers_view
+from engine.architectures.config import UnusableMetadataError
 from engine.architectures.rope import RopeScalingError
 from engine.checkpoint import open_checkpoint
 from engine.checkpoint.errors import MissingTensorError, UnknownTensorError
@@ -232,6 +233,19 @@ def test_a_billion_blocks_are_refused_before_transformers_lists_them(tmp_path: P
             pytest.raises(MissingTensorError, match="too few for the 1,000,000,000 blocks"),
         ):
             transformers_view(checkpoint)
+
+
+def test_heads_of_a_file_that_do_not_divide_are_refused(tmp_path: Path) -> None:
+    def odd(export: Export) -> None:
+        number = export.metadata["falcon.attention.head_count_kv"]
+        export.metadata["falcon.attention.head_count_kv"] = replace(number, value=3)
+
+    path = export_gguf(write_family(tmp_path / "model", "falcon"), odd)
+    with (
+        open_checkpoint(path) as checkpoint,
+        pytest.raises(UnusableMetadataError, match="num_kv_heads is 3, which does not divide the 4 heads"),
+    ):
+        transformers_view(checkpoint)
 
 
 FOREIGN = {
