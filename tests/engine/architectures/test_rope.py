@@ -180,6 +180,12 @@ def test_longrope_comes_back_from_gguf(attention: float | None) -> None:
     assert "beyond 64 tokens" in notes[0]
 
 
+def test_factors_that_no_frequencies_come_of() -> None:
+    config = config_with(LONGROPE | {"original_max_position_embeddings": 1})  # divides by its logarithm
+    with pytest.raises(RopeScalingError, match="give no frequencies"):
+        rope_metadata(config, ROPE, "llama")
+
+
 @pytest.mark.parametrize(
     "change", [{"long_factor": [1.0] * 15}, {"short_factor": None}, {"long_factor": ["x"] * 16}]
 )

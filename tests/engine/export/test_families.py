@@ -69,6 +69,7 @@ REFUSED = [
     ("gpt2", {"activation_function": "relu"}, 'activation_function is "relu"'),
     ("gpt2", {"n_head": 5}, "num_attention_heads is 5, which does not divide the 64 values"),
     ("gpt_neox", {"attention_bias": False}, "attention_bias is false"),
+    ("gpt_neox", {"rotary_pct": "a"}, "partial_rotary_factor is 'a', where a number above 0"),
     ("gpt_neox", {"rotary_pct": 0.01}, r"partial_rotary_factor is 0\.01, which rotates 0 of the 16"),
     ("gpt_neox", {"rotary_pct": 0.2}, r"partial_rotary_factor is 0\.2, which rotates 3 of the 16"),
     ("stablelm", {"hidden_act": "gelu"}, 'hidden_act is "gelu"'),
@@ -152,6 +153,11 @@ def test_an_output_that_llama_cpp_has_no_place_for(tmp_path: Path) -> None:
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(UnknownTensorError, match=r"lm_head\.weight has no place"):
         plan(folder)
+
+
+def test_the_window_that_llama_cpp_leaves_out_is_said(tmp_path: Path) -> None:
+    export = plan(write_family(tmp_path / "model", "phi3", sliding_window=16))
+    assert any("last 16 tokens" in note and "llama.cpp attends to all" in note for note in export.notes)
 
 
 def test_a_missing_norm_of_a_head_is_refused(tmp_path: Path) -> None:
