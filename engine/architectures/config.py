@@ -166,6 +166,8 @@ def config_of_gguf(architecture: Architecture, checkpoint: "Checkpoint") -> Conf
             f"{checkpoint.path} cannot be evaluated: transformers cannot make a {architecture.name} model "
             f"with {what}."
         ) from error
+    if (reason := architecture.refusal(config)) is not None:
+        raise UnusableMetadataError(f"{checkpoint.path} cannot be evaluated: {reason}.")
     if (counts := _more_experts_than_there_are(config)) is not None:
         raise UnusableMetadataError(
             f"{checkpoint.path} cannot be evaluated: each token goes to {counts[0]} experts "

@@ -4,7 +4,7 @@ transformers rotates dimension i of a head with dimension i + half ("halves"); l
 rotates neighbours 2i and 2i + 1 ("pairs"). The rows of q and k are stored in the order of the rotation.
 
 Frequencies: llama.cpp divides all by `rope.scaling.factor` (linear), ramps between divided and not (yarn;
-its `yarn_beta_*` keys are not read for most architectures), or, in some graphs, divides each by an element of
+its `yarn_beta_*` keys are not read), or, in some graphs, divides each by an element of
 `rope_freqs.weight`, or of one of two tensors chosen by the size of the context (longrope). Divisors can
 express all that does not depend on the length of the text.
 """
@@ -122,13 +122,17 @@ def rope_metadata(
 def _rotated(config: Config, rope: Rope, parameters: dict[str, Any], prefix: str) -> int:
     """How many of a head's dimensions are rotated."""
     part = parameters.get("partial_rotary_factor", 1.0)
+    if type(part) not in (int, float) or not 0 < part <= 1:
+        raise RopeScalingError(
+            f"config.json: partial_rotary_factor is {part!r}, where a number above 0 and up to 1 is needed."
+        )
     size = int(head_size(config) * part)
     if part != 1.0 and not rope.partial:
         raise RopeScalingError(
             f"config.json: partial_rotary_factor is {part}, and llama.cpp rotates "
             f"whole heads for this architecture ({prefix})."
         )
-    if not 0 < size <= head_size(config) or size % 2:
+    if size == 0 or size % 2:
         raise RopeScalingError(
             f"config.json: partial_rotary_factor is {part}, which rotates {size} of the {head_size(config)} "
             "dimensions of a head; an even number of them is needed."
@@ -176,6 +180,12 @@ def rope_parameters(
 
     rotated = value("dimension_count", head)
     parameters = {"rope_theta": value("freq_base", 10000.0)} | _part(rotated, head, rope, prefix)
+    for name, divisors in tensors.items():
+        if divisors.shape != (rotated // 2,):
+            raise UnreadableRopeError(
+                f"The file's {name} has the shape {list(divisors.shape)}, where [{rotated // 2}] is needed: "
+                "one number for two rotated dimensions of a head."
+            )
     scaling = _scaling(value, tensors, rotated // 2, context)
     if not rope.local:
         return parameters | scaling
@@ -187,7 +197,7 @@ def _part(rotated: Any, head: int, rope: Rope, prefix: str) -> dict[str, float]:
     """transformers' share of a head that is rotated, where it is not the whole."""
     if rotated == head:
         return {"partial_rotary_factor": 1.0} if rope.partial else {}
-    if not (rope.partial and isinstance(rotated, int) and 0 < rotated < head):
+    if not (rope.partial and isinstance(rotated, int) and 0 < rotated < head and rotated % 2 == 0):
         raise UnreadableRopeError(
             f"The file rotates {rotated} of the {head} dimensions of a head ({prefix}.rope.dimension_count), "
             "which transformers cannot express for this architecture."
@@ -299,7 +309,12 @@ def _factors(config: Config) -> tuple[dict[str, np.ndarray], float]:
                 "one for each rotary frequency."
             )
         tensors[tensor] = factors
-    _, attention = ROPE_INIT_FUNCTIONS["longrope"](config)
+    try:
+        _, attention = ROPE_INIT_FUNCTIONS["longrope"](config)
+    except ArithmeticError as error:
+        raise RopeScalingError(
+            'config.json: rope_theta and the numbers of the rope scaling "longrope" give no frequencies.'
+        ) from error
     return tensors, attention
 
 

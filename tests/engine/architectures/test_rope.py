@@ -180,6 +180,12 @@ def test_longrope_comes_back_from_gguf(attention: float | None) -> None:
     assert "beyond 64 tokens" in notes[0]
 
 
+def test_factors_that_no_frequencies_come_of() -> None:
+    config = config_with(LONGROPE | {"original_max_position_embeddings": 1})  # divides by its logarithm
+    with pytest.raises(RopeScalingError, match="give no frequencies"):
+        rope_metadata(config, ROPE, "llama")
+
+
 @pytest.mark.parametrize(
     "change", [{"long_factor": [1.0] * 15}, {"short_factor": None}, {"long_factor": ["x"] * 16}]
 )
@@ -198,11 +204,16 @@ def test_the_rotated_part_of_a_head_comes_back(head: int, rotated: int) -> None:
     assert int(head * part) == rotated
 
 
-@pytest.mark.parametrize(("rope", "rotated"), [(ROPE, 16), (Rope(partial=True), 40)])
+@pytest.mark.parametrize(("rope", "rotated"), [(ROPE, 16), (Rope(partial=True), 40), (Rope(partial=True), 7)])
 def test_a_rotated_part_that_transformers_cannot_express(rope: Rope, rotated: int) -> None:
     metadata = {"llama.rope.dimension_count": GgufValue(GGUFValueType.UINT32, rotated)}
     with pytest.raises(UnreadableRopeError, match=f"rotates {rotated} of the 32"):
         rope_parameters(metadata, rope, "llama", {}, 32, 256)
+
+
+def test_divisors_of_another_number_are_refused() -> None:
+    with pytest.raises(UnreadableRopeError, match=r"rope_freqs\.weight has the shape \[15\], where \[16\]"):
+        rope_parameters({}, ROPE, "llama", {FREQUENCIES: np.ones(15, np.float32)}, 32, 256)
 
 
 def test_partly_rotated_heads_are_refused() -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.api.model import Role
 from engine.architectures import ARCHITECTURES, UnknownArchitectureError, architecture_of, transformers_view
+from engine.architectures.config import UnusableMetadataError
 from engine.architectures.rope import RopeScalingError
 from engine.checkpoint import open_checkpoint
 from engine.checkpoint.errors import MissingTensorError, UnknownTensorError
@@ -68,6 +69,7 @@ REFUSED = [
     ("gpt2", {"activation_function": "relu"}, 'activation_function is "relu"'),
     ("gpt2", {"n_head": 5}, "num_attention_heads is 5, which does not divide the 64 values"),
     ("gpt_neox", {"attention_bias": False}, "attention_bias is false"),
+    ("gpt_neox", {"rotary_pct": "a"}, "partial_rotary_factor is 'a', where a number above 0"),
     ("gpt_neox", {"rotary_pct": 0.01}, r"partial_rotary_factor is 0\.01, which rotates 0 of the 16"),
     ("gpt_neox", {"rotary_pct": 0.2}, r"partial_rotary_factor is 0\.2, which rotates 3 of the 16"),
     ("stablelm", {"hidden_act": "gelu"}, 'hidden_act is "gelu"'),
@@ -153,6 +155,11 @@ def test_an_output_that_llama_cpp_has_no_place_for(tmp_path: Path) -> None:
         plan(folder)
 
 
+def test_the_window_that_llama_cpp_leaves_out_is_said(tmp_path: Path) -> None:
+    export = plan(write_family(tmp_path / "model", "phi3", sliding_window=16))
+    assert any("last 16 tokens" in note and "llama.cpp attends to all" in note for note in export.notes)
+
+
 def test_a_missing_norm_of_a_head_is_refused(tmp_path: Path) -> None:
     folder = write_family(tmp_path / "model", "stablelm", qk_layernorm=True)
     tensors = load_file(folder / "model.safetensors")
@@ -232,6 +239,19 @@ def test_a_billion_blocks_are_refused_before_transformers_lists_them(tmp_path: P
             pytest.raises(MissingTensorError, match="too few for the 1,000,000,000 blocks"),
         ):
             transformers_view(checkpoint)
+
+
+def test_heads_of_a_file_that_do_not_divide_are_refused(tmp_path: Path) -> None:
+    def odd(export: Export) -> None:
+        number = export.metadata["falcon.attention.head_count_kv"]
+        export.metadata["falcon.attention.head_count_kv"] = replace(number, value=3)
+
+    path = export_gguf(write_family(tmp_path / "model", "falcon"), odd)
+    with (
+        open_checkpoint(path) as checkpoint,
+        pytest.raises(UnusableMetadataError, match="num_kv_heads is 3, which does not divide the 4 heads"),
+    ):
+        transformers_view(checkpoint)
 
 
 FOREIGN = {
