@@ -20,7 +20,7 @@ def raw(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def hello(protocol: int = 2, **more: object) -> None:
+def hello(protocol: int = 3, **more: object) -> None:
     say("hello", protocol=protocol, version="0", devices=["cpu"], pid=os.getpid(), **more)
 
 

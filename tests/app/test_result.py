@@ -17,7 +17,16 @@ from pytestqt.qtbot import QtBot
 from app.job_record import JobRecord, State
 from app.models.result import command_of, csv_of, headline, program, story, table_of
 from app.views.result import ResultPanel
-from engine.api.jobs import EvaluateRequest, EvaluateResult, Measure, QuantizeRequest, QuantizeResult, Saved
+from engine.api.jobs import (
+    CalibrateRequest,
+    CalibrateResult,
+    EvaluateRequest,
+    EvaluateResult,
+    Measure,
+    QuantizeRequest,
+    QuantizeResult,
+    Saved,
+)
 from engine.api.recipe import Choice, Recipe
 from engine.api.report import Report
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
@@ -237,6 +246,28 @@ def test_a_measurement_of_the_command_line_has_its_report(panel: ResultPanel):
     record.state, record.result = "interrupted", None
     panel.show_record(record)
     assert "is not finished" in texts(panel)
+
+
+def test_a_calibration_of_the_command_line_has_its_page(panel: ResultPanel):
+    record = JobRecord(1, job="1", folder="/jobs/1", state="done")
+    record.result = CalibrateResult(
+        job="1", output="/out/i.gguf", bytes=78_624, tensors=28, windows=120, tokens=61_440,
+        unseen=[], seconds=40.0, peak_private_bytes=10**9, warnings=[],
+    )  # fmt: skip
+    record.take_request(
+        CalibrateRequest(
+            model="/models/tiny", texts=["/t.txt"], output="/out/i.gguf", windows=120, merge=["/m.dat"]
+        )
+    )
+    assert (record.title, record.output) == ("calibrate tiny → i.gguf", "/out/i.gguf")
+    assert headline(record) == "i.gguf: the importance of 28 tensors, from 61,440 tokens"
+    panel.show_record(record)
+    assert panel.widget().findChild(QTableWidget) is None
+    assert "Read back and verified, 78,624 bytes." in texts(panel)
+    assert shlex.split(command_of(record))[1:] == [
+        *("calibrate", "/models/tiny", "--out", "/out/i.gguf", "--length", "512", "--calibration", "/t.txt"),
+        *("--merge", "/m.dat", "--windows", "120", "--overwrite"),
+    ]
 
 
 def test_no_command_without_a_recipe_on_disk():

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from engine import states
+from engine import states, streaming
 from engine.api.errors import CalibrationError, ChangedError, MemoryLimitError, OutputError
 from engine.api.jobs import CalibrateRequest, CalibrateResult, QuantizeRequest, Stopped
 from engine.api.messages import Artifact, JobStarted, ProgressSaved
@@ -34,7 +34,7 @@ from tests.tiny import TEXT, llama_config, write_folder, write_llama
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data" / "text" / "books-calibration.txt"
-WINDOWS = 5
+WINDOWS, LENGTH, BATCH = 5, 128, 512
 """In batches of four and one."""
 
 
@@ -43,6 +43,7 @@ def _own_state(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(states, "SAVING_SECONDS", 0.0)
     monkeypatch.setattr(states, "SAVING_SHARE", float("inf"))
+    monkeypatch.setattr(streaming, "BATCH_TOKENS", BATCH)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def write_mixture(folder: Path) -> None:
 
 
 def asked(place: Path, output: Path, kind: str = "untied", **changes: object) -> CalibrateRequest:
-    settings = {"texts": [str(place / "text")], "windows": WINDOWS, "length": 512, "threads": 2}
+    settings = {"texts": [str(place / "text")], "windows": WINDOWS, "length": LENGTH, "threads": 2}
     return CalibrateRequest(model=str(place / kind), output=str(output), **settings | changes)
 
 
@@ -110,9 +111,10 @@ def undisturbed(place, tmp_path_factory) -> dict[str, bytes]:
     folder, found = tmp_path_factory.mktemp("undisturbed"), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder))
+        patch.setattr(streaming, "BATCH_TOKENS", BATCH)
         for kind in ("untied", "tied", "mixture"):
             result = calibrate(asked(place, folder / f"{kind}.gguf", kind, output_tensor=True))
-            assert (result.windows, result.tokens) == (WINDOWS, WINDOWS * 512)
+            assert (result.windows, result.tokens) == (WINDOWS, WINDOWS * LENGTH)
             found[kind] = (folder / f"{kind}.gguf").read_bytes()
     return found
 
@@ -165,7 +167,7 @@ def test_values_are_what_the_whole_model_s_layers_are_called_with(place, undistu
             )
     with open_checkpoint(place / kind) as checkpoint, torch.no_grad():
         tokenizer = load_tokenizer(checkpoint)
-        tokens = calibration_windows(tokenizer, read_texts([place / "text"]), 512, WINDOWS)
+        tokens = calibration_windows(tokenizer, read_texts([place / "text"]), LENGTH, WINDOWS)
         model(input_ids=torch.from_numpy(tokens), use_cache=False)
     found = entries(undisturbed[kind], tmp_path).entries
     parts = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj"}
@@ -178,7 +180,7 @@ def test_values_are_what_the_whole_model_s_layers_are_called_with(place, undistu
     }
     assert found.keys() == {*paths, head}
     for name, path in (paths | {head: "lm_head"}).items():
-        assert found[name].counts.tolist() == [WINDOWS * 512]
+        assert found[name].counts.tolist() == [WINDOWS * LENGTH]
         assert np.allclose(found[name].sums[0], sums[path].numpy(), rtol=1e-4), name
 
 
@@ -220,15 +222,15 @@ def test_experts_that_no_token_reached_are_named_and_fall_back_for_themselves(pl
 def test_merging_adds_to_what_is_gathered(place, undisturbed, tmp_path):
     first = tmp_path / "first.gguf"
     first.write_bytes(undisturbed["untied"])
-    request = asked(place, tmp_path / "both.dat", merge=[str(first)], output_tensor=True)
+    request = asked(place, tmp_path / "both.gguf", merge=[str(first)], output_tensor=True)
     calibrate(request)
-    alone, both = entries(undisturbed["untied"], tmp_path), read_importance(tmp_path / "both.dat")
+    alone, both = entries(undisturbed["untied"], tmp_path), read_importance(tmp_path / "both.gguf")
     assert both.chunks == 2 * WINDOWS
     for name, entry in alone.entries.items():
         assert both.entries[name].counts.tolist() == (2 * entry.counts).tolist()
         assert np.allclose(both.entries[name].sums, 2 * entry.sums, rtol=1e-5)
-    with pytest.raises(CalibrationError, match="windows of 512 tokens and this calibration"):
-        calibrate(request.model_copy(update={"length": 256, "overwrite": True}))
+    with pytest.raises(CalibrationError, match="windows of 128 tokens and this calibration"):
+        calibrate(request.model_copy(update={"length": 64, "overwrite": True}))
     other = {"merge": [str(SAMPLE_MODEL / "imatrix.gguf")], "overwrite": True}
     with pytest.raises(CalibrationError, match=r"made for different models"):
         calibrate(request.model_copy(update=other))
@@ -237,10 +239,9 @@ def test_merging_adds_to_what_is_gathered(place, undisturbed, tmp_path):
 # ------------------------------------------------------------------------------------- broken off
 
 
-@pytest.mark.parametrize("kind", ["untied", "mixture"])
-def test_stopped_after_every_single_unit(place, undisturbed, tmp_path, kind):
+def test_stopped_after_every_single_unit(place, undisturbed, tmp_path):
     """No unit is done twice, none is left out."""
-    request = asked(place, tmp_path / "o.gguf", kind, output_tensor=True)
+    request = asked(place, tmp_path / "o.gguf", "mixture", output_tensor=True)
     events: list[Progress] = []
     listener = Stopping(1)
     job = ""
@@ -257,7 +258,7 @@ def test_stopped_after_every_single_unit(place, undisturbed, tmp_path, kind):
     assert [event.done for event in events] == [4, 5, 9, 10, 14, 15]
     assert isinstance(result, CalibrateResult)
     assert result.resumed
-    assert (tmp_path / "o.gguf").read_bytes() == undisturbed[kind]
+    assert (tmp_path / "o.gguf").read_bytes() == undisturbed["mixture"]
     assert not (Job.find(job).folder / "work").exists()
     assert list_jobs()[-1].result == result
 
@@ -272,11 +273,11 @@ def test_stopped_with_work_in_memory_only(place, undisturbed, tmp_path, monkeypa
 
 KILLED = """
 import os, signal, sys
-from engine import states
+from engine import states, streaming
 from engine.api.jobs import CalibrateRequest
 from engine.calibrate import calibrate
-from engine.calibration.stored_sums import CountedStates, StoredSums
-states.SAVING_SECONDS, states.SAVING_SHARE = 0, float("inf")
+from engine.calibration.stored_sums import StoredSums
+states.SAVING_SECONDS, states.SAVING_SHARE, streaming.BATCH_TOKENS = 0, float("inf"), 512
 left = int(sys.argv[2])
 real = StoredSums.commit
 def commit(self):
