@@ -27,6 +27,9 @@ from engine.calibration.importance import Entry
 OPERANDS = {
     nn.functional.linear: (0, 1),
     torch.addmm: (1, 2),  # GPT-2's layers: weights the other way round
+    torch.matmul: (0, 1),
+    torch.Tensor.matmul: (0, 1),
+    torch.Tensor.__matmul__: (0, 1),  # Falcon's layers
 }
 """Functions that multiply states with a weight, and the places of the two among their arguments."""
 
