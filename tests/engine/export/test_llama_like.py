@@ -225,8 +225,7 @@ def drop(*keys: str) -> Callable[[Export], None]:
 
 def test_keys_that_other_writers_leave_out_have_llama_cpps_defaults(tmp_path: Path) -> None:
     """transformers' own defaults are those of one published model of each family."""
-    settings = SETTINGS["qwen3_moe"] | {"num_key_value_heads": 4}
-    folder = write_random(tmp_path / "model", "qwen3_moe", **settings)
+    folder = write_random(tmp_path / "model", "qwen3", head_dim=16, num_key_value_heads=4)
     sizes = ("attention.key_length", "attention.value_length", "attention.head_count_kv")
     path = export_gguf(folder, drop(*sizes, "rope.dimension_count"))
     assert np.array_equal(
