@@ -201,6 +201,7 @@ def quantize(
     from engine.quantize import quantize as run
     from engine.quantize import refuse, refuse_place
     from engine.recipes import (
+        model_facts,
         recipe_for_preset,
         with_effort,
         with_importance,
@@ -225,7 +226,8 @@ def quantize(
             wanted = load_recipe(recipe)
         else:
             wanted = recipe_for_preset(checkpoint, str(preset), has_importance=imatrix is not None)
-        wanted = with_types(wanted, checkpoint.tied, output_tensor_type, token_embedding_type)
+        tied = model_facts(checkpoint).tied
+        wanted = with_types(wanted, tied, output_tensor_type, token_embedding_type)
         wanted = with_tensor_types(wanted, tensor_type or [])
         wanted = with_importance(wanted, imatrix)
         wanted = with_effort(wanted, effort)

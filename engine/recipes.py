@@ -7,10 +7,12 @@ from pydantic import ValidationError
 
 from engine.api.errors import RecipeError
 from engine.api.metadata import MOST_TEXT
+from engine.api.model import Role
 from engine.api.plan import ExportTensor, Planner
 from engine.api.presets import ModelFacts
 from engine.api.recipe import GgufOptions, Recipe, Rule
 from engine.api.wording import shown
+from engine.architectures import ARCHITECTURES
 from engine.checkpoint import Checkpoint
 from engine.checkpoint.names import gguf_architecture
 
@@ -26,11 +28,17 @@ def model_facts(checkpoint: Checkpoint, *, has_importance: bool = False) -> Mode
         architecture=MODEL_ARCH_NAMES[known] if known else checkpoint.architecture or "",
         blocks=checkpoint.blocks,
         experts=len(experts) or max(stacked, default=0),
-        tied=checkpoint.tied,
+        tied=checkpoint.tied and not _has_own_output(checkpoint),
         has_importance=has_importance,
         columns=matrix[-1] if matrix else 0,
         group=_group(checkpoint),
     )
+
+
+def _has_own_output(checkpoint: Checkpoint) -> bool:
+    """Whether the file of a tied model holds the embedding twice, as llama.cpp wants it of some."""
+    families = (family for family in ARCHITECTURES if checkpoint.architecture in (family.name, *family.also))
+    return checkpoint.kind != "gguf" and any(family.own_output for family in families)
 
 
 def _group(checkpoint: Checkpoint) -> int:
@@ -70,6 +78,10 @@ def recipe_for_preset(checkpoint: Checkpoint, preset: str, *, has_importance: bo
         )
         for tensor in checkpoint.tensors.values()
     }
+    embedding = tensors.get("token_embd.weight")
+    if checkpoint.tied and not facts.tied and embedding is not None:
+        again = {"name": "output.weight", "role": Role.OUTPUT}
+        tensors.setdefault("output.weight", embedding.model_copy(update=again))
     return Planner(tensors.values()).recipe_of(preset, facts)
 
 

@@ -21,7 +21,20 @@ from engine.quantize import quantize
 from engine.recipes import model_facts, recipe_for_preset, with_metadata, with_options, with_tensor_types
 from engine.summary import export_summary
 from resources import SAMPLE_MODEL
+from tests.engine.export.random_models import write_random
 from tests.tiny import llama_config, write_llama
+
+
+def test_a_tied_model_whose_file_holds_the_embedding_twice(tmp_path):
+    """OLMo 2 and others: llama.cpp wants an output of its own, which then is no embedding for a preset."""
+    folder = write_random(tmp_path / "m", "olmo2", hidden_size=256, tie_word_embeddings=True)
+    with open_checkpoint(folder) as checkpoint:
+        assert not model_facts(checkpoint).tied
+        plan = prepare(checkpoint, recipe_for_preset(checkpoint, "Q4_K_M")).plan
+    formats = {tensor.name: (tensor.role, tensor.format) for tensor in plan.tensors}
+    assert formats["token_embd.weight"] == ("embedding", "Q4_K")
+    assert formats["output.weight"] == ("output", "Q6_K")
+
 
 SPELLINGS = {
     "today's": ({"num_attention_heads": 8, "num_key_value_heads": 2}, 4),

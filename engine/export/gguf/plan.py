@@ -232,7 +232,7 @@ def _output_tensor(
     return OutputTensor(
         place.canonical,
         place.shape,
-        found[0].role,
+        Role.OUTPUT if place.canonical == "output.weight" else found[0].role,
         place.block,
         tuple(tensor.name for tensor in found),
         order=place.order(config),
