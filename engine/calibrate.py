@@ -35,6 +35,7 @@ from engine.calibration.statistics import unseen_experts
 from engine.calibration.stored_sums import CountedStates, StoredSums
 from engine.calibration.texts import CalibrationTexts, calibration_windows, read_texts
 from engine.estimate import UNMEASURED, calibrate_needs, refuse_memory, refuse_needs
+from engine.export.gguf import plan_export
 from engine.jobs.fingerprint import Unchanged, digest, fingerprint
 from engine.jobs.folder import Job, jobs_writing
 from engine.jobs.partial import check_place
@@ -241,12 +242,16 @@ def _refuse_length(subject: Subject, length: int) -> None:
 
 
 def _targets(subject: Subject, output: bool) -> list[list[Target]]:
-    """Where to look, block by block, then in the head. Raises `ExportError` for an unknown architecture."""
+    """Where to look, block by block, then in the head, under the names of a GGUF file of the model.
+
+    Raises `ExportError` for an unknown architecture.
+    """
     model = subject.model
     model.run_experts_one_by_one()
     found = block_targets(architecture_of(subject.checkpoint), model.config, model.blocks)
     if output:
-        name = "token_embd.weight" if model.config.tie_word_embeddings else "output.weight"
+        names = {tensor.name for tensor in plan_export(subject.checkpoint).tensors}
+        name = "output.weight" if "output.weight" in names else "token_embd.weight"  # tied
         found.append([Target(name, "weight", 1, model.width)])
     return found
 

@@ -27,9 +27,8 @@ from engine.calibration.importance import Entry
 OPERANDS = {
     nn.functional.linear: (0, 1),
     torch.addmm: (1, 2),  # GPT-2's layers: weights the other way round
+    torch.Tensor.matmul: (0, 1),  # `@`, as in Falcon
     torch.matmul: (0, 1),
-    torch.Tensor.matmul: (0, 1),
-    torch.Tensor.__matmul__: (0, 1),  # Falcon's layers
 }
 """Functions that multiply states with a weight, and the places of the two among their arguments."""
 
@@ -144,7 +143,7 @@ def block_targets(architecture: Architecture, config: Any, blocks: Sequence[nn.M
     for place in architecture.places(config):
         if place.block is None:
             continue
-        parameter = place.weight.module.partition("{block}.")[2]
+        parameter = place.weight.module.partition("{block}.")[2].replace("{part}", "0")
         if blocks[place.block].get_parameter(parameter).ndim > 1:  # else a norm, a bias
             matrices = prod(place.shape[:-2]) if len(place.shape) > 2 else 1
             found[place.block].append(Target(place.canonical, parameter, matrices, place.shape[-1]))

@@ -151,6 +151,18 @@ def test_weights_the_other_way_round():
         )
 
 
+def test_a_product_that_is_written_as_an_operator():
+    settings = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 64}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("falcon", **settings)).eval()
+    targets = [Target("qkv", "self_attention.query_key_value.weight", 1, 32)]
+    with torch.no_grad(), Watcher(targets, model.transformer.h[1]) as watcher:
+        model(TOKENS, use_cache=False)
+    ((states,),) = inputs_of(model, "transformer.h.1.self_attention.query_key_value")
+    entry = watcher.restart().entries()["qkv"]
+    assert entry.counts.tolist() == [21]
+    assert np.allclose(entry.sums[0], (states.double() ** 2).sum((0, 1)).detach().numpy(), rtol=1e-5)
+
+
 def test_what_cannot_be_seen_is_an_error():
     model = made("mixtral")
     model.set_experts_implementation("grouped_mm")  # all experts in one product

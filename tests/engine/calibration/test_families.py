@@ -23,7 +23,13 @@ MORE = {
         "shared_expert_intermediate_size": 96,
     },
     "qwen3": {"head_dim": 16},
-    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16},
+    "qwen3_moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "head_dim": 16,
+        "norm_topk_prob": True,
+    },
     "granite": {"logits_scaling": 2.0},
 }
 TOKENS = np.arange(2 * 40).reshape(2, 40)
