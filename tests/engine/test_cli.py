@@ -1,4 +1,7 @@
-"""The command line as a user meets it: real processes, stdout, stderr, exit codes."""
+"""The command line as a user meets it: processes of their own, stdout, stderr, exit codes.
+
+Most are forked from one that has imported everything; those with something to prove about a start are not.
+"""
 
 import json
 import os
@@ -19,6 +22,7 @@ import typer.main
 from engine.api.formats import FORMATS
 from engine.cli import app
 from engine.methods import warm_up
+from tests.engine.jobs.zygote import Order, Zygote
 from tests.tiny import write_llama
 
 ROOT = Path(__file__).parents[2]
@@ -26,9 +30,15 @@ SAMPLE = ROOT / "resources" / "sample-model"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compiled():
-    """What the commands here compile otherwise, and say so."""
+def _started():
+    """What the commands here compile otherwise, and say so; and where they come from."""
     warm_up(FORMATS)
+    starting.append(Zygote(SAMPLE))
+    yield
+    starting.pop().close()
+
+
+starting: list[Zygote] = []
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +59,11 @@ def model(tmp_path_factory) -> Path:
 
 
 def bitwright(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "engine.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    words = [str(argument) for argument in arguments]
+    wide = "import os; os.environ['COLUMNS'] = '200'"
+    order = Order(state=os.environ["XDG_STATE_HOME"], watched=[], arguments=words, before=wide)
+    fate = starting[0].run(order)
+    return subprocess.CompletedProcess(words, fate.code, fate.out, fate.noise)
 
 
 def refused(*arguments: object) -> str:
