@@ -26,6 +26,7 @@ def export_summary(checkpoint: Checkpoint) -> ExportSummary:
                 sources=tensor.sources,
                 stored=tensor.stored,
                 copyable=tensor.copyable,
+                fixed=tensor.fixed,
             )
             for tensor in export.tensors
         ],

@@ -23,12 +23,17 @@ LITERAL = re.compile(r"\^((?:[^.^$*+?{}\[\]\\|()]|\\[.^$*+?{}\[\]\\|()])*)\$")
 
 
 class Shaped(Protocol):
-    """What decides which formats a tensor can have: shape [.., columns] in NumPy's order, and role."""
+    """What decides which formats a tensor can have: shape [.., columns] in NumPy's order, and role.
+
+    `fixed`: the only one, which runtimes compute with as it is; "": as asked.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
     @property
     def role(self) -> Role: ...
+    @property
+    def fixed(self) -> str: ...
 
 
 class Plannable(Shaped, Protocol):
@@ -60,6 +65,7 @@ class ExportTensor(BaseModel):
     sources: tuple[str, ...]
     stored: str = ""
     copyable: bool = False
+    fixed: str = ""
 
 
 class ExportSummary(BaseModel):
@@ -89,7 +95,7 @@ class TensorPlan(BaseModel):
     """What happens to one tensor.
 
     `rule` is the index of the rule that chose (None: the default) and `asked` its format; `format` is what
-    the tensor gets, `bytes` what it takes. `kept`: left in F32 whatever is asked. `note` says why.
+    the tensor gets, `bytes` what it takes. `kept`: whatever is asked. `note` says why.
     `copied`: the source has these very bytes, and they are taken as they are.
     """
 
@@ -104,6 +110,7 @@ class TensorPlan(BaseModel):
     rule: int | None
     bytes: int
     asked: str
+    fixed: str = ""
     kept: bool = False
     copied: bool = False
     note: str | None = None
@@ -271,7 +278,7 @@ def _fallbacks(planned: list[TensorPlan]) -> list[str]:
 
 
 class Storage(NamedTuple):
-    """What a tensor gets of the format it was to have. `kept`: F32 whatever is asked; `note` says why."""
+    """What a tensor gets of the format it was to have. `kept`: whatever is asked; `note` says why."""
 
     format: str
     kept: bool
@@ -281,6 +288,8 @@ class Storage(NamedTuple):
 def storage(tensor: Shaped, asked: str) -> Storage:
     """How `tensor` would be stored in the format `asked`, or in what takes its place."""
     columns = tensor.shape[-1] if tensor.shape else 1
+    if tensor.fixed:
+        return Storage(tensor.fixed, True, f"kept in {tensor.fixed}: runtimes compute with it as it is")
     reason = _kept_in_float(tensor)
     if reason:
         return Storage("F32", True, f"kept in F32: {reason}")
@@ -323,6 +332,7 @@ def _plan_tensor(tensor: Plannable, choice: Choice, rule: int | None) -> TensorP
         rule=rule,
         bytes=prod(tensor.shape[:-1]) * FORMATS[name].row_bytes(columns),
         asked=choice.format,
+        fixed=tensor.fixed,
         kept=kept,
         copied=tensor.copyable and name == tensor.stored,
         note=note,

@@ -1,5 +1,6 @@
 """What a checkpoint becomes in GGUF: metadata, tensors, and every check that needs no weight."""
 
+import re
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
@@ -32,6 +33,14 @@ WRITTEN_ANEW = {
     Keys.General.QUANTIZATION_VERSION: GgufValue(GGUFValueType.UINT32, GGML_QUANT_VERSION),
 }
 """Keys that the writer adds; the first one's value follows from the formats."""
+
+
+LEFT_ALONE = re.compile(
+    r"altup|laurel|per_layer_model_proj|^token_types\.|ssm_conv1d|shortconv\.conv\.|attn_rel_b\.|\.rel_pos|"
+    r"time_mix_(?:first|[wvag][0-2]|decay_w[12]|lerp_fused)\.|\.position_embd|\.patch_(?:embd|merger)"
+)
+"""Small matrices that runtimes want as they are: llama-quantize leaves these alone, and all whose names do not
+end in "weight" (llama.cpp, src/llama-quant.cpp, tensor_allows_quantization)."""
 
 
 class UnsupportedModelError(ExportError):
@@ -105,9 +114,17 @@ def _from_gguf(checkpoint: "Checkpoint", pre_tokenizer: str | None) -> Export:
                 (tensor.name,),
                 stored=tensor.dtype,
                 copyable=tensor.dtype in FORMATS,
+                fixed=_fixed(tensor),
             )
         )
     return Export(checkpoint.architecture, metadata, tensors)
+
+
+def _fixed(tensor: "Tensor") -> str:
+    """The format that a matrix of a GGUF file keeps whatever a recipe says, or ""."""
+    if len(tensor.shape) < 2 or (tensor.name.endswith("weight") and not LEFT_ALONE.search(tensor.name)):
+        return ""
+    return tensor.dtype if tensor.dtype in FORMATS else "F32"
 
 
 def _from_folder(checkpoint: "Checkpoint", pre_tokenizer: str | None) -> Export:

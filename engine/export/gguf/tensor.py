@@ -27,7 +27,7 @@ class OutputTensor:
     `transposed`: the one source is the transpose of the tensor. `plus` is added to every value.
     `values` (float32, of `shape`) holds a tensor that is computed, not stored; then `sources` is empty.
     `stored`: the type of the sources, "" where they differ or there are none; `copyable`: their bytes are
-    those of a GGUF file.
+    those of a GGUF file. `fixed`: the only format that it can have ("": as the recipe says).
     """
 
     name: str
@@ -42,6 +42,7 @@ class OutputTensor:
     values: np.ndarray | None = None
     stored: str = ""
     copyable: bool = False
+    fixed: str = ""
 
     def read_stored(self, checkpoint: "Checkpoint", start: int, stop: int) -> np.ndarray:
         """The bytes of rows start..stop as the source has them, uint8 [rows, bytes of a row]."""

@@ -35,6 +35,7 @@ class Tensor:
     sources: tuple[str, ...]
     stored: str = ""
     copyable: bool = False
+    fixed: str = ""
 
 
 def outside(tied: bool) -> list[Tensor]:

@@ -18,6 +18,7 @@ class Tensor:
     sources: tuple[str, ...] = ()
     stored: str = ""
     copyable: bool = False
+    fixed: str = ""
 
 
 @pytest.mark.parametrize(

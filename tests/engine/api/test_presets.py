@@ -36,6 +36,7 @@ class Tensor:
     sources: tuple[str, ...] = ()
     stored: str = ""
     copyable: bool = False
+    fixed: str = ""
 
 
 def tensors_of(shape: dict) -> list[Tensor]:

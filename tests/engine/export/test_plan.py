@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from engine.api.errors import TokenizerError, UserError
 from engine.api.gguf import GgufValue
 from engine.api.model import Role
+from engine.api.plan import make_plan
+from engine.api.recipe import Choice, Recipe
 from engine.architectures import UnknownArchitectureError
 from engine.architectures.config import UnusableConfigError
 from engine.architectures.rope import RopeScalingError
@@ -265,3 +267,29 @@ def test_a_gguf_source_keeps_metadata_names_and_rows(tmp_path: Path) -> None:
 def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model").rename(tmp_path / os.fsdecode(b"mod\xe8le"))
     assert plan(folder).metadata["general.name"].value == "mod\N{REPLACEMENT CHARACTER}le"
+
+
+def test_small_matrices_of_other_architectures_stay_as_they_are(tmp_path: Path) -> None:
+    """A Mamba's, by names alone: llama.cpp computes its convolution and decay in the types that they have."""
+    import gguf
+
+    shapes = {"ssm_conv1d.weight": (64, 4), "ssm_a": (64, 16), "ssm_in.weight": (128, 32), "ssm_d": (64,)}
+    writer = gguf.GGUFWriter(tmp_path / "mamba.gguf", "mamba")
+    writer.add_block_count(1)
+    for name, shape in shapes.items():
+        kind = np.float16 if name == "ssm_a" else np.float32
+        writer.add_tensor(f"blk.0.{name}", np.ones(shape, kind))
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    with open_checkpoint(tmp_path / "mamba.gguf") as checkpoint:
+        export = plan_export(checkpoint)
+    planned = make_plan(Recipe(default=Choice(format="Q8_0")), export.tensors)
+    assert {tensor.name.removeprefix("blk.0."): tensor.format for tensor in planned.tensors} == {
+        "ssm_conv1d.weight": "F32",
+        "ssm_a": "F16",
+        "ssm_in.weight": "Q8_0",
+        "ssm_d": "F32",
+    }
+    assert planned.warnings == []
+    assert "kept in F16" in str(planned.tensors[1].note)
