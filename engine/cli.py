@@ -31,7 +31,7 @@ from engine.api.jobs import (
 )
 from engine.api.launch import module_command
 from engine.api.lm_studio import lm_studio_path
-from engine.api.presets import PRESETS
+from engine.api.presets import PRESETS, preset_name
 from engine.api.recipe import load_recipe
 from engine.api.units import size
 from engine.importance_commands import importance_app, show_calibrated
@@ -98,7 +98,8 @@ def _show_metadata(checkpoint: "Checkpoint", as_json: bool) -> None:
     from engine.api.metadata import entries_of
     from engine.export.gguf import plan_export
 
-    entries = entries_of(plan_export(checkpoint).metadata)
+    stored = checkpoint.metadata if checkpoint.kind == "gguf" else plan_export(checkpoint).metadata
+    entries = entries_of(stored)
     if as_json:
         print(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=1))
     else:
@@ -197,6 +198,7 @@ def quantize(
 ) -> None:
     """Quantize a model into a GGUF file, as a job that can be resumed."""
     from engine.checkpoint import open_checkpoint
+    from engine.export.gguf import export_tensors
     from engine.preparation import prepare
     from engine.quantize import quantize as run
     from engine.quantize import refuse, refuse_place
@@ -226,15 +228,17 @@ def quantize(
             wanted = load_recipe(recipe)
         else:
             wanted = recipe_for_preset(checkpoint, str(preset), has_importance=imatrix is not None)
-        tied = model_facts(checkpoint).tied
-        wanted = with_types(wanted, tied, output_tensor_type, token_embedding_type)
+        if output_tensor_type or token_embedding_type:
+            tied = model_facts(checkpoint, export_tensors(checkpoint)).tied
+            wanted = with_types(wanted, tied, output_tensor_type, token_embedding_type)
         wanted = with_tensor_types(wanted, tensor_type or [])
         wanted = with_importance(wanted, imatrix)
         wanted = with_effort(wanted, effort)
         wanted = with_options(wanted, split_max_size=split_max_size, pre_tokenizer=pre_tokenizer)
         wanted = with_metadata(wanted, metadata or [])
         if lm_studio is not None:
-            out = lm_studio_path(lm_studio, checkpoint.title, recipe.stem if recipe else str(preset))
+            kind = recipe.stem if recipe else preset_name(str(preset))
+            out = lm_studio_path(lm_studio, checkpoint.title, kind)
         request = QuantizeRequest(
             model=str(model),
             output=str(out or "model.gguf"),
@@ -306,7 +310,8 @@ def _show_result(result: JobResult, as_json: bool) -> None:
     if as_json:
         print(result.model_dump_json())
         return
-    more = f" and {len(result.files) - 1} more files" if len(result.files) > 1 else ""
+    others = len(result.files) - 1
+    more = "" if others < 1 else " and 1 more file" if others == 1 else f" and {others} more files"
     terminal.say(
         f"{result.output}{more}: {result.bytes:,} bytes ({size(result.bytes)}), "
         f"{result.bpw:.4g} bits per weight, {result.seconds:.1f} s, "

@@ -91,13 +91,13 @@ def needs(prepared: Prepared, request: QuantizeRequest, measured: Speeds | None 
     output = Path(request.output).absolute()
     if measured is None:
         plan = prepared.plan
-        encoders = {(tensor.format, tensor.method, plan.effort) for tensor in plan.tensors}
+        encoders = {(t.format, t.method, plan.effort) for t in plan.tensors if not t.copied}
         measured = speeds(encoders, request.threads, output.parent)
     shapes = Outline(len(prepared.header), list(prepared.export.tensors))
     source_bytes = sum(tensor.bytes for tensor in prepared.checkpoint.tensors.values())
     stages = quantize_stages(shapes, prepared.plan, measured, source_bytes, request.memory_limit)
     least, job_bytes = least_quantize_memory(shapes), STATE_BYTES
-    if not are_compiled({tensor.format for tensor in prepared.plan.tensors}):
+    if not are_compiled({tensor.format for tensor in prepared.plan.tensors if not tensor.copied}):
         least = max(least, COMPILE_BASE)
         stages[0].memory = least
     if request.measure:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from engine import terminal
-from engine.api.errors import CalibrationError
+from engine.api.errors import CalibrationError, OutputError
 from engine.api.jobs import CalibrateRequest, CalibrateResult
 from engine.api.units import size
 from engine.options import AsJson, MemoryLimit, Model, Threads, example
@@ -148,6 +148,8 @@ def imatrix(
     from engine.jobs.errors import explained
     from engine.jobs.partial import check_place
 
+    if merge_to is not None and csv is not None and merge_to.absolute() == csv.absolute():
+        raise OutputError(f"{csv}: --merge-to and --csv name the same file; give them different names.")
     for output in (merge_to, csv):
         if output is not None:
             check_place(output, files, overwrite)

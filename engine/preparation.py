@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from gguf import LlamaFileType
+from gguf import Keys, LlamaFileType
 
 from engine.api.errors import CalibrationError, CheckpointError, RecipeError
 from engine.api.formats import FORMATS
@@ -89,8 +89,9 @@ def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     if recipe.calibration:
         plan.warnings.append("the recipe's calibration text is not used: none of its methods needs one")
     formats = {tensor.name: tensor.format for tensor in plan.tensors}
-    facts = model_facts(checkpoint, has_importance=recipe.imatrix is not None)
-    parts = make_parts(export, formats, _file_type(plan, export, facts), options.split_max_size)
+    facts = model_facts(checkpoint, export.tensors, has_importance=recipe.imatrix is not None)
+    file_type = _file_type(plan, export, facts, _stated_type(checkpoint))
+    parts = make_parts(export, formats, file_type, options.split_max_size)
     plan.warnings.extend(_too_large(parts, options.split_max_size))
     importance = _importance(recipe, plan)
     imatrix = Path(recipe.imatrix) if recipe.imatrix else None
@@ -122,17 +123,28 @@ def _importance(recipe: Recipe, plan: Plan) -> dict[str, np.ndarray]:
     return {name: entries[name].means() for name in lossy if name in entries}
 
 
-def _file_type(plan: Plan, export: Export, facts: ModelFacts) -> int:
-    """llama.cpp's `general.file_type`: of the preset that gives these formats, else of the commonest one."""
+def _file_type(plan: Plan, export: Export, facts: ModelFacts, stated: int | None) -> int:
+    """llama.cpp's `general.file_type`: `stated` by the source if all is as it was, else the nearest preset's.
+
+    That is the one that gives most of the weights the formats that they have, or the commonest format's.
+    """
+    if stated is not None and all(tensor.copied or tensor.kept for tensor in plan.tensors):
+        return stated
     weights: Counter[str] = Counter()
     for tensor in plan.tensors:
         weights[tensor.format] += prod(tensor.shape)
-    most = weights.most_common(1)[0][0]
-    formats = [tensor.format for tensor in plan.tensors]
+    nearest, most = weights.most_common(1)[0][0], 0
     for name, preset in PRESETS.items():
         if preset.format not in weights or preset_refusal(name, facts):
             continue
         others = make_plan(preset_recipe(name, facts), export.tensors)
-        if formats == [tensor.format for tensor in others.tensors]:
-            return LlamaFileType[FILE_TYPES.get(name, f"MOSTLY_{name}")].value
-    return LlamaFileType[FILE_TYPES.get(most, f"MOSTLY_{most}")].value
+        pairs = zip(plan.tensors, others.tensors, strict=True)
+        alike = sum(prod(ours.shape) for ours, its in pairs if ours.format == its.format and not ours.kept)
+        if alike > most:
+            nearest, most = name, alike
+    return LlamaFileType[FILE_TYPES.get(nearest, f"MOSTLY_{nearest}")].value
+
+
+def _stated_type(checkpoint: Checkpoint) -> int | None:
+    stated = checkpoint.metadata.get(Keys.General.FILE_TYPE)
+    return stated.value if stated is not None and stated.value in set(LlamaFileType) else None

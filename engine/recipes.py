@@ -1,5 +1,6 @@
 """The recipe for a checkpoint: a preset's or a file's, with what the command line sets on top."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gguf import MODEL_ARCH_NAMES
@@ -7,18 +8,20 @@ from pydantic import ValidationError
 
 from engine.api.errors import RecipeError
 from engine.api.metadata import MOST_TEXT
-from engine.api.model import Role
-from engine.api.plan import ExportTensor, Planner
+from engine.api.plan import Plannable, Planner
 from engine.api.presets import ModelFacts
 from engine.api.recipe import GgufOptions, Recipe, Rule
+from engine.api.units import size
 from engine.api.wording import shown
-from engine.architectures import ARCHITECTURES
 from engine.checkpoint import Checkpoint
 from engine.checkpoint.names import gguf_architecture
+from engine.export.gguf.plan import export_tensors
 
 
-def model_facts(checkpoint: Checkpoint, *, has_importance: bool = False) -> ModelFacts:
-    """What presets must know of this checkpoint."""
+def model_facts(
+    checkpoint: Checkpoint, tensors: Sequence[Plannable], *, has_importance: bool = False
+) -> ModelFacts:
+    """What presets must know of this checkpoint, and of the `tensors` that are exported of it."""
     experts = {tensor.expert for tensor in checkpoint.tensors.values() if tensor.expert is not None}
     stacked = [t.shape[0] for t in checkpoint.tensors.values() if t.role == "expert" and len(t.shape) == 3]
     shapes = {tensor.canonical: tensor.shape for tensor in checkpoint.tensors.values()}
@@ -28,17 +31,12 @@ def model_facts(checkpoint: Checkpoint, *, has_importance: bool = False) -> Mode
         architecture=MODEL_ARCH_NAMES[known] if known else checkpoint.architecture or "",
         blocks=checkpoint.blocks,
         experts=len(experts) or max(stacked, default=0),
-        tied=checkpoint.tied and not _has_own_output(checkpoint),
+        tied=not any(tensor.name == "output.weight" for tensor in tensors),
         has_importance=has_importance,
         columns=matrix[-1] if matrix else 0,
         group=_group(checkpoint),
+        shared_experts=any(tensor.name.endswith("ffn_down_shexp.weight") for tensor in tensors),
     )
-
-
-def _has_own_output(checkpoint: Checkpoint) -> bool:
-    """Whether the file of a tied model holds the embedding twice, as llama.cpp wants it of some."""
-    families = (family for family in ARCHITECTURES if checkpoint.architecture in (family.name, *family.also))
-    return checkpoint.kind != "gguf" and any(family.own_output for family in families)
 
 
 def _group(checkpoint: Checkpoint) -> int:
@@ -66,23 +64,9 @@ def _first(value: object) -> object:
 
 def recipe_for_preset(checkpoint: Checkpoint, preset: str, *, has_importance: bool = False) -> Recipe:
     """The recipe that `preset` means for this checkpoint."""
-    facts = model_facts(checkpoint, has_importance=has_importance)
-    tensors = {
-        tensor.canonical or tensor.name: ExportTensor(
-            name=tensor.canonical or tensor.name,
-            shape=tensor.shape,
-            role=tensor.role,
-            block=tensor.block,
-            sources=(tensor.name,),
-            stored=tensor.dtype,
-        )
-        for tensor in checkpoint.tensors.values()
-    }
-    embedding = tensors.get("token_embd.weight")
-    if checkpoint.tied and not facts.tied and embedding is not None:
-        again = {"name": "output.weight", "role": Role.OUTPUT}
-        tensors.setdefault("output.weight", embedding.model_copy(update=again))
-    return Planner(tensors.values()).recipe_of(preset, facts)
+    tensors = export_tensors(checkpoint)
+    facts = model_facts(checkpoint, tensors, has_importance=has_importance)
+    return Planner(tensors).recipe_of(preset, facts)
 
 
 def with_types(recipe: Recipe, tied: bool, output: str | None, embedding: str | None) -> Recipe:
@@ -149,6 +133,9 @@ def with_options(recipe: Recipe, **options: object) -> Recipe:
         fault = error.errors()[0]
         option = "--" + str(fault["loc"][0]).replace("_", "-")
         said = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
+        if fault["type"] == "greater_than_equal":
+            said = f"a file has at least {size(fault['ctx']['ge'])}"
+        said = said.removeprefix(f"{fault['loc'][0]}: ")
         raise RecipeError(f"{option}: {said[0].lower()}{said[1:]}.") from None
     return recipe.model_copy(update={"output": output})
 

@@ -12,7 +12,7 @@ def export_summary(checkpoint: Checkpoint) -> ExportSummary:
     export = plan_export(checkpoint)
     (part,) = make_parts(export, {tensor.name: "F32" for tensor in export.tensors}, file_type=0)
     return ExportSummary(
-        facts=model_facts(checkpoint),
+        facts=model_facts(checkpoint, export.tensors),
         header_bytes=len(part.header),
         metadata=entries_of(export.metadata | WRITTEN_ANEW),
         alignment=export.alignment,

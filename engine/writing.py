@@ -44,7 +44,8 @@ def load_kernels(prepared: Prepared, listener: Listener) -> None:
     """Load the encoders that search; they are compiled on the first use on a machine."""
     from engine.methods import warm_up
 
-    warm_up({tensor.format for tensor in prepared.plan.tensors if tensor.method == "search"}, listener)
+    searched = (tensor for tensor in prepared.plan.tensors if tensor.method == "search" and not tensor.copied)
+    warm_up({tensor.format for tensor in searched}, listener)
 
 
 def write(work: Running, prepared: Prepared, output: Path, threads: int, *, overwrite: bool) -> None:

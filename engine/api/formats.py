@@ -71,6 +71,9 @@ FORMATS: dict[str, FormatInfo] = {
     )
 }
 
+WANT_IMPORTANCE = frozenset(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"))
+"""Formats that llama-quantize refuses, or warns of, without an importance matrix."""
+
 METHODS: dict[str, str] = {
     "rtn": "round to nearest: scales that just cover the range of each group",
     "search": "searched scales: least squared error, weighted by importance where it is known",

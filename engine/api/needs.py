@@ -296,6 +296,8 @@ def stage_times(stages: Sequence[Stage]) -> list[str]:
 def _encode_seconds(plan: Plan, speeds: Speeds) -> float | None:
     seconds = 0.0
     for tensor in plan.tensors:
+        if tensor.copied:
+            continue
         speed = speeds.encode.get(encoder(tensor.format, tensor.method, plan.effort))
         if speed is None:
             return None

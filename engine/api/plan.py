@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from pydantic import BaseModel, Field
 
 from engine.api.errors import RecipeError
-from engine.api.formats import DEFAULT_EFFORT, FORMATS
+from engine.api.formats import DEFAULT_EFFORT, FORMATS, WANT_IMPORTANCE
 from engine.api.metadata import MetadataEntry, edited_entries
 from engine.api.model import Role
 from engine.api.outputs import output_bytes, tensor_space
@@ -22,16 +22,21 @@ LITERAL = re.compile(r"\^((?:[^.^$*+?{}\[\]\\|()]|\\[.^$*+?{}\[\]\\|()])*)\$")
 """A regular expression for one name, its special characters escaped: `^blk\\.0\\.attn_q\\.weight$`."""
 
 
-class Shaped(Protocol):
-    """What decides which formats a tensor can have: shape [.., columns] in NumPy's order, and role.
-
-    `fixed`: the only one, which runtimes compute with as it is; "": as asked.
-    """
+class Sized(Protocol):
+    """A tensor's shape [.., columns] in NumPy's order, and role."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
     @property
     def role(self) -> Role: ...
+
+
+class Shaped(Sized, Protocol):
+    """What decides which formats a tensor can have.
+
+    `fixed`: the only one, which runtimes compute with as it is; "": as asked.
+    """
+
     @property
     def fixed(self) -> str: ...
 
@@ -165,7 +170,12 @@ class Planner:
             for tensor, plan in zip(self.tensors, planned, strict=True)
             if tensor.copyable and not (plan.copied or FORMATS[tensor.stored].exact)
         ]
-        warnings = [*_idle_rules(recipe, matched), *_fallbacks(planned), *_quantized_again(coarse)]
+        warnings = [
+            *_idle_rules(recipe, matched),
+            *_fallbacks(planned),
+            *_quantized_again(coarse),
+            *([] if recipe.imatrix else _unweighted(planned)),
+        ]
         return Plan(tensors=planned, warnings=warnings, effort=recipe.effort)
 
     def recipe_of(self, preset: str, facts: ModelFacts) -> Recipe:
@@ -252,6 +262,18 @@ def _idle_rules(recipe: Recipe, matched: list[list[TensorPlan]]) -> list[str]:
     return said
 
 
+def _unweighted(planned: list[TensorPlan]) -> list[str]:
+    """A sentence where formats are asked for that lose far too much without an importance matrix."""
+    given = [tensor.format for tensor in planned if tensor.format in WANT_IMPORTANCE and not tensor.copied]
+    if not given:
+        return []
+    count = "1 tensor gets" if len(given) == 1 else f"{len(given)} tensors get"
+    return [
+        f"{count} {' and '.join(sorted(set(given)))} without an importance matrix, and will lose much more "
+        "than with one: `bitwright calibrate` makes it"
+    ]
+
+
 def _quantized_again(types: list[str]) -> list[str]:
     if not types:
         return []
@@ -290,7 +312,7 @@ def storage(tensor: Shaped, asked: str) -> Storage:
     columns = tensor.shape[-1] if tensor.shape else 1
     if tensor.fixed:
         return Storage(tensor.fixed, True, f"kept in {tensor.fixed}: runtimes compute with it as it is")
-    reason = _kept_in_float(tensor)
+    reason = kept_in_float(tensor)
     if reason:
         return Storage("F32", True, f"kept in F32: {reason}")
     name, note = asked, None
@@ -339,7 +361,7 @@ def _plan_tensor(tensor: Plannable, choice: Choice, rule: int | None) -> TensorP
     )
 
 
-def _kept_in_float(tensor: Shaped) -> str | None:
+def kept_in_float(tensor: Sized) -> str | None:
     """Why runtimes want this tensor in F32 whatever the recipe says, or None."""
     if len(tensor.shape) < 2:
         return "one-dimensional"

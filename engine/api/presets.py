@@ -22,6 +22,7 @@ class ModelFacts:
 
     `architecture` is GGUF's name; `experts` are routed ones; `columns` those of the output, 0 if unknown;
     `group`: query heads that share one key head. `has_importance`: with an importance matrix.
+    `shared_experts`: blocks have experts for all tokens beside the routed ones.
     """
 
     architecture: str
@@ -31,6 +32,7 @@ class ModelFacts:
     has_importance: bool = False
     columns: int = 0
     group: int = 1
+    shared_experts: bool = False
 
 
 class Preset(NamedTuple):
@@ -243,8 +245,9 @@ def _down(preset: str, model: ModelFacts, block: int) -> str | None:
     falcon = model.architecture == "falcon"
     first = block < model.blocks // 8
     more = has_more_bits(block, model.blocks)
-    if preset in LOWEST:
-        return ("IQ3_S" if preset in ("IQ2_S", "IQ2_M") else "Q2_K") if first else None
+    if preset in LOWEST:  # llama-quantize counts matrices here, not blocks
+        place = 2 * block if model.shared_experts else block
+        return _lowest_down(preset) if place < model.blocks // 8 else None
     match preset:
         case "Q2_K":
             return "Q3_K"
@@ -273,18 +276,30 @@ def _down(preset: str, model: ModelFacts, block: int) -> str | None:
     return None
 
 
+def _shared_down(preset: str, model: ModelFacts, block: int) -> str | None:
+    """Of the experts that see all tokens: at the lowest presets, the second of the block's two."""
+    if preset in LOWEST:
+        return _lowest_down(preset) if 2 * block + 1 < model.blocks // 8 else None
+    return _down(preset, model, block)
+
+
+def _lowest_down(preset: str) -> str:
+    return "IQ3_S" if preset in ("IQ2_S", "IQ2_M") else "Q2_K"
+
+
 def _gate_and_up(preset: str, model: ModelFacts, block: int) -> str | None:
     middle = model.blocks // 8 <= block < 7 * model.blocks // 8
     return "IQ3_XXS" if preset == "IQ3_XS" and middle else None
 
 
 _IN_BLOCKS: dict[str, Callable[[str, ModelFacts, int], str | None]] = {
-    r"attn_(v|qkv)\.weight$": _values,
+    r"attn_(v|qkv|kv_b)\.weight$": _values,
     r"attn_k\.weight$": _keys,
     r"attn_q\.weight$": _queries,
     r"attn_output\.weight$": _attention_output,
-    r"ffn_down(_exps|_shexp)?\.weight$": _down,
-    r"ffn_(gate|up)(_exps|_shexp)?\.weight$": _gate_and_up,
+    r"ffn_down(_exps|_chexps)?\.weight$": _down,
+    r"ffn_down_shexp\.weight$": _shared_down,
+    r"ffn_(gate|up|gate_up)(_exps|_shexp|_chexps)?\.weight$": _gate_and_up,
 }
 """Which tensors of a block -> (preset, model, block) -> the format that they get; None: the preset's own."""
 

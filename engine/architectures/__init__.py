@@ -64,8 +64,8 @@ def _unknown(checkpoint: "Checkpoint") -> str:
             else "config.json names none as its model_type"
         )
         return f"the architecture is unknown, because {reason}; known are {', '.join(known)}."
-    near = get_close_matches(name, known, n=1)
-    nearest = f"the nearest is {near[0]}" if near else f"known are {', '.join(known)}"
+    (near,) = get_close_matches(name, known, n=1, cutoff=0)
+    nearest = f"the nearest is {near} of {', '.join(known)}"
     if name in known:
         nearest = "another kind of model under that name is known"
     if checkpoint.kind == "gguf":

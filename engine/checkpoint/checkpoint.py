@@ -108,7 +108,11 @@ class Checkpoint:
         stated = self.metadata.get("general.name")
         if stated is not None and isinstance(stated.value, str) and stated.value:
             return stated.value
-        name = self.path.stem if self.kind == "gguf" else self.folder.resolve().name
+        folder = self.folder.resolve()
+        name = self.path.stem if self.kind == "gguf" else folder.name
+        cached = folder.parent.parent.name  # in a cache: models--ORGANIZATION--NAME/snapshots/HASH
+        if self.kind != "gguf" and folder.parent.name == "snapshots" and cached.startswith("models--"):
+            name = cached.split("--")[-1]
         return os.fsencode(name).decode("utf-8", "replace")  # a file's may be any bytes, a model's is text
 
     def __enter__(self) -> "Checkpoint":

@@ -2,25 +2,29 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import gguf
 import pytest
 from gguf import LlamaFileType
+from safetensors.torch import load_file, save_file
 
-from engine.api.errors import RecipeError
+from engine.api.errors import ExportError, RecipeError
 from engine.api.jobs import QuantizeRequest, QuantizeResult
 from engine.api.plan import ExportTensor, Planner
 from engine.api.presets import ModelFacts, stored_recipe
 from engine.api.recipe import Recipe
-from engine.checkpoint import open_checkpoint
+from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.checkpoint.files import SourceFile
 from engine.checkpoint.gguf import read_header
+from engine.export.gguf import export_tensors
 from engine.preparation import prepare
 from engine.quantize import quantize
 from engine.recipes import model_facts, recipe_for_preset, with_metadata, with_options, with_tensor_types
 from engine.summary import export_summary
 from resources import SAMPLE_MODEL
+from tests.engine.export.families import write_family
 from tests.engine.export.random_models import write_random
 from tests.tiny import llama_config, write_llama
 
@@ -29,7 +33,7 @@ def test_a_tied_model_whose_file_holds_the_embedding_twice(tmp_path):
     """OLMo 2 and others: llama.cpp wants an output of its own, which then is no embedding for a preset."""
     folder = write_random(tmp_path / "m", "olmo2", hidden_size=256, tie_word_embeddings=True)
     with open_checkpoint(folder) as checkpoint:
-        assert not model_facts(checkpoint).tied
+        assert not facts_of(checkpoint).tied
         plan = prepare(checkpoint, recipe_for_preset(checkpoint, "Q4_K_M")).plan
     formats = {tensor.name: (tensor.role, tensor.format) for tensor in plan.tensors}
     assert formats["token_embd.weight"] == ("embedding", "Q4_K")
@@ -50,6 +54,10 @@ def _own_state(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
+def facts_of(checkpoint: Checkpoint) -> ModelFacts:
+    return model_facts(checkpoint, export_tensors(checkpoint))
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_llama(tmp_path_factory.mktemp("model"))
@@ -57,13 +65,13 @@ def model(tmp_path_factory):
 
 def test_facts_of_a_folder_and_of_its_file(model, tmp_path):
     with open_checkpoint(model) as checkpoint:
-        facts = model_facts(checkpoint)
+        facts = facts_of(checkpoint)
         recipe = recipe_for_preset(checkpoint, "F16")
     assert facts == ModelFacts("llama", 2, columns=64, group=2)
     output = tmp_path / "o.gguf"
     quantize(QuantizeRequest(model=str(model), output=str(output), recipe=recipe))
     with open_checkpoint(output) as checkpoint:
-        assert model_facts(checkpoint) == facts
+        assert facts_of(checkpoint) == facts
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -74,7 +82,7 @@ def test_group_in_every_spelling(model, tmp_path, spelling):
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"} | stated))
     with open_checkpoint(tmp_path) as checkpoint:
-        assert model_facts(checkpoint).group == group
+        assert model_facts(checkpoint, []).group == group
 
 
 @pytest.mark.parametrize(
@@ -84,6 +92,8 @@ def test_group_in_every_spelling(model, tmp_path, spelling):
         ("IQ3_XS", [], "MOSTLY_IQ3_XS"),
         ("F32", [], "ALL_F32"),
         ("Q8_0", ["ffn_down=Q6_K"], "MOSTLY_Q8_0"),
+        ("Q3_K_L", ["attn_q=Q4_K"], "MOSTLY_Q3_K_L"),
+        ("IQ2_M", ["attn_q=Q4_K"], "MOSTLY_IQ2_M"),
     ],
 )
 def test_the_file_says_which_preset_it_is(tmp_path, preset, rules, file_type):
@@ -158,6 +168,55 @@ def test_what_has_its_type_already_is_not_quantized_again(tmp_path):
     assert all(after[name] == before[name] for name in kept)
     assert {kind for kind, _ in after.values()} == {"F32", "Q6_K"}
     assert any("quantized in the source already (Q4_K)" in warning for warning in result.warnings)
+
+
+def test_copy_keeps_the_type_that_the_file_states(tmp_path):
+    config = llama_config(hidden_size=256, intermediate_size=256, head_dim=64)
+    made(write_llama(tmp_path / "m", config=config), tmp_path / "q.gguf", "Q4_K_S")
+    stated = made(tmp_path / "q.gguf", tmp_path / "copy.gguf", "copy").output
+    metadata, _ = read_header(SourceFile(Path(stated)))
+    assert metadata["general.file_type"].value == LlamaFileType.MOSTLY_Q4_K_S
+
+
+def test_an_output_that_config_json_does_not_call_tied(tmp_path):
+    """Falcon as published: the head is stored again, and the default of its config ties it."""
+    folder = write_family(tmp_path / "m", "falcon", hidden_size=256, num_attention_heads=4)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("tie_word_embeddings", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["transformer.word_embeddings.weight"].clone()
+    save_file(tensors, folder / "model.safetensors")
+    with open_checkpoint(folder) as checkpoint:
+        assert facts_of(checkpoint).tied
+        plan = prepare(checkpoint, recipe_for_preset(checkpoint, "Q4_K_M")).plan
+    formats = {tensor.name: tensor.format for tensor in plan.tensors}
+    assert formats["token_embd.weight"] == "Q8_0"
+    assert not any("matches no tensor" in warning for warning in plan.warnings)
+
+
+def test_the_name_of_a_model_in_the_cache_of_hugging_face(model, tmp_path):
+    folder = tmp_path / "models--meta--Llama-3.2-1B" / "snapshots" / "0123abcd"
+    shutil.copytree(model, folder)
+    with open_checkpoint(folder) as checkpoint:
+        assert checkpoint.title == "Llama-3.2-1B"
+
+
+def test_coarse_formats_without_an_importance_matrix_are_said(tmp_path):
+    config = llama_config(hidden_size=256, intermediate_size=256, head_dim=64)
+    with open_checkpoint(write_llama(tmp_path / "m", config=config)) as checkpoint:
+        warnings = prepare(checkpoint, recipe_for_preset(checkpoint, "IQ2_XXS")).plan.warnings
+        assert any("IQ2_XXS without an importance matrix" in warning for warning in warnings)
+        assert prepare(checkpoint, recipe_for_preset(checkpoint, "Q3_K_M")).plan.warnings == []
+
+
+def test_a_file_without_tensors(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "v.gguf", "llama")
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    with open_checkpoint(tmp_path / "v.gguf") as checkpoint, pytest.raises(ExportError, match="no tensors"):
+        recipe_for_preset(checkpoint, "COPY")
 
 
 def test_copy_of_a_folder_keeps_its_types(model, tmp_path):

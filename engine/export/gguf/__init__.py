@@ -1,7 +1,7 @@
 """GGUF: what goes into the file, its header to the byte, and the check of what was written."""
 
 from engine.export.gguf.header import Part, make_parts
-from engine.export.gguf.plan import WRITTEN_ANEW, Export, plan_export
+from engine.export.gguf.plan import WRITTEN_ANEW, Export, export_tensors, plan_export
 from engine.export.gguf.tensor import OutputTensor
 from engine.export.gguf.verify import VerificationError, verify
 
@@ -11,6 +11,7 @@ __all__ = [
     "OutputTensor",
     "Part",
     "VerificationError",
+    "export_tensors",
     "make_parts",
     "plan_export",
     "verify",

@@ -12,6 +12,7 @@ from engine.api.errors import ExportError
 from engine.api.formats import FORMATS
 from engine.api.gguf import GgufValue
 from engine.api.model import Role
+from engine.api.plan import kept_in_float
 from engine.architectures import architecture_of
 from engine.architectures.config import config_of_folder
 from engine.architectures.description import Architecture, Config, Metadata, Place
@@ -36,11 +37,11 @@ WRITTEN_ANEW = {
 
 
 LEFT_ALONE = re.compile(
-    r"altup|laurel|per_layer_model_proj|^token_types\.|ssm_conv1d|shortconv\.conv\.|attn_rel_b\.|\.rel_pos|"
+    r"altup|laurel|^sam\.|indexer\.[kq]_proj|per_layer_model_proj|^token_types\.|ssm_conv1d|shortconv\.conv\.|attn_rel_b\.|\.rel_pos|"
     r"time_mix_(?:first|[wvag][0-2]|decay_w[12]|lerp_fused)\.|\.position_embd|\.patch_(?:embd|merger)"
 )
-"""Small matrices that runtimes want as they are: llama-quantize leaves these alone, and all whose names do not
-end in "weight" (llama.cpp, src/llama-quant.cpp, tensor_allows_quantization)."""
+"""Small matrices that runtimes want as they are: llama-quantize leaves these alone, and all whose names do
+not end in "weight" (llama.cpp, src/llama-quant.cpp, tensor_allows_quantization)."""
 
 
 class UnsupportedModelError(ExportError):
@@ -82,6 +83,14 @@ def plan_export(checkpoint: "Checkpoint", pre_tokenizer: str | None = None) -> E
     return _from_folder(checkpoint, pre_tokenizer)
 
 
+def export_tensors(checkpoint: "Checkpoint") -> list[OutputTensor]:
+    """The tensors of the output alone: no tokenizer is read. Raises as `plan_export` does."""
+    if checkpoint.kind == "gguf":
+        return _gguf_tensors(checkpoint)
+    architecture = architecture_of(checkpoint)
+    return _tensors(checkpoint, architecture, config_of_folder(checkpoint), [])
+
+
 def _from_gguf(checkpoint: "Checkpoint", pre_tokenizer: str | None) -> Export:
     if checkpoint.architecture is None:
         raise ExportError(f"{checkpoint.path} does not name its architecture ({Keys.General.ARCHITECTURE}).")
@@ -99,6 +108,14 @@ def _from_gguf(checkpoint: "Checkpoint", pre_tokenizer: str | None) -> Export:
         from engine.tokenizer.recognition import with_pre_tokenizer
 
         metadata = with_pre_tokenizer(metadata, pre_tokenizer, str(checkpoint.path))
+    return Export(checkpoint.architecture, metadata, _gguf_tensors(checkpoint))
+
+
+def _gguf_tensors(checkpoint: "Checkpoint") -> list[OutputTensor]:
+    if not checkpoint.tensors:
+        raise UnsupportedModelError(
+            f"{checkpoint.path} holds no tensors, only metadata; there is nothing to quantize."
+        )
     tensors = []
     for tensor in checkpoint.tensors.values():
         if tensor.dtype in INTEGERS:
@@ -117,14 +134,16 @@ def _from_gguf(checkpoint: "Checkpoint", pre_tokenizer: str | None) -> Export:
                 fixed=_fixed(tensor),
             )
         )
-    return Export(checkpoint.architecture, metadata, tensors)
+    return tensors
 
 
 def _fixed(tensor: "Tensor") -> str:
-    """The format that a matrix of a GGUF file keeps whatever a recipe says, or ""."""
-    if len(tensor.shape) < 2 or (tensor.name.endswith("weight") and not LEFT_ALONE.search(tensor.name)):
+    """The format that a tensor of a GGUF file keeps whatever a recipe says, or ""."""
+    small = kept_in_float(tensor) is not None
+    if not small and tensor.name.endswith("weight") and not LEFT_ALONE.search(tensor.name):
         return ""
-    return tensor.dtype if tensor.dtype in FORMATS else "F32"
+    stored = tensor.dtype if tensor.dtype in FORMATS else "F32"
+    return "" if small and stored == "F32" else stored
 
 
 def _from_folder(checkpoint: "Checkpoint", pre_tokenizer: str | None) -> Export:

@@ -116,6 +116,23 @@ def test_mxfp4_is_for_experts_alone():
     assert [tensor.format for tensor in plan.tensors] == ["Q8_0", "Q8_0", "MXFP4"]
 
 
+def test_shared_experts_count_among_the_first_of_the_lowest_presets():
+    """llama-quantize raises as many matrices that lead out of feed-forwards as an eighth of the blocks."""
+    tensors = [
+        Tensor(f"blk.{block}.ffn_down_{kind}.weight", (4, 256, 256), role, block)
+        for block in range(24)
+        for kind, role in (("exps", Role.EXPERT), ("shexp", Role.DOWN))
+    ]
+    facts = ModelFacts("qwen2moe", 24, experts=60, shared_experts=True)
+    plan = make_plan(preset_recipe("IQ2_XS", facts), tensors)
+    raised = [tensor.name for tensor in plan.tensors if tensor.format == "Q2_K"]
+    assert raised == [
+        "blk.0.ffn_down_exps.weight",
+        "blk.0.ffn_down_shexp.weight",
+        "blk.1.ffn_down_exps.weight",
+    ]
+
+
 def test_mxfp4_without_experts_is_refused():
     with pytest.raises(RecipeError, match="Q8_0 is the same here"):
         preset_recipe("mxfp4_moe", ModelFacts("llama", 1))
