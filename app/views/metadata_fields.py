@@ -104,10 +104,8 @@ class Field(QWidget):
         self.field.setPlaceholderText(LEFT_OUT if line and line.now is None else ABSENT)
         self.back.setVisible(bool(line and line.standing))
         before = text_of(line.before) if line and line.before else ""
-        tip = (
-            f"Back to what the source says: {before[:200]}" if before else "Take it out: the source has none"
-        )
-        self.back.setToolTip(as_tip(tip))
+        source = f"what the source says: {before[:200]}" if before else "the source, which has none"
+        self.back.setToolTip(as_tip(f"Back to {source}"))
 
     def commit(self) -> None:
         """Take what the field says, where it says something else now and that can be."""

@@ -2,7 +2,7 @@
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QDialog, QHBoxLayout, QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QHBoxLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
 
 from app import theme
 from app.models.metadata import (
@@ -18,6 +18,7 @@ from app.plain import printable
 from app.state import State
 from app.views.metadata_form import MetadataForm
 from app.views.metadata_keys import MetadataKeys
+from app.views.parts import button
 from engine.api.metadata import COMMON, Edit, MetadataEntry
 from engine.api.units import size
 
@@ -47,9 +48,9 @@ class MetadataSheet(QDialog):
         self.status = QLabel(textFormat=Qt.TextFormat.PlainText)
         self.status.setFont(theme.figures_font(self.status.font()))
         self.status.setForegroundRole(self.palette().ColorRole.PlaceholderText)
-        self.reset = _button("&Reset all", "Take all edits of metadata back, as one step")
-        self.copy = _button("Copy as CS&V", "Copy all keys and values as a table (CSV)")
-        self.leave = _button("Close", "Close the sheet; what is edited stays in the recipe (Escape)")
+        self.reset = button("&Reset all", "Take all edits of metadata back, as one step")
+        self.copy = button("Copy as CS&V", "Copy all keys and values as a table (CSV)")
+        self.leave = button("Close", "Close the sheet; what is edited stays in the recipe (Escape)")
         self._lay_out()
         for part in (self.form, self.keys):
             part.edited.connect(self._edit)
@@ -66,8 +67,8 @@ class MetadataSheet(QDialog):
         buttons = QHBoxLayout()
         buttons.setSpacing(2 * theme.SPACE)
         buttons.addWidget(self.status, 1)
-        for button in (self.reset, self.copy, self.leave):
-            buttons.addWidget(button)
+        for part in (self.reset, self.copy, self.leave):
+            buttons.addWidget(part)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(*[4 * theme.SPACE] * 4)
         layout.setSpacing(3 * theme.SPACE)
@@ -136,11 +137,3 @@ class MetadataSheet(QDialog):
         self.form.commit()
         self.keys.commit()
         super().done(result)
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setAccessibleName(text.replace("&", ""))
-    button.setToolTip(tip)
-    button.setAutoDefault(False)
-    return button
