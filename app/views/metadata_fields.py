@@ -6,7 +6,6 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QFocusEvent, QKeyEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QPlainTextEdit,
     QToolButton,
@@ -17,6 +16,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.models.metadata import KeyLine, text_of
 from app.plain import as_tip
+from app.views.parts import Fault
 from engine.api.metadata import Edit
 
 Refusal = Callable[[str, Edit], str]
@@ -78,8 +78,7 @@ class Field(QWidget):
         kept = self.back.sizePolicy()
         kept.setRetainSizeWhenHidden(True)
         self.back.setSizePolicy(kept)
-        self.wrong = QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
-        self.wrong.hide()
+        self.wrong = Fault()
         row = QHBoxLayout()
         row.setSpacing(theme.SPACE)
         row.addWidget(self.field, 1)
@@ -129,7 +128,4 @@ class Field(QWidget):
     def _check(self) -> None:
         typed = self._typed()
         sentence = "" if typed == self.text else self._refusal(self.key, typed)
-        self.wrong.setText(sentence)
-        self.wrong.setAccessibleName(sentence)
-        self.wrong.setStyleSheet(f"color: {theme.colors().error.name()}")
-        self.wrong.setVisible(bool(sentence))
+        self.wrong.say(sentence)

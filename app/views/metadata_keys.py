@@ -19,12 +19,13 @@ from app import theme
 from app.models.metadata import BYTES, KEY, KINDS, STANDING, TYPE, VALUE, KeyLine, KeysModel, value_of
 from app.plain import as_tip, breakable, printable, shortened
 from app.views.metadata_fields import Field, Refusal
+from app.views.parts import Fault
 from engine.api.errors import RecipeError
 from engine.api.metadata import COMMON
 
 ROW_HEIGHT = 24
 EDITOR_HEIGHT = 88
-WIDTHS = {KEY: 270, TYPE: 64, BYTES: 76, STANDING: 72}
+WIDTHS = {KEY: 280, TYPE: 72, BYTES: 84, STANDING: 84}
 
 
 class MetadataKeys(QWidget):
@@ -59,6 +60,7 @@ class MetadataKeys(QWidget):
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setShowGrid(False)
+        self.table.setStyleSheet(f"QTableView::item {{ padding: 0 {2 * theme.SPACE}px; border: 0; }}")
         self.table.setTabKeyNavigation(False)
         self.table.setFrameShape(QFrame.Shape.NoFrame)
         self.table.setWordWrap(False)
@@ -98,12 +100,11 @@ class MetadataKeys(QWidget):
         self.add.setAccessibleName("Add the key")
         self.add.setToolTip("Add this key to the file")
         self.add.setAutoDefault(False)
-        self.wrong = QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
-        self.wrong.hide()
+        self.wrong = Fault()
         self.add.clicked.connect(self._add)
         for field in (self.new_key, self.new_value):
             field.returnPressed.connect(self._add)
-            field.textChanged.connect(lambda: self._say(""))
+            field.textChanged.connect(lambda: self.wrong.say(""))
 
     def _lay_out(self) -> None:
         top, current, adding = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
@@ -160,9 +161,9 @@ class MetadataKeys(QWidget):
 
     def _show_current(self) -> None:
         line = self._current()
-        lost = self.field.wrong.text()
+        lost = self.field.wrong.text
         if lost and (line is None or line.key != self.field.key):
-            self._say(f"Not changed: {lost}")
+            self.wrong.say(f"Not changed: {lost}")
         self.field.key = line.key if line else ""
         self.field.show_line(line)
         self.field.setEnabled(line is not None)
@@ -187,28 +188,21 @@ class MetadataKeys(QWidget):
     def _add(self) -> None:
         key = self.new_key.text().strip()
         if any(line.key == key for line in self.model.lines):
-            self._say(f"{key} is there already: edit it above.")
+            self.wrong.say(f"{key} is there already: edit it above.")
             self.filter.clear()
             self._go_to(key)
             return
         try:
             value = value_of(self.new_value.text(), self.kind.currentText())
         except RecipeError as error:
-            self._say(str(error))
+            self.wrong.say(str(error))
             return
         sentence = self._refusal(key, value)
         if sentence:
-            self._say(sentence)
+            self.wrong.say(sentence)
             return
         self.new_key.clear()
         self.new_value.clear()
         self.filter.clear()
         self.edited.emit(key, value)
         self._go_to(key)
-
-    def _say(self, sentence: str) -> None:
-        """Why a key cannot be added."""
-        self.wrong.setText(sentence)
-        self.wrong.setAccessibleName(sentence)
-        self.wrong.setStyleSheet(f"color: {theme.colors().error.name()}")
-        self.wrong.setVisible(bool(sentence))

@@ -11,7 +11,7 @@ ROW_HEIGHT = 23
 GAP = 16
 """Pixels between columns."""
 
-MOST_SUMMARY = 460
+MOST_SUMMARY = 560
 SCREEN_MARGIN = 24
 
 LOOKS = f"""

@@ -35,6 +35,7 @@ class OutputOptions(QWidget):
         super().__init__()
         self._metadata = ""
         self.fold = QToolButton(autoRaise=True)
+        self.fold.setObjectName("fold")
         self.fold.setCheckable(True)
         self.fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.fold.setArrowType(Qt.ArrowType.RightArrow)

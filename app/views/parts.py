@@ -3,9 +3,11 @@
 from typing import TypeVar
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QPalette
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
 
 from app import theme
+from app.views.icon_label import IconLabel
 
 Control = TypeVar("Control", bound=QWidget)
 
@@ -43,3 +45,29 @@ def side_by_side(*widgets: QWidget, stretch: bool = False) -> QHBoxLayout:
     if stretch:
         row.addStretch()
     return row
+
+
+class Fault(QWidget):
+    """What is wrong with a field, in words with an icon; hidden while nothing is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._words = value_label("")
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(theme.SPACE)
+        row.addWidget(IconLabel("warning-circle", "error", "Wrong"), 0, Qt.AlignmentFlag.AlignTop)
+        row.addWidget(self._words, 1)
+        self.hide()
+
+    @property
+    def text(self) -> str:
+        return self._words.text()
+
+    def say(self, sentence: str) -> None:
+        self._words.setText(sentence)
+        self._words.setAccessibleName(sentence)
+        palette = self._words.palette()
+        palette.setColor(QPalette.ColorRole.WindowText, theme.colors().error)
+        self._words.setPalette(palette)
+        self.setVisible(bool(sentence))

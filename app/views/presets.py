@@ -45,7 +45,7 @@ class PresetChooser(QObject):
         }
         popup = OfferPopup("Presets", OfferModel(groups, marked=True), self._window, "888 MB", NOTE)
         popup.chosen.connect(self._apply)
-        popup.destroyed.connect(self._forget)
+        popup.destroyed.connect(lambda: self._forget(popup))
         self._shown = popup
         version = self._state.document.version
         present = version.name if version and version.name in self.actions else ""
@@ -100,8 +100,10 @@ class PresetChooser(QObject):
         if self._shown is not None and self._state.export is not None:
             self._shown.model.replace(self._offer(name))
 
-    def _forget(self) -> None:
-        self._shown = None
+    def _forget(self, popup: OfferPopup) -> None:
+        """A closed list goes when the next one may be there already."""
+        if self._shown is popup:
+            self._shown = None
 
 
 def _summary(name: str) -> str:

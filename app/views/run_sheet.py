@@ -5,15 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDialog,
     QFormLayout,
+    QFrame,
     QLabel,
     QLineEdit,
+    QScrollArea,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -57,7 +59,10 @@ from resources import EVALUATION_TEXT
 SETTLE_MS = 300
 """How long fields must stand still before the checks are made again."""
 
-WIDTH = 620
+WIDTH = 660
+TITLE = 40
+"""Pixels of the screen that the window's title may take."""
+
 MOST_WINDOWS = 100_000
 
 
@@ -193,13 +198,25 @@ class RunSheet(QDialog):
         form.addRow("", side_by_side(self.text_line, self.browse_text))
         form.addRow("Memory &limit", self.memory)
         self._form = form
-        buttons = side_by_side(self.reason, self.again, self.cancel, self.run)
+        self._page = QWidget()
+        page = QVBoxLayout(self._page)
+        page.setContentsMargins(*[4 * theme.SPACE] * 4)
+        page.addLayout(form)
+        page.addStretch()
+        self._scroll = QScrollArea()  # a small screen scrolls; the buttons stay in sight
+        self._scroll.setAccessibleName("What will be written, and how")
+        self._scroll.setFrameShape(QFrame.Shape.NoFrame)
+        self._scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._scroll.setWidgetResizable(True)
+        self._scroll.setWidget(self._page)
+        self._buttons = side_by_side(self.reason, self.again, self.cancel, self.run)
+        self._buttons.setContentsMargins(*[4 * theme.SPACE] * 4)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(*[4 * theme.SPACE] * 4)
-        layout.setSpacing(4 * theme.SPACE)
-        layout.addLayout(form)
-        layout.addStretch()
-        layout.addLayout(buttons)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self._scroll, 1)
+        layout.addLayout(self._buttons)
 
     def _importance(self) -> QLabel:
         recipe = self._state.document.recipe
@@ -368,11 +385,15 @@ class RunSheet(QDialog):
             self._allow()
 
     def _fit(self) -> None:
-        """As high as the wrapped lines need."""
-        layout = self.layout()
-        assert layout is not None
-        layout.activate()
-        self.resize(self.width(), layout.totalHeightForWidth(self.width()))
+        """As high as the wrapped lines need, and the screen allows."""
+        page = self._page.layout()
+        assert page is not None
+        page.activate()
+        needed = page.totalHeightForWidth(self.width()) + self._buttons.sizeHint().height()
+        room = self.screen().availableGeometry()
+        self.resize(self.width(), min(needed, room.height() - TITLE))
+        if self.isVisible() and self.geometry().bottom() > room.bottom():
+            self.move(self.x(), max(room.top(), room.bottom() - self.frameGeometry().height()))
 
     def _refuse(self, reason: str) -> None:
         self.run.setEnabled(False)
