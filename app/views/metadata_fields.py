@@ -5,11 +5,10 @@ from collections.abc import Callable
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QFocusEvent, QKeyEvent
 from PySide6.QtWidgets import (
-    QHBoxLayout,
+    QGridLayout,
     QLineEdit,
     QPlainTextEdit,
     QToolButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -31,8 +30,8 @@ class ValueEditor(QPlainTextEdit):
 
     left = Signal()
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
         self.setFont(theme.names_font())
         self.setTabChangesFocus(True)
 
@@ -57,20 +56,23 @@ class Field(QWidget):
 
     reset = Signal(str)
 
-    def __init__(self, key: str, name: str, refusal: Refusal, *, lines: bool = False) -> None:
+    def __init__(
+        self, key: str, name: str, refusal: Refusal, parent: QWidget, *, lines: bool = False
+    ) -> None:
         """`name` is for screen readers; `lines`: it may have several."""
-        super().__init__()
+        super().__init__(parent)
         self.key, self.name, self._refusal = key, name, refusal
         self.text = ""
         self._line: KeyLine | None = None
-        self.field: QLineEdit | ValueEditor = ValueEditor() if lines else QLineEdit()
+        self._fault: Fault | None = None
+        self.field: QLineEdit | ValueEditor = ValueEditor(self) if lines else QLineEdit(self)
         self.field.setAccessibleName(name)
         self.field.textChanged.connect(self._check)
         (self.field.left if isinstance(self.field, ValueEditor) else self.field.editingFinished).connect(
             self.commit
         )
         self.setFocusProxy(self.field)
-        self.back = QToolButton(autoRaise=True)
+        self.back = QToolButton(self, autoRaise=True)
         self.back.setIcon(theme.icon("arrow-counter-clockwise", "accent"))
         self.back.setAccessibleName(f"Reset {name}")
         self.back.setFocusPolicy(Qt.FocusPolicy.TabFocus)
@@ -78,16 +80,16 @@ class Field(QWidget):
         kept = self.back.sizePolicy()
         kept.setRetainSizeWhenHidden(True)
         self.back.setSizePolicy(kept)
-        self.wrong = Fault()
-        row = QHBoxLayout()
-        row.setSpacing(theme.SPACE)
-        row.addWidget(self.field, 1)
-        row.addWidget(self.back, 0, Qt.AlignmentFlag.AlignTop)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(theme.SPACE)
-        column.addLayout(row)
-        column.addWidget(self.wrong)
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setSpacing(theme.SPACE)
+        self._grid.addWidget(self.field, 0, 0)
+        self._grid.addWidget(self.back, 0, 1, Qt.AlignmentFlag.AlignTop)
+
+    @property
+    def wrong(self) -> str:
+        """Why it cannot be what is typed; empty where it can."""
+        return self._fault.text if self._fault else ""
 
     def show_line(self, line: KeyLine | None) -> None:
         """Show what the file gets; None: it has no such key."""
@@ -128,4 +130,8 @@ class Field(QWidget):
     def _check(self) -> None:
         typed = self._typed()
         sentence = "" if typed == self.text else self._refusal(self.key, typed)
-        self.wrong.say(sentence)
+        if self._fault is None and sentence:  # most fields never need one, and making it takes a while
+            self._fault = Fault(self)
+            self._grid.addWidget(self._fault, 1, 0)
+        if self._fault is not None:
+            self._fault.say(sentence)

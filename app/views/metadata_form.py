@@ -22,24 +22,26 @@ class MetadataForm(QWidget):
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__()
-        self.fields = {key: Field(key, name, refusal, lines=key in LONG) for key, name in COMMON.items()}
-        form = QFormLayout()
+        # Each part has its parent from the start: a move to another one styles it anew.
+        scroll = QScrollArea(self)
+        page = QWidget(scroll)
+        self.fields = {
+            key: Field(key, name, refusal, page, lines=key in LONG) for key, name in COMMON.items()
+        }
+        form = QFormLayout(page)
         form.setHorizontalSpacing(4 * theme.SPACE)
         form.setVerticalSpacing(2 * theme.SPACE)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for key, field in self.fields.items():
             field.edited.connect(self.edited)
             field.reset.connect(self.reset)
-            label = QLabel(COMMON[key])
+            label = QLabel(COMMON[key], page)
             label.setToolTip(key + (": separated by commas" if key in LISTS else ""))
             label.setMinimumHeight(field.field.sizeHint().height() if key not in LONG else 0)
             if key in LONG:
                 label.setAlignment(Qt.AlignmentFlag.AlignTop)
                 field.field.setMinimumHeight(LONG_HEIGHT)
             form.addRow(label, field)
-        page = QWidget()
-        page.setLayout(form)
-        scroll = QScrollArea()
         scroll.setAccessibleName("Common fields")
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)

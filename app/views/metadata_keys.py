@@ -34,8 +34,8 @@ class MetadataKeys(QWidget):
     edited = Signal(str, object)
     reset = Signal(str)
 
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__()
+    def __init__(self, refusal: Refusal, parent: QWidget) -> None:
+        super().__init__(parent)
         self._refusal = refusal
         self.model = KeysModel(self)
         self._make_table()
@@ -47,14 +47,14 @@ class MetadataKeys(QWidget):
     # ------------------------------------------------------------------------------ its making
 
     def _make_table(self) -> None:
-        self.filter = QLineEdit(placeholderText="filter keys and values", clearButtonEnabled=True)
+        self.filter = QLineEdit(self, placeholderText="filter keys and values", clearButtonEnabled=True)
         self.filter.setAccessibleName("Filter keys and values")
         self.filter.addAction(theme.icon("funnel", "muted"), QLineEdit.ActionPosition.LeadingPosition)
         self.filter.textChanged.connect(self._apply_filter)
-        self.count = QLabel()
+        self.count = QLabel(self)
         self.count.setAccessibleName("Keys shown")
         self.count.setForegroundRole(self.palette().ColorRole.PlaceholderText)
-        self.table = QTableView()
+        self.table = QTableView(self)
         self.table.setAccessibleName("All keys")
         self.table.setModel(self.model)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
@@ -77,30 +77,30 @@ class MetadataKeys(QWidget):
         self.table.doubleClicked.connect(lambda: self.field.setFocus())
 
     def _make_editor(self) -> None:
-        self.about = QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
+        self.about = QLabel(self, wordWrap=True, textFormat=Qt.TextFormat.PlainText)
         self.about.setAccessibleName("The current key")
-        self.field = Field("", "Value of the current key", self._refusal, lines=True)
+        self.field = Field("", "Value of the current key", self._refusal, self, lines=True)
         self.field.field.setFixedHeight(EDITOR_HEIGHT)
         self.field.edited.connect(self.edited)
         self.field.reset.connect(self.reset)
-        self.leave_out = QPushButton("&Leave out")
+        self.leave_out = QPushButton("&Leave out", self)
         self.leave_out.setAccessibleName("Leave out")
         self.leave_out.setAutoDefault(False)
         self.leave_out.clicked.connect(self._leave_out)
 
     def _make_adding(self) -> None:
-        self.new_key = QLineEdit(placeholderText="a new key, such as general.finetune")
+        self.new_key = QLineEdit(self, placeholderText="a new key, such as general.finetune")
         self.new_key.setAccessibleName("New key")
-        self.kind = QComboBox()
+        self.kind = QComboBox(self)
         self.kind.setAccessibleName("Type of the new key")
         self.kind.addItems(list(KINDS))
-        self.new_value = QLineEdit(placeholderText="its value")
+        self.new_value = QLineEdit(self, placeholderText="its value")
         self.new_value.setAccessibleName("Value of the new key")
-        self.add = QPushButton("A&dd")
+        self.add = QPushButton("A&dd", self)
         self.add.setAccessibleName("Add the key")
         self.add.setToolTip("Add this key to the file")
         self.add.setAutoDefault(False)
-        self.wrong = Fault()
+        self.wrong = Fault(self)
         self.add.clicked.connect(self._add)
         for field in (self.new_key, self.new_value):
             field.returnPressed.connect(self._add)
@@ -161,7 +161,7 @@ class MetadataKeys(QWidget):
 
     def _show_current(self) -> None:
         line = self._current()
-        lost = self.field.wrong.text
+        lost = self.field.wrong
         if lost and (line is None or line.key != self.field.key):
             self.wrong.say(f"Not changed: {lost}")
         self.field.key = line.key if line else ""

@@ -39,12 +39,15 @@ class MetadataSheet(QDialog):
         self.setAccessibleName("Metadata of the file")
         self.resize(WIDTH, HEIGHT)
         self.form = MetadataForm(self._refusal)
-        self.keys = MetadataKeys(self._refusal)
-        self.tabs = QTabWidget()
+        self._keys: MetadataKeys | None = None
+        self._lines: list[KeyLine] = []
+        self.tabs = QTabWidget(self)
         self.tabs.setDocumentMode(True)
         self.tabs.setAccessibleName("Common fields or all keys")
         self.tabs.addTab(self.form, "&Common")
-        self.tabs.addTab(self.keys, "&All keys")
+        self._later = QWidget()
+        QVBoxLayout(self._later).setContentsMargins(0, 0, 0, 0)
+        self.tabs.addTab(self._later, "&All keys")
         self.status = QLabel(textFormat=Qt.TextFormat.PlainText)
         self.status.setFont(theme.figures_font(self.status.font()))
         self.status.setForegroundRole(self.palette().ColorRole.PlaceholderText)
@@ -52,9 +55,8 @@ class MetadataSheet(QDialog):
         self.copy = button("Copy as CS&V", "Copy all keys and values as a table (CSV)")
         self.leave = button("Close", "Close the sheet; what is edited stays in the recipe (Escape)")
         self._lay_out()
-        for part in (self.form, self.keys):
-            part.edited.connect(self._edit)
-            part.reset.connect(self._reset)
+        self._listen(self.form)
+        self.tabs.currentChanged.connect(lambda: self.keys)
         self.reset.clicked.connect(lambda: self._change("Metadata as in the source", {}))
         self.copy.clicked.connect(self._copy)
         self.leave.clicked.connect(self.close)
@@ -62,6 +64,22 @@ class MetadataSheet(QDialog):
         state.plan_changed.connect(self._say)
         state.model_changed.connect(self._leave_with_model)
         self._follow()
+
+    @property
+    def keys(self) -> MetadataKeys:
+        """The table, made when its tab is opened for the first time."""
+        if self._keys is None:
+            self._keys = MetadataKeys(self._refusal, self._later)
+            layout = self._later.layout()
+            assert layout is not None
+            layout.addWidget(self._keys)
+            self._listen(self._keys)
+            self._keys.show_lines(self._lines)
+        return self._keys
+
+    def _listen(self, part: MetadataForm | MetadataKeys) -> None:
+        part.edited.connect(self._edit)
+        part.reset.connect(self._reset)
 
     def _lay_out(self) -> None:
         buttons = QHBoxLayout()
@@ -110,9 +128,10 @@ class MetadataSheet(QDialog):
         self._shown = dict(edits)
         lines = lines_of(self._entries.values(), edits)
         self.form.show_lines({line.key: line for line in lines})
-        self.keys.show_lines(lines)
+        self._lines = lines
+        if self._keys is not None:
+            self._keys.show_lines(lines)
         self.reset.setEnabled(bool(edits))
-        self._lines: list[KeyLine] = lines
         self._say()
 
     def _say(self) -> None:
@@ -135,5 +154,6 @@ class MetadataSheet(QDialog):
     def done(self, result: int) -> None:
         """What is being typed counts."""
         self.form.commit()
-        self.keys.commit()
+        if self._keys is not None:
+            self._keys.commit()
         super().done(result)

@@ -50,8 +50,8 @@ def side_by_side(*widgets: QWidget, stretch: bool = False) -> QHBoxLayout:
 class Fault(QWidget):
     """What is wrong with a field, in words with an icon; hidden while nothing is."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
         self._words = value_label("")
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)

