@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from PySide6.QtCore import QObject, Qt
+from PySide6.QtCore import QModelIndex, QObject, QPersistentModelIndex, Qt
 from PySide6.QtGui import QFont, QIcon, QPixmap, QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QApplication
 
@@ -59,6 +60,15 @@ class OfferModel(QStandardItemModel):
                 self._rows[offer.name] = self.rowCount()
                 self.appendRow(self._line(offer))
 
+    def data(
+        self, index: QModelIndex | QPersistentModelIndex, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> Any:
+        """The color is that of the moment: the theme may change under an open list."""
+        if role == Qt.ItemDataRole.ForegroundRole and index.column() == SUMMARY:
+            usable = index.flags() & Qt.ItemFlag.ItemIsEnabled
+            return theme.colors().muted if usable else theme.colors().disabled
+        return super().data(index, role)
+
     def row_of(self, name: str) -> int:
         """The line of an offer."""
         return self._rows[name]
@@ -72,9 +82,6 @@ class OfferModel(QStandardItemModel):
         items = [_plain(offer.text), _plain(offer.figure), _plain(offer.said)]
         items[FIGURE].setTextAlignment(RIGHT)
         items[FIGURE].setFont(self._figures)
-        colors = theme.colors()
-        if offer.possible:
-            items[SUMMARY].setForeground(colors.muted)
         if offer.caution and offer.possible:
             items[SUMMARY].setIcon(theme.icon("warning", "warning"))
         if self._marked:

@@ -63,7 +63,7 @@ class Field(QWidget):
         super().__init__(parent)
         self.key, self.name, self._refusal = key, name, refusal
         self.text = ""
-        self._line: KeyLine | None = None
+        self._line: tuple[KeyLine | None] | None = None
         self._fault: Fault | None = None
         self.field: QLineEdit | ValueEditor = ValueEditor(self) if lines else QLineEdit(self)
         self.field.setAccessibleName(name)
@@ -93,9 +93,9 @@ class Field(QWidget):
 
     def show_line(self, line: KeyLine | None) -> None:
         """Show what the file gets; None: it has no such key."""
-        if line is not None and line == self._line:
-            return
-        self._line = line
+        if self._line == (line,):
+            return  # what is typed and cannot be stays, whatever else is edited
+        self._line = (line,)
         self.text = "" if line is None or line.now is None else text_of(line.now)
         self._fill(self.text)
         fixed = line.fixed if line else ""

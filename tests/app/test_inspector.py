@@ -159,9 +159,11 @@ def test_the_figure_is_the_array():
 
 def test_what_is_copied_says_so(parts, qtbot: QtBot):
     state, _, inspector = parts
-    down = "blk.0.ffn_down.weight"
+    down = state.plan.tensors[0].name
     tensors = [
-        tensor.model_copy(update={"stored": "Q4_K", "copyable": True}) if tensor.name == down else tensor
+        tensor.model_copy(update={"stored": state.plan.tensors[0].format, "copyable": True})
+        if tensor.name == down
+        else tensor
         for tensor in state.export.tensors
     ]
     with qtbot.waitSignal(state.plan_changed):

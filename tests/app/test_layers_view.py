@@ -344,12 +344,12 @@ def test_the_context_menu(qtbot, state, opened):
     assert set(state.selection) == {key("attn_v", block) for block in range(4)}
     actions["Copy names"].trigger()
     assert QGuiApplication.clipboard().text() == "model.layers.1.self_attn.v_proj.weight"
-    actions["Format…"].trigger()
     menu.close()
-    shown = opened.findChild(OfferPopup)
-    planned(qtbot, state, lambda: shown.chosen.emit("Q8_0"))
+    actions["Format…"].trigger()
+    shown = popup(qtbot)
+    qtbot.keyClicks(shown.view, "q8")
+    planned(qtbot, state, lambda: qtbot.keyClick(shown.view, Qt.Key.Key_Return))
     assert formats(state, key("attn_v", 1), key("attn_v", 3)) == ["Q8_0", "Q6_K"], "the line that was clicked"
-    shown.close()
 
 
 def test_what_is_copied_says_so(qtbot, state, view):

@@ -124,6 +124,9 @@ def test_what_cannot_be_is_said_at_the_field(shown: Shown):
     assert field._fault.isVisible()
     assert field.wrong == "general.tags is a list of texts, and 'a,,b' is none."
     assert shown.edits == {}
+    shown.type("general.author", "Ada")
+    assert field.field.text() == "a,,b", "it waits to be mended"
+    shown.type("general.author", "")
     shown.type("general.tags", "a, b")
     assert not field.wrong
     assert shown.edits == {"general.tags": ["a", "b"]}
