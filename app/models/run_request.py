@@ -101,7 +101,7 @@ def files_label(output: Path, count: int, most: int) -> tuple[str, str]:
     name = partial(part_path, output, count=count)
     if count == 1:
         return output.name, output.name
-    short = f"{count:,} files: {name(0).name} … {name(count - 1).name}"
+    short = f"{name(0).name} …\n{name(count - 1).name}"
     lines = [name(index).name for index in range(min(count, most))]
     return short, "\n".join(lines + ["…"] * (count > most))
 
