@@ -85,15 +85,19 @@ def something_there(output: Path, count: int) -> bool:
 
 
 class Written(NamedTuple):
-    """In how many files an output is written, and how many bytes all take."""
+    """In how many files `output` is written, how many bytes all take, and whether something is there."""
 
     files: int
     bytes: int
+    there: bool
+    output: Path | None
 
 
-def written(export: ExportSummary, plan: Plan, options: GgufOptions) -> Written:
-    """Goes through all tensors."""
-    return Written(export.file_count(plan, options), export.file_bytes(plan, options))
+def written(export: ExportSummary, plan: Plan, options: GgufOptions, output: Path | None) -> Written:
+    """Goes through all tensors, and looks for every file. `output` None: there can be none."""
+    count = export.file_count(plan, options)
+    there = output is not None and something_there(output, count)
+    return Written(count, export.file_bytes(plan, options), there, output)
 
 
 def files_label(output: Path, count: int, most: int) -> tuple[str, str]:

@@ -36,7 +36,6 @@ from app.models.run_request import (
     proposed_folder,
     proposed_name,
     refusal,
-    something_there,
     text_label,
     text_windows,
     will_be_made,
@@ -117,10 +116,17 @@ class RunSheet(QDialog):
             output=str(self._output()),
             recipe=self._chosen,
             make_folders=will_be_made(self.folder.text().strip()),
-            overwrite=not self.replace.isHidden() and self.replace.isChecked(),
+            overwrite=self._replaces,
             measure=measure,
             memory_limit=memory_limit(self.memory.text()),
         )
+
+    @property
+    def _replaces(self) -> bool:
+        """Whether the user wants what is there replaced: at this very place."""
+        found = self._written
+        here = found is not None and found.there and found.output == self._output()
+        return here and self.replace.isChecked()
 
     @property
     def _chosen(self) -> Recipe:
@@ -332,8 +338,11 @@ class RunSheet(QDialog):
 
     def _count(self) -> None:
         """How many files of which size it will be: beside the window's thread, for it asks every tensor."""
-        if self._plan is not None and self._export is not None and not self.options.refusal:
-            self._counter.ask(partial(written, self._export, self._plan, self._chosen.output.options))
+        if self._plan is None or self._export is None or self.options.refusal:
+            return
+        wrong = refusal(file_name(self.name.text()), self.folder.text())
+        output = None if wrong else self._output()
+        self._counter.ask(partial(written, self._export, self._plan, self._chosen.output.options, output))
 
     def _take_written(self, found: Written) -> None:
         self._written = found
@@ -349,9 +358,9 @@ class RunSheet(QDialog):
         self.written.setText(f"{name or 'a file'}, {figures}{parts}\n{formats_line(plan)} tensors")
         self.written.setToolTip(f"{found.bytes:,} bytes, predicted, exact")
         self.options.show_files(Path(name), found.files)
-        wrong = refusal(name, self.folder.text())
-        there = not wrong and something_there(self._output(), found.files)
-        self._form.setRowVisible(self._replace_row, there)
+        if self._form.isRowVisible(self._replace_row) != found.there:
+            self._form.setRowVisible(self._replace_row, found.there)
+            self._fit()
 
     # ------------------------------------------------------------------------------ the checks
 
@@ -424,5 +433,6 @@ class RunSheet(QDialog):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
+        self._fit()
         self.name.setFocus()
         self.name.selectAll()

@@ -14,6 +14,7 @@ from app.models.run_request import (
     proposed_folder,
     proposed_name,
     refusal,
+    something_there,
     split_size,
     split_text,
     text_label,
@@ -237,14 +238,15 @@ def test_a_split_output_names_its_files(shown: Sheet, tmp_path: Path):
     assert options.fold.text().startswith("files of at most 2 GB")
     assert shown.state.document.recipe.output.options.split_max_size is None, "it is no edit of the recipe"
     output = tmp_path / shown.sheet.name.text()
-    shown.sheet._take_written(Written(3, 5_000_000_000))
+    shown.sheet._take_written(Written(3, 5_000_000_000, False, output))
     first, last = options.files.text().replace(BREAK, "").splitlines()
     assert (first, last) == ("tiny-Q4_K_M-00001-of-00003.gguf …", "tiny-Q4_K_M-00003-of-00003.gguf")
     assert len(options.files.toolTip().splitlines()) == 3
     assert "in 3 files" in shown.sheet.written.text()
-    assert not shown.sheet.replace.isVisible()
+    assert not something_there(output, 3)
     part_path(output, 1, 3).touch()
-    shown.sheet._take_written(Written(3, 5_000_000_000))
+    assert something_there(output, 3)
+    shown.sheet._take_written(Written(3, 5_000_000_000, True, output))
     assert shown.sheet.replace.isVisible()
 
 
@@ -268,10 +270,10 @@ def test_a_size_of_files_reads_back(most: int | None):
 
 def test_the_number_of_files_and_their_bytes(shown: Sheet):
     state = shown.state
-    whole = written(state.export, state.plan, GgufOptions())
-    assert whole == (1, state.file_bytes)
+    whole = written(state.export, state.plan, GgufOptions(), None)
+    assert whole == (1, state.file_bytes, False, None)
     # Arithmetic alone: no real size of files is so small.
-    parts = written(state.export, state.plan, GgufOptions.model_construct(split_max_size=20_000))
+    parts = written(state.export, state.plan, GgufOptions.model_construct(split_max_size=20_000), None)
     assert parts.files > 1
     assert parts.bytes > whole.bytes
 
