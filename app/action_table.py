@@ -187,6 +187,24 @@ ACTIONS: tuple[ActionSpec, ...] = (
         focused=True,
     ),
     ActionSpec(
+        "preset",
+        "&Preset…",
+        "Begin the recipe from a preset; pinned tensors stay as they are",
+        "Recipe",
+        ("Ctrl+P",),
+        "sliders-horizontal",
+        "plan",
+    ),
+    ActionSpec(
+        "metadata",
+        "&Metadata…",
+        "View and edit what the file will say of itself: name, author, license, chat template",
+        "Recipe",
+        ("Ctrl+M",),
+        "identification-card",
+        "plan",
+    ),
+    ActionSpec(
         "open_recipe",
         "&Open recipe…",
         "Take the recipe of a file",
@@ -194,6 +212,7 @@ ACTIONS: tuple[ActionSpec, ...] = (
         ("Ctrl+Alt+O",),
         "file-text",
         "plan",
+        rule=True,
     ),
     ActionSpec(
         "save_recipe",
@@ -203,7 +222,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         (Standard.Save,),
         "floppy-disk",
         "plan",
-        rule=True,
     ),
     ActionSpec(
         "save_recipe_as",

@@ -32,6 +32,7 @@ from app.views.inspector import Inspector
 from app.views.jobs import JobsPanel
 from app.views.layers import LayersView
 from app.views.log import LogPanel
+from app.views.presets import PresetChooser
 from app.views.result import ResultPanel
 from app.views.start import StartPage
 from app.views.strip import Strip
@@ -64,8 +65,7 @@ class MainWindow(QMainWindow):
         self.toolbar = MainToolBar(self.actions_table, self.state, self)
         self.addToolBar(self.toolbar)
         self.actions_table.fill_menus(self.menuBar())
-        recipe_menu = self.actions_table.menu("Recipe")
-        recipe_menu.insertMenu(self.actions_table["open_recipe"], self.toolbar.preset_menu)
+        self.presets = PresetChooser(self.state, session.apply_preset, self)
         self.strip = Strip(self.state, self.settings)
         self.statusBar().addWidget(self.strip, 1)
         self.passing = QLabel(textFormat=Qt.TextFormat.PlainText)
@@ -262,6 +262,7 @@ class MainWindow(QMainWindow):
         needs = self.wiring.unmet_needs()
         self.actions_table.enable(needs)
         self.toolbar.refresh(needs.get("plan", ""))
+        self.presets.refresh(needs.get("plan", ""))
 
     def _fill_recent(self) -> None:
         recent = self.settings.recent

@@ -4,16 +4,16 @@ So is everything that follows from a plan by going through all of its tensors: a
 loop stores the outcome and paints it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PySide6.QtCore import QObject, QRunnable, QThreadPool, Signal
 
 from app.commands.recipe import Version
-from engine.api.editing import outcome, outcomes
+from engine.api.editing import outcome, outcomes, with_pins
 from engine.api.errors import RecipeError
 from engine.api.needs import measure_memory, quantize_memory
 from engine.api.plan import ExportSummary, Plan, Planner
-from engine.api.presets import PRESETS
+from engine.api.presets import COPY, PRESETS, ModelFacts
 from engine.api.recipe import Recipe
 
 MEASURED_WINDOWS = 16
@@ -70,11 +70,18 @@ class Forecast:
         """The outcomes of the preset or file that the recipe began with. Pins on a preset are not its own."""
         if self._base is None or self._base[0] is not version.base:
             base = version.base
-            if version.name in PRESETS:
+            if version.name in (*PRESETS, COPY):
                 rules = [rule for rule in base.rules if not rule.pinned]
                 base = base.model_copy(update={"rules": rules})
             self._base = version.base, outcomes(base, self._planner)
         return self._base[1]
+
+
+def preset_over(old: Recipe, name: str, facts: ModelFacts, planner: Planner) -> Recipe:
+    """A preset laid under what is pinned in `old`; all that is no rule stays. Raises `RecipeError`."""
+    facts = replace(facts, has_importance=old.imatrix is not None)
+    kept = {field: getattr(old, field) for field in ("imatrix", "effort", "calibration", "output")}
+    return with_pins(planner.recipe_of(name, facts).model_copy(update=kept), old)
 
 
 class BackgroundPlanner(QObject):

@@ -102,6 +102,9 @@ class Session(QObject):
     def save_recipe(self, path: Path) -> None:
         self._try(lambda: self.state.document.save(path))
 
+    def apply_preset(self, name: str) -> None:
+        self._try(lambda: self.state.apply_preset(name))
+
     def set_importance(self, path: Path | None) -> None:
         """Take an importance matrix into the recipe, or out of it."""
         recipe = self.state.document.recipe

@@ -1,14 +1,13 @@
 """What is open: the model, its recipe and plan, the selection. The one source of truth; views observe it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from PySide6.QtCore import QObject, Signal
 
 from app.document import RecipeDocument
-from app.planner import BackgroundPlanner, Forecast, Outlook
-from engine.api.editing import with_pins
+from app.planner import BackgroundPlanner, Forecast, Outlook, preset_over
 from engine.api.model import ModelSummary, Role, TensorSummary
 from engine.api.plan import ExportSummary, Plan, Planner, TensorPlan
 from engine.api.recipe import Recipe
@@ -141,15 +140,12 @@ class State(QObject):
         self.document.change(text, recipe)
 
     def apply_preset(self, name: str) -> None:
-        """Lay a preset under what is pinned, as one undoable step. All else stays."""
+        """Lay a preset under what is pinned, as one undoable step. All else stays. Raises `RecipeError`."""
         old = self.document.recipe
         assert old is not None, "a model is open"
         assert self.export is not None, "a model is open"
         assert self.planner is not None, "a model is open"
-        facts = replace(self.export.facts, has_importance=old.imatrix is not None)
-        kept = {field: getattr(old, field) for field in ("imatrix", "effort", "calibration", "output")}
-        recipe = self.planner.recipe_of(name, facts)
-        recipe = with_pins(recipe.model_copy(update=kept), old)
+        recipe = preset_over(old, name, self.export.facts, self.planner)
         self.document.start_from(f"Preset {name}", name, recipe)
 
     def finish(self) -> None:

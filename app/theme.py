@@ -195,7 +195,7 @@ def style_sheet(of: Colors) -> str:
     QStatusBar {{ border-top: {line}; }}
     QStatusBar::item {{ border: 0; }}
     QMainWindow::separator {{ background: {of.border.name()}; width: 1px; height: 1px; }}
-    CommandPalette {{ border: {line}; background: {of.window.name()}; }}
+    CommandPalette, OfferPopup {{ border: {line}; background: {of.window.name()}; }}
     QDockWidget {{ titlebar-close-icon: url("{icons["close"]}");
         titlebar-normal-icon: url("{icons["float"]}"); }}
     QDockWidget::title {{ padding: 6px 8px; border-bottom: {line}; text-align: left; }}
@@ -203,7 +203,10 @@ def style_sheet(of: Colors) -> str:
         border: 0; border-bottom: {line}; padding: 4px 8px; }}
     QToolTip {{ background: {of.base.name()}; color: {of.text.name()}; border: {line}; padding: 4px; }}
     QLineEdit {{ background: {of.base.name()}; border: {line}; border-radius: 2px; padding: 3px 4px; }}
-    QLineEdit:focus {{ border-color: {of.accent.name()}; }}
+    QLineEdit:focus, ValueEditor:focus {{ border-color: {of.accent.name()}; }}
+    ValueEditor {{ background: {of.base.name()}; border: {line}; border-radius: 2px; }}
+    QToolButton#fold {{ border: 1px solid transparent; border-radius: 2px; padding: 2px 4px 2px 0; }}
+    QToolButton#fold:focus {{ border-color: {of.accent.name()}; }}
     QAbstractSpinBox QLineEdit, QComboBox QLineEdit {{ border: 0; padding: 0; }}
     QPushButton:default {{ background: {of.accent.name()}; color: {of.on_accent.name()};
         border: 1px solid {of.accent.name()}; border-radius: 2px; padding: 4px 16px; }}

@@ -8,7 +8,6 @@ from app import theme
 from app.actions import Actions
 from app.plain import as_tip, printable, shortened
 from app.state import State
-from engine.api.presets import PRESETS
 
 PRESET_TIP = "Begin the recipe from a preset; pinned tensors stay as they are"
 MOST_OF_NAME = 40
@@ -31,13 +30,8 @@ class MainToolBar(QToolBar):
         menu.addActions([actions["open_folder"], actions["open_file"], actions["open_sample"]])
         menu.addMenu(actions.recent_menu)
         self.open_button.setMenu(menu)
-        self.preset_menu = QMenu("&Preset", self)
-        for name, preset in PRESETS.items():
-            action = QAction(f"{name}\t{preset.summary}", self.preset_menu)
-            action.triggered.connect(lambda _=False, name=name: state.apply_preset(name))
-            self.preset_menu.addAction(action)
         self.preset_button = _menu_button("Preset ▾", PRESET_TIP, "sliders-horizontal")
-        self.preset_button.setMenu(self.preset_menu)
+        self.preset_button.clicked.connect(actions["preset"].trigger)
         self.addWidget(self.open_button)
         self.addWidget(self.preset_button)
         self.addSeparator()
@@ -64,9 +58,8 @@ class MainToolBar(QToolBar):
         shown = shortened(printable(version.name), MOST_OF_NAME) + edited if version else name
         self.preset_button.setText(f"{shown.replace('&', '&&')} ▾")  # a recipe's file may be named anything
         self.preset_button.setAccessibleName(name)
-        for part in (self.preset_button, self.preset_menu.menuAction()):
-            part.setEnabled(not reason)
-            part.setToolTip(as_tip(f"{PRESET_TIP}\n{reason}" if reason else PRESET_TIP))
+        self.preset_button.setEnabled(not reason)
+        self.preset_button.setToolTip(as_tip(f"{PRESET_TIP}\n{reason}" if reason else PRESET_TIP))
 
 
 def _run_button(action: QAction) -> QToolButton:

@@ -16,6 +16,7 @@ from app.job_record import JobRecord
 from app.models.result import command_of
 from app.views.about import AboutPanel
 from app.views.jobs import Offer, open_output_folder
+from app.views.metadata_sheet import MetadataSheet
 from app.views.palette import CommandPalette
 from app.views.run_sheet import RunSheet
 
@@ -60,6 +61,8 @@ class Wiring(QObject):
             "open_file": self.ask_file,
             "open_sample": session.open_sample,
             "close_model": self._state.close,
+            "preset": lambda: window.presets.open_below(window.toolbar.preset_button),
+            "metadata": self._open_metadata,
             "open_recipe": self._ask_recipe,
             "save_recipe": self._save_recipe,
             "save_recipe_as": self._ask_save_recipe,
@@ -85,7 +88,7 @@ class Wiring(QObject):
             "open_output_folder": lambda: self._with_job(open_output_folder),
             "copy_command": lambda: self._with_job(self._copy_command),
             "reset_layout": window.reset_layout,
-            "command_palette": lambda: CommandPalette(window).open(actions.all()),
+            "command_palette": lambda: self._open_palette(),
             "help": lambda: window.show_help("window"),
             "shortcuts_help": lambda: window.show_help("window", "keys"),
             "about": self._show_about,
@@ -195,6 +198,18 @@ class Wiring(QObject):
         sheet.accepted.connect(lambda: self._session.desk.run(sheet.request))
         sheet.accepted.connect(lambda: window.strip.set_folder(Path(sheet.request.output).parent))
         sheet.open()
+
+    def _open_metadata(self) -> None:
+        """One sheet is enough; a second call brings it forward."""
+        window = self._window
+        sheet = window.findChild(MetadataSheet) or MetadataSheet(self._state, window)
+        sheet.show()
+        sheet.raise_()
+        sheet.activateWindow()
+
+    def _open_palette(self) -> None:
+        window = self._window
+        CommandPalette(window).open([*self._actions.all(), *window.presets.actions.values()])
 
     # ------------------------------------------------------------------------------------ doing
 

@@ -243,34 +243,25 @@ def quantize(
             model=str(model),
             output=str(out or "model.gguf"),
             recipe=wanted,
+            make_folders=lm_studio is not None,
             threads=threads,
             memory_limit=memory_limit,
             overwrite=overwrite,
             measure=None if measure is None else Measure(text=str(measure), windows=windows),
         )
         if dry_run:
-            checked = out is not None and (lm_studio is None or out.parent.is_dir())
             prepared = prepare(checkpoint, wanted)
-            if checked:
+            if out is not None:
                 refuse_place(request, prepared)
             _show_dry_run(prepared, request, as_json)
-            if checked:
+            if out is not None:
                 refuse(request, prepared)
             return
     if recipe is not None and out is not None and out.exists() and out.samefile(recipe):
         raise OutputError(f"{out}: is the recipe; choose another name for the output.")
-    if lm_studio is not None:
-        _make_folders(Path(request.output).parent)
     with terminal.progress() as listener:
         result = run(request, listener)
     _show_result(result, as_json)
-
-
-def _make_folders(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: the folder cannot be made: {error.strerror}.") from None
 
 
 def _show_dry_run(prepared: "Prepared", request: QuantizeRequest, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from engine.api.progress import Listener, silent
 from engine.api.report import Report
 from engine.checkpoint import open_checkpoint
 from engine.estimate import UNMEASURED, needs, refuse_memory, refuse_needs
+from engine.jobs.errors import explained
 from engine.jobs.fingerprint import Unchanged, digest, fingerprint
 from engine.jobs.folder import Job, jobs_writing
 from engine.jobs.partial import check_place, check_room
@@ -42,6 +43,7 @@ def quantize(
         if replacing and seem_published(Job.find(replacing), prepared, output):
             request = request.model_copy(update={"overwrite": True})  # the file is that job's own
         least = refuse(request, prepared, replacing).least_memory
+        _make_folders(request)
         rivals = jobs_writing(output)
         job = Job.create(request, output, _fingerprint(prepared, request), rivals, least)
         return _run(job, prepared, sources, request, listener, tell)
@@ -57,9 +59,16 @@ def go_on(job: Job, request: QuantizeRequest, listener: Listener, tell: Tell) ->
         refuse_memory(needs(prepared, request, UNMEASURED))
         missing = unpublished(job, prepared, output)
         for file in missing:
-            check_place(file, _inputs(prepared, request), request.overwrite, remedy)
+            check_place(
+                file,
+                _inputs(prepared, request),
+                request.overwrite,
+                remedy,
+                make_folders=request.make_folders,
+            )
         if missing:
             check_room(output, prepared.size)
+            _make_folders(request)
         return _run(job, prepared, sources, request, listener, tell)
 
 
@@ -102,7 +111,14 @@ def refuse_place(request: QuantizeRequest, prepared: Prepared, replacing: str = 
                 f"resume it (`bitwright resume {job.id}`), or replace what it has written (--overwrite)."
             )
     for file in prepared.files(output):
-        check_place(file, _inputs(prepared, request), request.overwrite)
+        check_place(file, _inputs(prepared, request), request.overwrite, make_folders=request.make_folders)
+
+
+def _make_folders(request: QuantizeRequest) -> None:
+    if request.make_folders:
+        folder = Path(request.output).parent
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
 
 def _inputs(prepared: Prepared, request: QuantizeRequest) -> list[Path]:

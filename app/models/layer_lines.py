@@ -40,6 +40,7 @@ DESCRIBING = frozenset({Column.ROLE, Column.TYPE})
 
 MIXED = "mixed"
 NOTHING = "—"
+COPIED = "The source has these very bytes: they are taken as they are"
 NOT_WRITTEN = "This tensor has no place in the file."
 
 
@@ -222,10 +223,12 @@ def _bits(plan: TensorPlan) -> float:
 
 def _method(plan: TensorPlan) -> str:
     """The method, or nothing where weights are rounded one by one."""
-    return outcome(plan.format, plan.method)[1]
+    return "copied" if plan.copied else outcome(plan.format, plan.method)[1]
 
 
 def _method_tip(plan: TensorPlan) -> str:
+    if plan.copied:
+        return COPIED
     if FORMATS[plan.format].exact:
         return f"{plan.format} rounds each weight: there is nothing to choose"
     return f"{plan.method}: {METHODS[plan.method]}"
@@ -237,7 +240,8 @@ def _format(plan: TensorPlan) -> str:
 
 def _format_tip(entry: Entry) -> str:
     assert entry.plan is not None
-    parts = [entry.plan.note or f"{entry.plan.format}: {FORMATS[entry.plan.format].bits:g} bits per weight"]
+    info = FORMATS[entry.plan.format]
+    parts = [entry.plan.note or f"{info.name}: {info.bits:g} bits per weight", info.summary]
     parts += ["pinned: edits leave it as it is"] * entry.pinned
     parts += ["differs from what the recipe began with"] * entry.changed
     return "\n".join(parts)

@@ -166,6 +166,13 @@ def csv_of(result: JobResult) -> str:
     return text.getvalue()
 
 
+def outputs(record: JobRecord) -> list[str]:
+    """The paths of the files that a job has written, all of a split output, or is to write."""
+    result = record.result if record.state == "done" else None
+    files = result.files if isinstance(result, QuantizeResult) else []
+    return files or ([record.output] if record.output else [])
+
+
 def headline(record: JobRecord) -> str:
     """The whole in one sentence."""
     name = Path(record.output).name or record.title

@@ -2,11 +2,16 @@
 
 import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from app.state import State
 from engine.api.jobs import LEAST_MEMORY
-from engine.api.plan import Plan
+from engine.api.lm_studio import DEFAULT_PUBLISHER, lm_studio_path, models_folder
+from engine.api.outputs import part_path, partial_path
+from engine.api.plan import ExportSummary, Plan
+from engine.api.recipe import GgufOptions
 from engine.api.units import parse_size, size
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
 
@@ -15,19 +20,45 @@ WINDOW_TOKENS = 512
 BYTES_PER_TOKEN = 4
 """English text in common vocabularies; good enough to say about how long a text is."""
 
+ONE_FILE = "one file"
+SPLITS = ("2 GB", "4 GB", "16 GB", "50 GB")
+LEAST_SPLIT = 1_000_000
+
 QUICK_WINDOWS = 16
 """8,192 tokens: enough to tell formats apart, and done in moments with a small model."""
 
 
 def proposed_name(state: State) -> str:
     """ "llama-3.2-1b-Q4_K_M.gguf": the model, and what its recipe started from."""
-    version = state.document.version
     assert state.path is not None, "a model is open"
-    assert version is not None, "a model is open"
     path = state.path
     shards = path.is_file() and path.suffix != SUFFIX  # then the folder has the name
     stem = path.stem if path.suffix == SUFFIX else path.parent.name if shards else path.name
-    return f"{stem}-{'custom' if version.edited else Path(version.name).stem}{SUFFIX}"
+    return f"{stem}-{_kind(state)}{SUFFIX}"
+
+
+def _kind(state: State) -> str:
+    """What the recipe started from, where it is still that."""
+    version = state.document.version
+    assert version is not None, "a model is open"
+    edited = version.recipe.rules != version.base.rules or version.recipe.default != version.base.default
+    return "custom" if edited else Path(version.name).stem
+
+
+def lm_studio_output(state: State) -> Path:
+    """Where LM Studio would list the file. Raises `OutputError`."""
+    assert state.path is not None, "a model is open"
+    recipe = state.document.recipe
+    named = recipe.output.options.metadata.get("general.name") if recipe else None
+    stated = state.export.metadata if state.export else []
+    title = named or next((entry.text for entry in stated if entry.key == "general.name"), state.path.stem)
+    return lm_studio_path(DEFAULT_PUBLISHER, str(title), _kind(state))
+
+
+def will_be_made(folder: str) -> bool:
+    """Whether a run makes this folder: it is not there, and lies in LM Studio's."""
+    models = models_folder()
+    return models is not None and Path(folder).is_relative_to(models) and not is_folder(folder)
 
 
 def proposed_folder(model: Path, remembered: str) -> Path:
@@ -47,9 +78,61 @@ def is_folder(path: str) -> bool:
         return False
 
 
-def something_there(output: Path) -> bool:
-    """Whether a file of this name exists, or what an unfinished job has written of it."""
-    return output.exists() or output.with_name(output.name + ".partial").exists()
+def something_there(output: Path, count: int) -> bool:
+    """Whether one of the `count` files exists, or what an unfinished job has written of it."""
+    files = [part_path(output, index, count) for index in range(count)]
+    return any(path.exists() for file in files for path in (file, partial_path(file)))
+
+
+class Written(NamedTuple):
+    """In how many files `output` is written, how many bytes all take, and whether something is there."""
+
+    files: int
+    bytes: int
+    there: bool
+    output: Path | None
+
+
+def written(export: ExportSummary, plan: Plan, options: GgufOptions, output: Path | None) -> Written:
+    """Goes through all tensors, and looks for every file. `output` None: there can be none."""
+    count = export.file_count(plan, options)
+    there = output is not None and something_there(output, count)
+    return Written(count, export.file_bytes(plan, options), there, output)
+
+
+def files_label(output: Path, count: int, most: int) -> tuple[str, str]:
+    """The names of an output's files: in short, and at most `most` of them one a line."""
+    name = partial(part_path, output, count=count)
+    if count == 1:
+        return output.name, output.name
+    short = f"{name(0).name} …\n{name(count - 1).name}"
+    lines = [name(index).name for index in range(min(count, most))]
+    return short, "\n".join(lines + ["…"] * (count > most))
+
+
+def split_text(most: int | None) -> str:
+    """What the field says for a size of files; one that reads back as the same."""
+    if most is None:
+        return ONE_FILE
+    return size(most) if parse_size(size(most)) == most else f"{most} B"
+
+
+def split_size(text: str) -> int | None:
+    """The bytes of a file that a field's text means; None: one file, also where `split_refusal` says why."""
+    if text.strip() in ("", ONE_FILE) or split_refusal(text):
+        return None
+    return parse_size(text)
+
+
+def split_refusal(text: str) -> str:
+    """Why a text is no size of files, one sentence; empty where it is."""
+    if text.strip() in ("", ONE_FILE):
+        return ""
+    try:
+        most = parse_size(text)
+    except ValueError as error:
+        return f"Split: {error}"
+    return "" if most >= LEAST_SPLIT else f"Split: a file has at least {size(LEAST_SPLIT)}."
 
 
 def file_name(text: str) -> str:
@@ -68,7 +151,7 @@ def refusal(name: str, folder: str) -> str:
         return "The name is too long for a file."
     if not folder.strip():
         return "Choose a folder."
-    if not is_folder(folder.strip()):
+    if not is_folder(folder.strip()) and not will_be_made(folder.strip()):
         return f"There is no folder {folder.strip()}."
     return ""
 

@@ -9,12 +9,13 @@ from PySide6.QtGui import QAction, QGuiApplication, QHideEvent, QShowEvent
 from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QScrollArea, QStackedLayout, QVBoxLayout, QWidget
 
 from app import theme
+from app.models.layer_lines import COPIED
 from app.plain import BREAK, MOST_TOLD, as_tip, breakable, printable, shortened
 from app.plotting import plotting
 from app.state import Row, State
 from app.views.figure import FigureView
 from engine.api.figures import Axis, Figure, Series
-from engine.api.formats import METHODS
+from engine.api.formats import FORMATS, METHODS
 from engine.api.messages import HistogramRead
 from engine.api.plan import TensorPlan
 from engine.api.recipe import Recipe
@@ -163,9 +164,14 @@ class Inspector(QWidget):
                 self._set(fact, "")
             return
         self._set(
-            "Format", f"{plan.format}, {8 * plan.bytes / weights:.3g} bits", "bits per weight, scales and all"
+            "Format",
+            f"{plan.format}, {8 * plan.bytes / weights:.3g} bits",
+            f"bits per weight, scales and all\n{FORMATS[plan.format].summary}",
         )
-        self._set("Method", "" if plan.kept else plan.method, METHODS[plan.method])
+        if plan.copied:
+            self._set("Method", "copied", COPIED)
+        else:
+            self._set("Method", "" if plan.kept else plan.method, METHODS[plan.method])
         exact = f"{row.bytes:,} → {plan.bytes:,} bytes, predicted, exact"
         self._set("Size", f"{size(row.bytes)} → {size(plan.bytes)}", exact)
         chooser = printable(_chooser(plan, recipe))

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from PySide6.QtCore import QAbstractItemModel, QObject, QSize, Qt, QTimer
-from PySide6.QtGui import QStandardItem, QStandardItemModel
+from PySide6.QtCore import QAbstractItemModel, QObject, QSize, QTimer
 from PySide6.QtWidgets import QComboBox, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
+from app import theme
 from app.models.layers import LINE_ROLE, Index
-from app.plain import as_tip
-from app.views.layers_edits import Offer
+from app.models.offers import Offer, OfferModel
+from app.views.offers import OfferView
 
 ROW_HEIGHT = 24
 
@@ -37,14 +37,12 @@ class ChoiceDelegate(RowDelegate):
     def createEditor(self, parent: QWidget, option: QStyleOptionViewItem, index: Index) -> QWidget:
         box = QComboBox(parent)
         box.setAccessibleName(self._name)
-        items = QStandardItemModel(box)
-        for offer in self._offers(index):
-            item = QStandardItem(offer.text)
-            item.setData(offer.name, Qt.ItemDataRole.UserRole)
-            item.setToolTip(as_tip(offer.reason))
-            item.setEnabled(offer.possible)
-            items.appendRow(item)
-        box.setModel(items)
+        offers = OfferModel({"": self._offers(index)}, marked=False, parent=box)
+        view = OfferView(self._name, offers)
+        box.setModel(offers)
+        box.setView(view)
+        box.setMaxVisibleItems(offers.rowCount())
+        view.setMinimumWidth(view.fit_columns() + 2 * theme.SPACE)
         box.activated.connect(lambda: self._take(box))
         QTimer.singleShot(0, box, box.showPopup)
         return box

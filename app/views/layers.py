@@ -4,12 +4,17 @@ from PySide6.QtCore import QPoint, Qt, Signal
 from PySide6.QtWidgets import QFrame, QLabel, QPushButton, QStackedWidget, QVBoxLayout, QWidget
 
 from app import theme
+from app.models.layer_lines import Column
 from app.models.layers import LayersModel
+from app.models.offers import OfferModel
 from app.state import Row, State
 from app.views.layers_edits import LayerEdits
 from app.views.layers_filter import FilterRow
-from app.views.layers_menu import context_menu, format_menu
+from app.views.layers_menu import context_menu
 from app.views.layers_tree import LayersTree
+from app.views.offers import OfferPopup
+
+FORMATS_NOTE = "Bits per weight, scales and all. Grey: the rows of these tensors do not divide."
 
 
 class LayersView(QWidget):
@@ -84,10 +89,18 @@ class LayersView(QWidget):
         if refusal:
             self.message.emit(refusal)
             return
-        cell = self.table.visualRect(self.table.currentIndex())
+        current = self.table.currentIndex()
+        cell = self.table.visualRect(current.siblingAtColumn(Column.FORMAT))
         inside = cell.isValid() and self.table.viewport().rect().contains(cell.center())
         corner = cell.bottomLeft() if inside else QPoint(0, 0)
-        format_menu(self, self.edits, rows).popup(self.table.viewport().mapToGlobal(corner))
+        self._offer_formats(rows, self.table.viewport().mapToGlobal(corner))
+
+    def _offer_formats(self, rows: list[Row], where: QPoint) -> None:
+        """The list of formats for `rows`, at a place of the screen."""
+        offers = self.edits.formats(rows)
+        popup = OfferPopup("Formats", OfferModel({"": offers}, marked=True), self, "", FORMATS_NOTE)
+        popup.chosen.connect(lambda name: self.edits.set_format(rows, name))
+        popup.open_at(where, next((offer.name for offer in offers if offer.present), ""))
 
     def toggle_pin(self) -> None:
         """Pin the selection, or let go of it where all of it is pinned."""
@@ -122,8 +135,12 @@ class LayersView(QWidget):
         current = self.model.row_at(self.table.indexAt(where)) or self._current(rows)
         if current is None:
             return
-        menu = context_menu(self, self.edits, rows or [current], current, self._select_role)
-        menu.popup(self.table.viewport().mapToGlobal(where))
+        rows, place = rows or [current], self.table.viewport().mapToGlobal(where)
+
+        def choose_format() -> None:
+            self._offer_formats(rows, place)
+
+        context_menu(self, self.edits, rows, current, choose_format, self._select_role).popup(place)
 
     def _select_role(self, row: Row) -> None:
         """Select all tensors of a role, in all that the filter shows."""

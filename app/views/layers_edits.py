@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from PySide6.QtCore import QObject, Signal
 
-from app.models.layer_lines import NOT_WRITTEN, short_name
+from app.models.layer_lines import COPIED, NOT_WRITTEN, short_name
+from app.models.offers import Offer
 from app.state import Row, State
 from engine.api.editing import format_for_bits, formats_for, is_pinned, set_choice, set_pinned
 from engine.api.formats import FORMATS, METHODS
@@ -17,18 +18,6 @@ ANY_FITS = 256
 """So many columns fit every format."""
 
 UNKNOWN_YET = "What the file will hold is not known yet"
-
-
-@dataclass(frozen=True)
-class Offer:
-    """One choice of a menu. `text` names what comes instead where it is not `possible`; `reason` says why."""
-
-    name: str
-    text: str
-    reason: str
-    possible: bool
-    present: bool
-    """All of the tensors have it now."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +49,15 @@ class LayerEdits(QObject):
     # ------------------------------------------------------------------------- what can be chosen
 
     def formats(self, rows: Sequence[Row]) -> list[Offer]:
-        """All formats by falling bits; one is possible if any of the tensors can hold it."""
+        """All formats by falling bits; one is possible if any of the tensors can hold it.
+
+        Where it is not, the text names what they get instead.
+        """
         plans = [plan for row in rows if (plan := self._state.planned(row)) is not None]
         free = [plan for plan in plans if not plan.kept] or plans
         kinds = {(plan.role, plan.shape[-1:], plan.kept): plan for plan in free}
+        counts = Counter((plan.role, plan.shape[-1:], plan.kept) for plan in free)
+        alike = [(plan, counts[kind]) for kind, plan in kinds.items()]
         offered = [dict(formats_for(plan)) for plan in kinds.values()]
         if not offered:
             return []
@@ -72,20 +66,34 @@ class LayerEdits(QObject):
         for name in offered[0]:
             reasons = dict.fromkeys(reasons[name] for reasons in offered if reasons[name])
             possible = any(not reasons[name] for reasons in offered)
-            text = name if possible else f"{name}  →  {_instead(name, free)}"
-            offers.append(Offer(name, text, "\n".join(reasons), possible, asked == {name}))
+            text = name if possible else f"{name}  →  {_instead(name, alike)}"
+            info = FORMATS[name]
+            offers.append(
+                Offer(
+                    name,
+                    text,
+                    f"{info.bits:.3g} bits",
+                    info.summary,
+                    possible,
+                    present=asked == {name},
+                    reason="" if possible else "\n".join(reasons),
+                    caution=_partly(name, alike) if possible and reasons else "",
+                )
+            )
         return offers
 
     def methods(self, rows: Sequence[Row]) -> list[Offer]:
-        """All methods; none is possible for tensors whose weights are rounded one by one."""
+        """All methods; none is possible for tensors that are copied or rounded weight by weight."""
         plans = [plan for row in rows if (plan := self._state.planned(row)) is not None]
-        free = [plan for plan in plans if not FORMATS[plan.format].exact]
+        free = [plan for plan in plans if _has_method(plan)]
         if free:
             present = {plan.method for plan in free}
-            return [Offer(name, name, said, True, present == {name}) for name, said in METHODS.items()]
+            return [Offer(name, name, "", said, present=present == {name}) for name, said in METHODS.items()]
         formats = " and ".join(sorted({plan.format for plan in plans}))
         reason = f"{formats}: each weight is rounded by itself, there is nothing to choose"
-        return [Offer(name, name, reason, False, False) for name in METHODS]
+        if plans and all(plan.copied for plan in plans):
+            reason = f"{COPIED}; there is nothing to choose"
+        return [Offer(name, name, "", said, False, reason=reason) for name, said in METHODS.items()]
 
     def all_pinned(self, rows: Sequence[Row]) -> bool:
         """Whether `toggle_pin` would let go of `rows`: all that can be pinned are."""
@@ -106,11 +114,11 @@ class LayerEdits(QObject):
 
     def set_method(self, rows: Sequence[Row], method: str) -> None:
         plans = [(row, self._state.planned(row)) for row in rows]
-        inexact = [row for row, plan in plans if plan is not None and not FORMATS[plan.format].exact]
-        if rows and self._state.plan and not inexact:
+        with_method = [row for row, plan in plans if plan is not None and _has_method(plan)]
+        if rows and self._state.plan and not with_method:
             self.message.emit(self.methods(rows)[0].reason)
             return
-        target = self._target(inexact)
+        target = self._target(with_method)
         if target is not None:
             recipe = _set(target, target.recipe, target.rows, method=method)
             self._finish(target, f"{method} for {_named(target.rows)}", recipe)
@@ -249,9 +257,22 @@ def _misfits(target: _Target, wanted: str, given: Mapping[str, Sequence[Row]]) -
     return f"{wanted} does not fit {count} tensors: {gets}"
 
 
-def _instead(name: str, plans: Sequence[TensorPlan]) -> str:
+def _has_method(plan: TensorPlan) -> bool:
+    """Whether codes are chosen for the tensor."""
+    return not (plan.copied or FORMATS[plan.format].exact)
+
+
+def _partly(name: str, alike: Sequence[tuple[TensorPlan, int]]) -> str:
+    """How many of the tensors, one of each kind and how many are like it, do not get the format `name`."""
+    given = [(storage(plan, name).format, count) for plan, count in alike]
+    others = sum(count for got, count in given if got != name)
+    instead = " or ".join(sorted({got for got, _ in given} - {name}))
+    return f"{others:,} of {sum(count for _, count in alike):,} get {instead}"
+
+
+def _instead(name: str, alike: Sequence[tuple[TensorPlan, int]]) -> str:
     """What tensors get that cannot have the format `name`."""
-    return " or ".join(sorted({storage(plan, name).format for plan in plans}))
+    return " or ".join(sorted({storage(plan, name).format for plan, _ in alike}))
 
 
 def _named(rows: Sequence[Row]) -> str:

@@ -1,4 +1,4 @@
-"""The menus of the table of layers: formats for Q, and everything for a right click."""
+"""The menu of a right click in the table of layers."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,31 +6,37 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QMenu, QWidget
 
+from app.models.offers import Offer
 from app.plain import as_tip
 from app.state import Row
-from app.views.layers_edits import LayerEdits, Offer
-
-
-def format_menu(parent: QWidget, edits: LayerEdits, rows: Sequence[Row]) -> QMenu:
-    """The formats that `rows` can have; the others greyed, with what would come instead."""
-    menu = _menu(parent, "Format")
-    _fill(menu, edits.formats(rows), lambda name: edits.set_format(rows, name))
-    return menu
+from app.views.layers_edits import LayerEdits
 
 
 def context_menu(
-    parent: QWidget, edits: LayerEdits, rows: Sequence[Row], current: Row, select_role: Callable[[Row], None]
+    parent: QWidget,
+    edits: LayerEdits,
+    rows: Sequence[Row],
+    current: Row,
+    choose_format: Callable[[], None],
+    select_role: Callable[[Row], None],
 ) -> QMenu:
     """All that can be done to `rows`, of which `current` is the one that was clicked."""
-    menu = _menu(parent, "Layers")
-    formats = _submenu(menu, "&Format")
-    _fill(formats, edits.formats(rows), lambda name: edits.set_format(rows, name))
-    methods = _submenu(menu, "&Method")
-    _fill(methods, edits.methods(rows), lambda name: edits.set_method(rows, name))
-    for submenu in (formats, methods):
-        if submenu.isEmpty():
-            submenu.menuAction().setEnabled(False)
-            submenu.menuAction().setToolTip(as_tip(edits.refusal(rows)))
+    menu = QMenu(parent)
+    menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    menu.setAccessibleName("Layers")
+    menu.setToolTipsVisible(True)
+    formats = menu.addAction("&Format…", choose_format)
+    formats.setToolTip("List the formats that these tensors can have")
+    methods = menu.addMenu("&Method")
+    methods.setAccessibleName("Method")
+    methods.setToolTipsVisible(True)
+    for offer in edits.methods(rows):
+        _add(methods, offer, lambda name: edits.set_method(rows, name))
+    refusal = edits.refusal(rows)
+    if refusal:
+        for action in (formats, methods.menuAction()):
+            action.setEnabled(False)
+            action.setToolTip(as_tip(refusal))
     menu.addAction("Un&pin" if edits.all_pinned(rows) else "&Pin", lambda: edits.toggle_pin(rows))
     menu.addSeparator()
     role = current.role.value
@@ -47,30 +53,10 @@ def copy_names(rows: Sequence[Row]) -> None:
     QGuiApplication.clipboard().setText("\n".join(row.name for row in rows))
 
 
-def _menu(parent: QWidget, name: str) -> QMenu:
-    menu = QMenu(parent)
-    menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    menu.setAccessibleName(name)
-    menu.setToolTipsVisible(True)
-    return menu
-
-
-def _submenu(menu: QMenu, title: str) -> QMenu:
-    submenu = menu.addMenu(title)
-    submenu.setAccessibleName(title.replace("&", ""))
-    submenu.setToolTipsVisible(True)
-    return submenu
-
-
-def _fill(menu: QMenu, offers: Sequence[Offer], choose: Callable[[str], None]) -> None:
-    for offer in offers:
-        _add(menu, offer, choose)
-
-
 def _add(menu: QMenu, offer: Offer, choose: Callable[[str], None]) -> None:
     action = menu.addAction(offer.text, lambda: choose(offer.name))
     if offer.present:  # the others need no box
         action.setCheckable(True)
         action.setChecked(True)
     action.setEnabled(offer.possible)
-    action.setToolTip(as_tip(offer.reason))
+    action.setToolTip(as_tip(offer.reason or offer.summary))

@@ -155,7 +155,7 @@ class _Commands(QAbstractListModel):
 
 
 class _CommandRow(QStyledItemDelegate):
-    """Icon and name on the left; on the right the keys or, for a disabled action, the reason."""
+    """Icon and name on the left; on the right keys or what it is or, for a disabled action, the reason."""
 
     def paint(
         self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
@@ -176,7 +176,7 @@ class _CommandRow(QStyledItemDelegate):
         metrics = option.fontMetrics
         rect.adjust(metrics.horizontalAdvance(name) + 6 * SPACE, 0, 0, 0)
         painter.setPen(of.muted)
-        beside = keys if usable else action.statusTip()
+        beside = (keys or action.property("beside") or "") if usable else action.statusTip()
         beside = metrics.elidedText(beside, Qt.TextElideMode.ElideRight, rect.width())
         painter.drawText(rect, middle | Qt.AlignmentFlag.AlignRight, beside)
         painter.restore()

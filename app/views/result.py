@@ -25,7 +25,7 @@ from app.job_record import JobRecord
 from app.machine import memory_available
 from app.models.job_offers import folder_refusal, less_memory_refusal, standing
 from app.models.jobs import ICONS
-from app.models.result import TABLE_HEAD, Line, command_of, csv_of, headline, story, table_of, traces
+from app.models.result import TABLE_HEAD, Line, command_of, csv_of, headline, outputs, story, table_of, traces
 from app.plain import as_tip
 from app.views.icon_label import IconLabel
 from app.views.jobs import open_output_folder
@@ -84,10 +84,10 @@ class ResultPanel(QScrollArea):
     def _fill(self, layout: QVBoxLayout, record: JobRecord) -> None:
         layout.addLayout(_heading(record))
         layout.addWidget(_text(story(record)))
-        if record.output:
-            output = _text(record.output)
+        for path in outputs(record):
+            output = _text(path)
             output.setFont(theme.names_font())
-            output.setAccessibleName(f"Output: {record.output}")
+            output.setAccessibleName(f"Output: {path}")
             layout.addWidget(output)
         result = record.result if record.state == "done" else None
         lines = [] if result is None else table_of(result)

@@ -1,8 +1,9 @@
 """The sheet between a recipe and a run: what will be written where, what was checked, what is measured."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QShowEvent
@@ -11,35 +12,45 @@ from PySide6.QtWidgets import (
     QComboBox,
     QDialog,
     QFormLayout,
-    QHBoxLayout,
+    QFrame,
     QLabel,
     QLineEdit,
-    QPushButton,
+    QScrollArea,
     QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
 from app import theme
+from app.background import Latest
 from app.dialogs import ask_file, ask_folder
+from app.models.metadata import edits_label
 from app.models.run_request import (
     QUICK_WINDOWS,
+    Written,
     file_name,
     formats_line,
+    lm_studio_output,
     memory_limit,
     memory_refusal,
     proposed_folder,
     proposed_name,
     refusal,
-    something_there,
     text_label,
     text_windows,
+    will_be_made,
+    written,
 )
 from app.settings import Settings
 from app.state import State
 from app.views.check_list import CheckList
+from app.views.metadata_sheet import MetadataSheet
+from app.views.output_options import OutputOptions
+from app.views.parts import button, named, side_by_side, top_label, value_label
+from engine.api.errors import OutputError
 from engine.api.formats import EFFORTS
 from engine.api.jobs import Check, Measure, QuantizeRequest
+from engine.api.lm_studio import models_folder
 from engine.api.recipe import Recipe
 from engine.api.units import size
 from resources import EVALUATION_TEXT
@@ -47,9 +58,10 @@ from resources import EVALUATION_TEXT
 SETTLE_MS = 300
 """How long fields must stand still before the checks are made again."""
 
-Control = TypeVar("Control", bound=QWidget)
+WIDTH = 660
+TITLE = 40
+"""Pixels of the screen that the window's title may take."""
 
-WIDTH = 620
 MOST_WINDOWS = 100_000
 
 
@@ -75,7 +87,10 @@ class RunSheet(QDialog):
         assert state.document.recipe is not None, "a model is open"
         # As they are now: another model may be opened under the sheet.
         self._model, self._recipe = state.path, state.document.recipe
-        self._plan, self._file_bytes = state.plan, state.file_bytes
+        self._plan, self._export = state.plan, state.export
+        self._written: Written | None = None
+        self._counter = Latest(self)
+        self._counter.answered.connect(self._take_written)
         self._state, self._settings, self._inspection = state, settings, inspection
         self._text = EVALUATION_TEXT
         self._asked = 0
@@ -100,26 +115,42 @@ class RunSheet(QDialog):
             model=str(self._model),
             output=str(self._output()),
             recipe=self._chosen,
-            overwrite=not self.replace.isHidden() and self.replace.isChecked(),
+            make_folders=will_be_made(self.folder.text().strip()),
+            overwrite=self._replaces,
             measure=measure,
             memory_limit=memory_limit(self.memory.text()),
         )
 
     @property
+    def _replaces(self) -> bool:
+        """Whether the user wants what is there replaced: at this very place."""
+        found = self._written
+        here = found is not None and found.there and found.output == self._output()
+        return here and self.replace.isChecked()
+
+    @property
     def _chosen(self) -> Recipe:
-        """The recipe with the effort that is chosen here."""
-        return self._recipe.model_copy(update={"effort": self.effort.currentData()})
+        """The recipe with the effort and the size of files that are chosen here."""
+        options = self._recipe.output.options.model_copy(update={"split_max_size": self.options.most})
+        output = self._recipe.output.model_copy(update={"options": options})
+        return self._recipe.model_copy(update={"effort": self.effort.currentData(), "output": output})
 
     # ------------------------------------------------------------------------------ its making
 
     def _make_fields(self) -> None:
         folder = proposed_folder(self._model, self._settings.output_folder)
-        self.name = _named(QLineEdit(proposed_name(self._state)), "File name")
-        self.folder = _named(QLineEdit(str(folder)), "Folder of the file")
-        self.browse_folder = _button("Browse…", "Choose the folder")
-        self.replace = _named(QCheckBox("Replace what is there"), "Replace what is there")
-        self.written = _value("What will be written")
-        self.effort = _named(QComboBox(), "Effort of the encoders")
+        self.name = named(QLineEdit(proposed_name(self._state)), "File name")
+        self.folder = named(QLineEdit(str(folder)), "Folder of the file")
+        self.browse_folder = button("Browse…", "Choose the folder")
+        self.lm_studio = button("LM Studio", "Write where LM Studio lists it; its folder is made by the run")
+        if models_folder() is None:
+            self.lm_studio.setEnabled(False)
+            tip = "LM Studio has no folder on this machine (.lmstudio in your home): start it once"
+            self.lm_studio.setToolTip(tip)
+        self.replace = named(QCheckBox("Replace what is there"), "Replace what is there")
+        self.written = value_label("What will be written")
+        self.options = OutputOptions(self._recipe.output.options.split_max_size)
+        self.effort = named(QComboBox(), "Effort of the encoders")
         for name, text in EFFORTS.items():
             self.effort.addItem(f"{name}: {text}", name)
         said = "effort" in self._recipe.model_fields_set
@@ -127,28 +158,28 @@ class RunSheet(QDialog):
         self.effort.setCurrentIndex(self.effort.findData(chosen))
         self.effort.setToolTip("How long the method search looks for scales; the file has the same size")
         self.checks = CheckList()
-        self.measure = _named(QCheckBox("Measure what was lost"), "Measure what was lost")
+        self.measure = named(QCheckBox("Measure what was lost"), "Measure what was lost")
         self.measure.setChecked(self._settings.measure)
         self.measure.setToolTip(
             "Perplexity, KL divergence and agreement with the original, after the file is written"
         )
-        self.windows = _named(QSpinBox(), "Windows to measure on")
+        self.windows = named(QSpinBox(), "Windows to measure on")
         self.windows.setRange(0, MOST_WINDOWS)
         self.windows.setSpecialValueText("all")
         self.windows.setToolTip(
             "Windows of 512 tokens that are measured; more take longer and make the error smaller"
         )
-        self.memory = _named(QLineEdit(), "Memory limit")
+        self.memory = named(QLineEdit(), "Memory limit")
         self.memory.setPlaceholderText("all that the machine can give")
         self.memory.setToolTip("The most memory that the job may take, such as 8 GB. With less it is slower")
-        self.text_line = _value("Evaluation text")
-        self.browse_text = _button("Browse…", "Choose a text to measure on")
+        self.text_line = value_label("Evaluation text")
+        self.browse_text = button("Browse…", "Choose a text to measure on")
 
     def _make_buttons(self) -> None:
-        self.reason = _value("Why Run cannot be used")
-        self.again = _button("Check again", "Make the checks again")
-        self.cancel = _button("Cancel", "Close the sheet; nothing is written")
-        self.run = _button("Run", "")
+        self.reason = value_label("Why Run cannot be used")
+        self.again = button("Check again", "Make the checks again")
+        self.cancel = button("Cancel", "Close the sheet; nothing is written")
+        self.run = button("Run", "")
         self.run.setAutoDefault(True)
         self.run.setDefault(True)
 
@@ -160,42 +191,56 @@ class RunSheet(QDialog):
         folder = QLabel("&Folder")
         folder.setBuddy(self.folder)
         form.addRow("&Name", self.name)
-        form.addRow(folder, _row(self.folder, self.browse_folder))
+        form.addRow(folder, side_by_side(self.folder, self.browse_folder, self.lm_studio))
         form.addRow("", self.replace)
         self._replace_row = form.rowCount() - 1
-        form.addRow(_top("Written"), self.written)
+        form.addRow(top_label("Written"), self.written)
+        form.addRow(top_label("Options"), self.options)
         form.addRow("&Effort", self.effort)
         form.addRow("Importance", self._importance())
         form.addRow("Calibration", self._calibration())
-        form.addRow(_top("Checks"), self.checks)
-        form.addRow("Measure", _row(self.measure, self.windows, QLabel("windows"), stretch=True))
-        form.addRow("", _row(self.text_line, self.browse_text))
+        form.addRow(top_label("Checks"), self.checks)
+        form.addRow("Measure", side_by_side(self.measure, self.windows, QLabel("windows"), stretch=True))
+        form.addRow("", side_by_side(self.text_line, self.browse_text))
         form.addRow("Memory &limit", self.memory)
         self._form = form
-        buttons = _row(self.reason, self.again, self.cancel, self.run)
+        self._page = QWidget()
+        page = QVBoxLayout(self._page)
+        page.setContentsMargins(*[4 * theme.SPACE] * 4)
+        page.addLayout(form)
+        page.addStretch()
+        self._scroll = QScrollArea()  # a small screen scrolls; the buttons stay in sight
+        self._scroll.setAccessibleName("What will be written, and how")
+        self._scroll.setFrameShape(QFrame.Shape.NoFrame)
+        self._scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._scroll.setWidgetResizable(True)
+        self._scroll.setWidget(self._page)
+        self._buttons = side_by_side(self.reason, self.again, self.cancel, self.run)
+        self._buttons.setContentsMargins(*[4 * theme.SPACE] * 4)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(*[4 * theme.SPACE] * 4)
-        layout.setSpacing(4 * theme.SPACE)
-        layout.addLayout(form)
-        layout.addStretch()
-        layout.addLayout(buttons)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self._scroll, 1)
+        layout.addLayout(self._buttons)
 
     def _importance(self) -> QLabel:
         recipe = self._state.document.recipe
-        line = _value("Importance matrix")
+        line = value_label("Importance matrix")
         line.setText(Path(recipe.imatrix).name if recipe and recipe.imatrix else "none")
         line.setToolTip(recipe.imatrix if recipe and recipe.imatrix else "")
         return line
 
     def _calibration(self) -> QLabel:
         recipe = self._state.document.recipe
-        line = _value("Calibration text")
+        line = value_label("Calibration text")
         unused = "the recipe names one, but none of its methods uses it"
         line.setText(unused if recipe and recipe.calibration else "none: the chosen methods need none")
         return line
 
     def _connect(self) -> None:
-        self._state.plan_changed.connect(self._describe)
+        self._state.document.changed.connect(self._follow_recipe)
+        self._state.plan_changed.connect(self._follow_plan)
         self.name.textChanged.connect(self._change)
         self.folder.textChanged.connect(self._change)
         self.replace.toggled.connect(self._change)
@@ -204,6 +249,10 @@ class RunSheet(QDialog):
         self.windows.valueChanged.connect(self._change)
         self.memory.textChanged.connect(self._change)
         self.browse_folder.clicked.connect(self._choose_folder)
+        self.lm_studio.clicked.connect(self._choose_lm_studio)
+        self.options.changed.connect(self._change)
+        self.options.unfolded.connect(self._fit)
+        self.options.edit_metadata.connect(self._edit_metadata)
         self.browse_text.clicked.connect(self._choose_text)
         self.again.clicked.connect(self._ask)
         self.cancel.clicked.connect(self.reject)
@@ -219,6 +268,35 @@ class RunSheet(QDialog):
             self.folder.setText(str(folder))
 
         ask_folder(self, "Write into", self.folder.text(), take)
+
+    def _choose_lm_studio(self) -> None:
+        try:
+            output = lm_studio_output(self._state)
+        except OutputError as error:
+            self._refuse(str(error))
+            return
+        self.folder.setText(str(output.parent))
+        self.name.setText(output.name)
+
+    def _edit_metadata(self) -> None:
+        """Over this sheet, for it is modal; its edits are steps of the recipe."""
+        if self._same_model:
+            MetadataSheet(self._state, self).open()
+
+    @property
+    def _same_model(self) -> bool:
+        return self._state.path == self._model and self._state.phase == "ready"
+
+    def _follow_recipe(self) -> None:
+        recipe = self._state.document.recipe
+        if self._same_model and recipe is not None and recipe != self._recipe:
+            self._recipe, self._plan = recipe, None
+            self._change()
+
+    def _follow_plan(self) -> None:
+        if self._same_model and self._state.plan is not None:
+            self._plan, self._export = self._state.plan, self._state.export
+            self._count()
 
     def _choose_text(self) -> None:
         def take(text: Path) -> None:
@@ -241,13 +319,14 @@ class RunSheet(QDialog):
         self._asked += 1
         name = file_name(self.name.text())
         wrong = refusal(name, self.folder.text()) or memory_refusal(self.memory.text())
+        wrong = wrong or self.options.refusal
         self._refuse(wrong or "The checks are being made.")
-        exists = not wrong and something_there(self._output())
-        self._form.setRowVisible(self._replace_row, exists)
         for control in (self.windows, self.browse_text):
             control.setEnabled(self.measure.isChecked())
             tip = control.toolTip().removesuffix(": measuring is off")
             control.setToolTip(tip if self.measure.isChecked() else f"{tip}: measuring is off")
+        self.options.show_metadata(edits_label(self._recipe.output.options.metadata))
+        self._count()
         self._describe()
         self.again.hide()
         if wrong:
@@ -257,14 +336,31 @@ class RunSheet(QDialog):
             self.checks.show_waiting()
             self._settle.start()
 
-    def _describe(self) -> None:
-        plan, count = self._plan, self._file_bytes
-        if plan is None or count is None:
+    def _count(self) -> None:
+        """How many files of which size it will be: beside the window's thread, for it asks every tensor."""
+        if self._plan is None or self._export is None or self.options.refusal:
             return
-        name = file_name(self.name.text()) or "a file"
-        figures = f"{size(count)}, {plan.bits_per_weight:.3g} bits per weight"
-        self.written.setText(f"{name}, {figures}\n{formats_line(plan)} tensors")
-        self.written.setToolTip(f"{count:,} bytes, predicted, exact")
+        wrong = refusal(file_name(self.name.text()), self.folder.text())
+        output = None if wrong else self._output()
+        self._counter.ask(partial(written, self._export, self._plan, self._chosen.output.options, output))
+
+    def _take_written(self, found: Written) -> None:
+        self._written = found
+        self._describe()
+
+    def _describe(self) -> None:
+        plan, found = self._plan, self._written
+        if plan is None or found is None:
+            return
+        name = file_name(self.name.text())
+        figures = f"{size(found.bytes)}, {plan.bits_per_weight:.3g} bits per weight"
+        parts = f" in {found.files:,} files" if found.files > 1 else ""
+        self.written.setText(f"{name or 'a file'}, {figures}{parts}\n{formats_line(plan)} tensors")
+        self.written.setToolTip(f"{found.bytes:,} bytes, predicted, exact")
+        self.options.show_files(Path(name), found.files)
+        if self._form.isRowVisible(self._replace_row) != found.there:
+            self._form.setRowVisible(self._replace_row, found.there)
+            self._fit()
 
     # ------------------------------------------------------------------------------ the checks
 
@@ -298,11 +394,15 @@ class RunSheet(QDialog):
             self._allow()
 
     def _fit(self) -> None:
-        """As high as the wrapped lines need."""
-        layout = self.layout()
-        assert layout is not None
-        layout.activate()
-        self.resize(self.width(), layout.totalHeightForWidth(self.width()))
+        """As high as the wrapped lines need, and the screen allows."""
+        page = self._page.layout()
+        assert page is not None
+        page.activate()
+        needed = page.totalHeightForWidth(self.width()) + self._buttons.sizeHint().height()
+        room = self.screen().availableGeometry()
+        self.resize(self.width(), min(needed, room.height() - TITLE))
+        if self.isVisible() and self.geometry().bottom() > room.bottom():
+            self.move(self.x(), max(room.top(), room.bottom() - self.frameGeometry().height()))
 
     def _refuse(self, reason: str) -> None:
         self.run.setEnabled(False)
@@ -320,7 +420,8 @@ class RunSheet(QDialog):
         """Remember the choices for the next time. Nothing is accepted that is not checked."""
         if self.run.isEnabled():
             self._settings.effort = self.effort.currentData()
-            self._settings.output_folder = str(self._output().parent)
+            if not will_be_made(str(self._output().parent)):  # LM Studio's are of one model
+                self._settings.output_folder = str(self._output().parent)
             self._settings.measure = self.measure.isChecked()
             super().accept()
 
@@ -332,40 +433,6 @@ class RunSheet(QDialog):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
+        self._fit()
         self.name.setFocus()
         self.name.selectAll()
-
-
-def _named(control: Control, name: str) -> Control:
-    control.setAccessibleName(name)
-    return control
-
-
-def _value(name: str) -> QLabel:
-    """A text that may be long."""
-    label = _named(QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText), name)
-    label.setFont(theme.figures_font(label.font()))
-    return label
-
-
-def _top(text: str) -> QLabel:
-    """The label of something that takes several lines: level with the first."""
-    return QLabel(text, alignment=Qt.AlignmentFlag.AlignTop)
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = _named(QPushButton(text), text)
-    button.setToolTip(tip)
-    button.setAutoDefault(False)
-    return button
-
-
-def _row(*widgets: QWidget, stretch: bool = False) -> QHBoxLayout:
-    """Side by side; the first takes the room, unless `stretch` leaves it behind the last."""
-    row = QHBoxLayout()
-    row.setSpacing(2 * theme.SPACE)
-    for place, widget in enumerate(widgets):
-        row.addWidget(widget, 1 if place == 0 and not stretch else 0)
-    if stretch:
-        row.addStretch()
-    return row

@@ -9,11 +9,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FormatInfo:
-    """One storage format. `fallback` names the format for rows that `block_values` does not divide."""
+    """One storage format.
+
+    `summary` says in one line what it is, for menus; `fallback` names the format for rows that `block_values`
+    does not divide.
+    """
 
     name: str
     block_values: int
     block_bytes: int
+    summary: str
     fallback: str | None = None
 
     @property
@@ -42,32 +47,38 @@ class FormatInfo:
 FORMATS: dict[str, FormatInfo] = {
     info.name: info
     for info in (
-        FormatInfo("F32", 1, 4),
-        FormatInfo("F16", 1, 2),
-        FormatInfo("BF16", 1, 2),
-        FormatInfo("Q8_0", 32, 34, "F16"),
-        FormatInfo("Q5_1", 32, 24, "F16"),
-        FormatInfo("Q5_0", 32, 22, "F16"),
-        FormatInfo("Q4_1", 32, 20, "F16"),
-        FormatInfo("Q4_0", 32, 18, "F16"),
-        FormatInfo("Q6_K", 256, 210, "Q8_0"),
-        FormatInfo("Q5_K", 256, 176, "Q5_1"),
-        FormatInfo("Q4_K", 256, 144, "Q5_0"),
-        FormatInfo("Q3_K", 256, 110, "Q4_0"),
-        FormatInfo("Q2_K", 256, 84, "Q4_0"),
-        FormatInfo("IQ4_NL", 32, 18, "F16"),
-        FormatInfo("IQ4_XS", 256, 136, "IQ4_NL"),
-        FormatInfo("IQ3_S", 256, 110, "IQ4_NL"),
-        FormatInfo("IQ3_XXS", 256, 98, "IQ4_NL"),
-        FormatInfo("IQ2_S", 256, 82, "IQ4_NL"),
-        FormatInfo("IQ2_XS", 256, 74, "IQ4_NL"),
-        FormatInfo("IQ2_XXS", 256, 66, "IQ4_NL"),
-        FormatInfo("IQ1_M", 256, 56, "IQ4_NL"),
-        FormatInfo("IQ1_S", 256, 50, "IQ4_NL"),
-        FormatInfo("NVFP4", 64, 36, "F16"),
-        FormatInfo("MXFP4", 32, 17, "F16"),
-        FormatInfo("TQ2_0", 256, 66, "Q4_0"),
-        FormatInfo("TQ1_0", 256, 54, "Q4_0"),
+        FormatInfo("F32", 1, 4, "32-bit floats: nothing lost"),
+        FormatInfo("F16", 1, 2, "16-bit floats: half precision"),
+        FormatInfo("BF16", 1, 2, "16-bit floats with the range of F32"),
+        FormatInfo("Q8_0", 32, 34, "8 bits, a scale for each 32: hardly any loss", "F16"),
+        FormatInfo("Q5_1", 32, 24, "5 bits, a scale and a least value for each 32", "F16"),
+        FormatInfo("Q5_0", 32, 22, "5 bits, a scale for each 32: plain and fast", "F16"),
+        FormatInfo("Q4_1", 32, 20, "4 bits, a scale and a least value for each 32", "F16"),
+        FormatInfo("Q4_0", 32, 18, "4 bits, a scale for each 32: the plainest, fast on phones", "F16"),
+        FormatInfo("Q6_K", 256, 210, "6 bits, scales in two levels: little loss", "Q8_0"),
+        FormatInfo("Q5_K", 256, 176, "5 bits, scales in two levels: small loss", "Q5_1"),
+        FormatInfo("Q4_K", 256, 144, "4 bits, scales in two levels: the usual choice", "Q5_0"),
+        FormatInfo("Q3_K", 256, 110, "3 bits, scales in two levels: clear loss", "Q4_0"),
+        FormatInfo("Q2_K", 256, 84, "2 bits, scales in two levels: great loss", "Q4_0"),
+        FormatInfo("IQ4_NL", 32, 18, "a table of 16 uneven values, for rows of any multiple of 32", "F16"),
+        FormatInfo("IQ4_XS", 256, 136, "the table of IQ4_NL, scales in two levels", "IQ4_NL"),
+        FormatInfo("IQ3_S", 256, 110, "4 weights at once to points of a lattice, of 512", "IQ4_NL"),
+        FormatInfo("IQ3_XXS", 256, 98, "4 weights at once to points of a lattice, of 256", "IQ4_NL"),
+        FormatInfo("IQ2_S", 256, 82, "8 weights at once to points of a lattice, of 1,024", "IQ4_NL"),
+        FormatInfo("IQ2_XS", 256, 74, "8 weights at once to points of a lattice, of 512", "IQ4_NL"),
+        FormatInfo("IQ2_XXS", 256, 66, "8 weights at once to points of a lattice, of 256", "IQ4_NL"),
+        FormatInfo(
+            "IQ1_M", 256, 56, "8 weights at once to points of -1, 0 and 1, a scale for each 16", "IQ4_NL"
+        ),
+        FormatInfo(
+            "IQ1_S", 256, 50, "8 weights at once to points of -1, 0 and 1, a scale for each 32", "IQ4_NL"
+        ),
+        FormatInfo(
+            "NVFP4", 64, 36, "4-bit floats, an 8-bit scale for each 16: for new graphics cards", "F16"
+        ),
+        FormatInfo("MXFP4", 32, 17, "4-bit floats, a power of two for each 32: as gpt-oss has", "F16"),
+        FormatInfo("TQ2_0", 256, 66, "-1, 0 and 1 in 2 bits each: for models trained so", "Q4_0"),
+        FormatInfo("TQ1_0", 256, 54, "-1, 0 and 1, five in a byte: for models trained so", "Q4_0"),
     )
 }
 

@@ -34,7 +34,8 @@ class Measure(BaseModel):
 class QuantizeRequest(BaseModel):
     """Quantize `model` (a path) by `recipe` into `output`.
 
-    `threads`: None takes all cores. `memory_limit`: bytes of private memory that the engine may use; None:
+    `make_folders`: the output's folder is made when the job begins, where it is not there. `threads`: None
+    takes all cores. `memory_limit`: bytes of private memory that the engine may use; None:
     what the machine can give.
     """
 
@@ -42,6 +43,7 @@ class QuantizeRequest(BaseModel):
     model: str
     output: str
     recipe: Recipe
+    make_folders: bool = False
     threads: int | None = Field(None, ge=1)
     overwrite: bool = False
     measure: Measure | None = None

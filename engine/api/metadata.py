@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gguf import GGUFValueType, Keys
 from pydantic import BaseModel
 
 from engine.api.errors import RecipeError
-from engine.api.gguf import GgufValue
+from engine.api.gguf import GgufValue, GGUFValueType
 from engine.api.wording import shown
 
 Edit = str | bool | int | float | list[str]
@@ -19,29 +18,29 @@ Edit = str | bool | int | float | list[str]
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 
 FIXED = {
-    Keys.General.ARCHITECTURE: "it says how all others are read",
-    Keys.General.ALIGNMENT: "the places of the tensors depend on it",
-    Keys.General.FILE_TYPE: "it follows from the formats",
-    Keys.General.QUANTIZATION_VERSION: "it follows from the formats",
-    Keys.General.TYPE: "the file holds a model",
+    "general.architecture": "it says how all others are read",
+    "general.alignment": "the places of the tensors depend on it",
+    "general.file_type": "it follows from the formats",
+    "general.quantization_version": "it follows from the formats",
+    "general.type": "the file holds a model",
 }
 """Key -> why it cannot be edited."""
 
-LISTS = (Keys.General.TAGS, Keys.General.LANGUAGES)
+LISTS = ("general.tags", "general.languages")
 """Lists of texts that readers write by hand."""
 
 COMMON = {
-    Keys.General.NAME: "Name",
-    Keys.General.AUTHOR: "Author",
-    Keys.General.ORGANIZATION: "Organization",
-    Keys.General.VERSION: "Version",
-    Keys.General.DESCRIPTION: "Description",
-    Keys.General.LICENSE: "License",
-    Keys.General.LICENSE_LINK: "Link to the license",
-    Keys.General.URL: "Home page",
-    Keys.General.TAGS: "Tags",
-    Keys.General.LANGUAGES: "Languages",
-    Keys.Tokenizer.CHAT_TEMPLATE: "Chat template",
+    "general.name": "Name",
+    "general.author": "Author",
+    "general.organization": "Organization",
+    "general.version": "Version",
+    "general.description": "Description",
+    "general.license": "License",
+    "general.license.link": "Link to the license",
+    "general.url": "Home page",
+    "general.tags": "Tags",
+    "general.languages": "Languages",
+    "tokenizer.chat_template": "Chat template",
 }
 """What people look at or change most, with plain names; the order is that of forms."""
 
@@ -132,7 +131,7 @@ def why_fixed(key: str, value: GgufValue | None) -> str | None:
     """Why the value of this key cannot be edited, or None. `value`: what it is now."""
     if key in FIXED or key.startswith("split."):
         return FIXED.get(key, "it follows from the size of the files")
-    if value is None or value.type is not GGUFValueType.ARRAY:
+    if value is None or value.type != GGUFValueType.ARRAY:
         long = value is not None and isinstance(value.value, str) and len(value.value) > MOST_SHOWN
         return "it is too long" if long else None
     return None if key in LISTS else "it is a list that the tokenizer or the tensors belong to"
@@ -167,9 +166,9 @@ def new_value(key: str, value: Edit, old: GgufValue | None) -> GgufValue:
         return _list(key, value)
     kind = _type_of(value) if old is None else old.type
     content: Any = _parsed(value, kind) if isinstance(value, str) else value
-    if kind is GGUFValueType.STRING and isinstance(content, str) and len(content) <= MOST_TEXT:
+    if kind == GGUFValueType.STRING and isinstance(content, str) and len(content) <= MOST_TEXT:
         return GgufValue(kind, _utf8(key, content))
-    if kind is GGUFValueType.BOOL and isinstance(content, bool):
+    if kind == GGUFValueType.BOOL and isinstance(content, bool):
         return GgufValue(kind, content)
     if isinstance(content, bool):
         content = None
@@ -187,9 +186,9 @@ def value_bytes(key: str, value: GgufValue) -> int:
 
 
 def _content_bytes(content: Any, kind: GGUFValueType, item: GGUFValueType | None) -> int:
-    if kind is GGUFValueType.STRING:
+    if kind == GGUFValueType.STRING:
         return 8 + len(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
-    if kind is not GGUFValueType.ARRAY:
+    if kind != GGUFValueType.ARRAY:
         return SIZES[kind]
     assert item is not None, "an array has a type of items"
     if item in SIZES:
@@ -226,9 +225,9 @@ def _type_of(value: object) -> GGUFValueType:
 
 def _parsed(text: str, kind: GGUFValueType) -> object:
     """The text as a value of `kind` where it is one, else None."""
-    if kind is GGUFValueType.STRING:
+    if kind == GGUFValueType.STRING:
         return text
-    if kind is GGUFValueType.BOOL:
+    if kind == GGUFValueType.BOOL:
         return {"true": True, "false": False}.get(text.strip().lower())
     try:
         return None if len(text) > 40 else int(text) if kind in WHOLE else float(text)

@@ -14,7 +14,7 @@ from engine.api.errors import RecipeError
 from engine.api.formats import DEFAULT_EFFORT, FORMATS, WANT_IMPORTANCE
 from engine.api.metadata import MetadataEntry, edited_entries
 from engine.api.model import Role
-from engine.api.outputs import output_bytes, tensor_space
+from engine.api.outputs import Space, output_bytes, part_counts, tensor_space
 from engine.api.presets import COPY, ModelFacts, preset_name, preset_recipe, stored_recipe
 from engine.api.recipe import Choice, GgufOptions, Recipe, Rule
 
@@ -90,10 +90,17 @@ class ExportSummary(BaseModel):
 
     def file_bytes(self, plan: "Plan", options: GgufOptions) -> int:
         """The size of the output that `plan` gives, to the byte, of all its files. Raises RecipeError."""
+        return output_bytes(*self._contents(plan, options))
+
+    def file_count(self, plan: "Plan", options: GgufOptions) -> int:
+        """In how many files the output is written. Raises RecipeError."""
+        return len(part_counts(*self._contents(plan, options)))
+
+    def _contents(self, plan: "Plan", options: GgufOptions) -> tuple[int, list[Space], int, int | None]:
+        """What `engine.api.outputs` asks of an output."""
         entries = edited_entries(self.metadata, options.metadata)
         spaces = [tensor_space(t.name, t.shape, t.bytes, self.alignment) for t in plan.tensors]
-        keys = sum(entry.bytes for entry in entries)
-        return output_bytes(keys, spaces, self.alignment, options.split_max_size)
+        return sum(entry.bytes for entry in entries), spaces, self.alignment, options.split_max_size
 
 
 class TensorPlan(BaseModel):

@@ -101,6 +101,16 @@ def preset_name(name: str) -> str:
     return known
 
 
+def preset_groups() -> dict[str, list[str]]:
+    """All presets under headings by the bits that their names say, for menus."""
+    headings = {8: "8 bits and more", 6: "6 and 5 bits", 4: "4 bits", 3: "3 bits", 2: "2 bits", 1: "1 bit"}
+    found: dict[str, list[str]] = {heading: [] for heading in headings.values()}
+    for name in PRESETS:
+        bits = int(re.findall(r"\d+", name)[0])
+        found[headings[8 if bits > 8 else 6 if bits == 5 else bits]].append(name)
+    return found | {"As it is": [COPY]}
+
+
 def preset_refusal(name: str, model: ModelFacts) -> str | None:
     """Why the preset of this very name makes no sense for `model`, or None."""
     if name == "MXFP4_MOE" and not model.experts:

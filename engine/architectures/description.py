@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from gguf import GGUFValueType
 
-from engine.api.gguf import GgufValue
+from engine.api.gguf import GgufValue, GGUFValueType
 from engine.api.wording import named
 
 Config = Any
@@ -52,7 +51,7 @@ class Key:
     @property
     def needed(self) -> str:
         """In words, what a value must be."""
-        if self.type is GGUFValueType.UINT32:
+        if self.type == GGUFValueType.UINT32:
             return f"a whole number from {self.least} to 2^32 - 1"
         return {
             GGUFValueType.BOOL: "true or false",
@@ -62,11 +61,11 @@ class Key:
 
     def allows(self, value: Any) -> bool:
         """Whether `value` is of the type, and of a size that a model can have."""
-        if self.type is GGUFValueType.UINT32:
+        if self.type == GGUFValueType.UINT32:
             return type(value) is int and self.least <= value < 1 << 32
-        if self.type is GGUFValueType.FLOAT32:
+        if self.type == GGUFValueType.FLOAT32:
             return type(value) in (int, float) and 0 < value < float("inf")
-        return type(value) is (bool if self.type is GGUFValueType.BOOL else str)
+        return type(value) is (bool if self.type == GGUFValueType.BOOL else str)
 
 
 @dataclass(frozen=True)

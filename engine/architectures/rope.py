@@ -14,10 +14,9 @@ from math import log, nextafter
 from typing import Any
 
 import numpy as np
-from gguf import GGUFValueType
 
 from engine.api.errors import EvaluationError, ExportError
-from engine.api.gguf import GgufValue
+from engine.api.gguf import GgufValue, GGUFValueType
 from engine.architectures.description import Config, Metadata, Rope, head_size
 
 FREQUENCIES = "rope_freqs.weight"

@@ -13,9 +13,9 @@ import struct
 from math import prod
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from engine.api.gguf import GgufValue
+from engine.api.gguf import GgufValue, GGUFValueType
 from engine.api.wording import shown
 from engine.checkpoint.errors import (
     BadHeaderError,

@@ -24,7 +24,7 @@ def check_room(output: Path, size: int) -> int:
     """The bytes that are free for `output`, a part of it that is there already included; at least `size`."""
     with explained(output):
         there = sum(partial.stat().st_blocks * 512 for partial in partials_of(output))
-        free = shutil.disk_usage(output.parent).free + there
+        free = shutil.disk_usage(_nearest(output.parent)).free + there
     if free < size:
         raise OutputError(
             f"{output}: needs {size:,} bytes, but {output.parent} has {free:,} free; free some space first."
@@ -32,22 +32,41 @@ def check_room(output: Path, size: int) -> int:
     return free
 
 
-def check_place(output: Path, sources: list[Path], overwrite: bool, remedy: str = REPLACE) -> None:
+def check_place(
+    output: Path,
+    sources: list[Path],
+    overwrite: bool,
+    remedy: str = REPLACE,
+    *,
+    make_folders: bool = False,
+) -> None:
     """Refuse a file that cannot or must not be written, before any work.
 
-    `sources` are the files read; `remedy`: what to do if it exists. Raises `OutputError`.
+    `sources` are the files read; `remedy`: what to do if it exists. `make_folders`: its folder will be made
+    where it is not there. Raises `OutputError`.
     """
     with explained(output):
-        _check_place(output, sources, overwrite, remedy)
+        _check_folder(output, make_folders)
+        _check_file(output, sources, overwrite, remedy)
 
 
-def _check_place(output: Path, sources: list[Path], overwrite: bool, remedy: str) -> None:
+def _check_folder(output: Path, make_folders: bool) -> None:
     if output.is_dir():
         raise OutputError(f"{output}: is a folder; give the name of a file, such as {output / 'model.gguf'}.")
-    if not output.parent.is_dir():
-        raise OutputError(f"{output}: the folder {output.parent} does not exist; make it first.")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
+    folder = _nearest(output.parent) if make_folders else output.parent
+    if not folder.is_dir():
+        what = f"{folder} is no folder" if make_folders else f"the folder {folder} does not exist"
+        raise OutputError(f"{output}: {what}; {'choose another one' if make_folders else 'make it first'}.")
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "no permission")
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next((place for place in (folder, *folder.parents) if place.exists()), folder)
+
+
+def _check_file(output: Path, sources: list[Path], overwrite: bool, remedy: str) -> None:
     for path in (output, partial_path(output)):
         if path.exists() and any(source.exists() and path.samefile(source) for source in sources):
             raise OutputError(f"{path}: is the input itself; choose another name for the output.")

@@ -5,10 +5,10 @@ import string
 from pathlib import Path
 from typing import Any, Literal
 
-from gguf import GGUFValueType, Keys
+from gguf import Keys
 
 from engine.api.errors import CheckpointError
-from engine.api.gguf import GgufValue
+from engine.api.gguf import GgufValue, GGUFValueType
 from engine.api.wording import named, shown, word
 from engine.checkpoint.files import SourceFile
 from engine.tokenizer.folder import TokenizerFileError, TokenizerFolder, read_folder, read_if_there

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from gguf import GGUFValueType, Keys
+from gguf import Keys
 from tokenizers import Regex, Tokenizer
 from tokenizers.pre_tokenizers import PreTokenizer as Splitter
 from tokenizers.pre_tokenizers import Punctuation, Sequence, Split
 
 from engine.api.errors import RecipeError
-from engine.api.gguf import GgufValue
+from engine.api.gguf import GgufValue, GGUFValueType
 from engine.api.wording import shown
 from engine.tokenizer.pretokenizers import (
     BY_NAME,

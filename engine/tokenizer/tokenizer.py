@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from gguf import GGUFValueType, Keys, TokenType
+from gguf import Keys, TokenType
 
 from engine.api.errors import TokenizerError
-from engine.api.gguf import GgufValue
+from engine.api.gguf import GgufValue, GGUFValueType
 from engine.api.wording import shown
 from engine.tokenizer.bpe import BpeEncoder
 from engine.tokenizer.pretokenizers import pre_tokenizer_named

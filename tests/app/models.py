@@ -18,10 +18,18 @@ ROLES = {
 }
 
 
-def write_wide_gguf(path: Path, blocks: int) -> Path:
-    """A GGUF of `blocks` blocks with nine small tensors each: nothing runs it, but it quantizes."""
+def write_wide_gguf(path: Path, blocks: int, tokens: int = 0) -> Path:
+    """A GGUF of `blocks` blocks with nine small tensors each: nothing runs it, but it quantizes.
+
+    With `tokens` it has so many, merges, and a chat template of 30,000 letters.
+    """
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_block_count(blocks)
+    if tokens:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_token_list([f"token {number}" for number in range(tokens)])
+        writer.add_token_merges([f"a{number} b" for number in range(tokens)])
+        writer.add_chat_template("{% if messages %}{{ messages[0] }}{% endif %}\n" * 700)
     random = np.random.default_rng(0)
     matrices = {name: random.normal(0, 0.02, shape).astype(np.float16) for name, shape in ROLES.items()}
     writer.add_tensor("token_embd.weight", matrices["attn_q"])

@@ -23,6 +23,8 @@ from app.ending import Evidence, explain
 from app.main_window import MainWindow
 from app.session import Session
 from app.settings import Settings
+from app.views.metadata_sheet import MetadataSheet
+from app.views.offers import OfferPopup
 from app.views.palette import CommandPalette
 from app.views.run_sheet import RunSheet
 from engine.api.jobs import JobSummary, Measure, QuantizeRequest, Saved
@@ -101,6 +103,25 @@ def photograph(folder: Path, width: int, height: int) -> None:
     QTest.qWait(SETTLE_MS)
     camera.both("palette")
     QTest.keyClick(QApplication.focusWidget(), Qt.Key.Key_Escape)
+    window.actions_table["preset"].trigger()
+    QTest.qWait(2000)
+    popup = window.findChild(OfferPopup)
+    camera.both("presets", popup)
+    popup.close()
+    window.layers.choose_format()
+    popup = window.layers.findChild(OfferPopup)
+    camera.both("formats", popup)
+    popup.close()
+    window.actions_table["metadata"].trigger()
+    metadata = window.findChild(MetadataSheet)
+    metadata.form.fields["general.author"].field.setText("Ada Lovelace")
+    metadata.form.fields["general.tags"].field.setText("small,,sample")
+    metadata.form.commit()
+    camera.both("metadata", metadata)
+    metadata.tabs.setCurrentIndex(1)
+    camera.both("metadata-keys", metadata)
+    metadata.close()
+    state.document.undo_stack.undo()
     window.show_help("window")
     camera.both("help")
     window.help_dock.hide()
@@ -111,6 +132,12 @@ def photograph(folder: Path, width: int, height: int) -> None:
     sheet.folder.setText(str(folder))
     camera.wait(lambda: sheet.run.isEnabled())
     camera.both("sheet", sheet)
+    sheet.options.fold.click()
+    sheet.options.split.setCurrentText("4 MB")
+    camera.wait(lambda: sheet.run.isEnabled())
+    camera.both("sheet-options", sheet)
+    sheet.options.split.setCurrentText("one file")
+    camera.wait(lambda: sheet.run.isEnabled())
     sheet.run.click()
     camera.wait(lambda: window.session.board.active)
     record = window.session.board.active[0]

@@ -155,3 +155,18 @@ def test_the_figure_is_the_array():
     figure = histogram_figure(read(DOWN), COUNTS)
     assert figure.rows() == [(-0.5, 0.0, 10.0), (0.0, 0.5, 16374.0)]
     assert (figure.x.name, figure.y.name) == ("weight", "count")
+
+
+def test_what_is_copied_says_so(parts, qtbot: QtBot):
+    state, _, inspector = parts
+    down = state.plan.tensors[0].name
+    tensors = [
+        tensor.model_copy(update={"stored": state.plan.tensors[0].format, "copyable": True})
+        if tensor.name == down
+        else tensor
+        for tensor in state.export.tensors
+    ]
+    with qtbot.waitSignal(state.plan_changed):
+        state.take_export(state.export.model_copy(update={"tensors": tensors}))
+    state.select((down,))
+    assert facts(inspector)["Method"] == "copied"

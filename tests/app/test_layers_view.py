@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QEvent, QObject, QPoint, Qt
 from PySide6.QtGui import QAction, QGuiApplication, QRegion
-from PySide6.QtWidgets import QApplication, QComboBox, QMenu, QWidget
+from PySide6.QtWidgets import QApplication, QComboBox, QWidget
 
 from app.models.layer_lines import Column
 from app.models.layers import MANY
+from app.models.offers import NAME, NAME_ROLE, SUMMARY
 from app.state import State
 from app.views.layers import LayersView
+from app.views.offers import OfferPopup
+from engine.api.formats import FORMATS
 from tests.app.layers import UNUSED, hostile_model, open_model, summaries
 
 CONTROL = Qt.KeyboardModifier.ControlModifier
@@ -194,13 +197,46 @@ def test_double_click_edits_the_method(qtbot, state, opened):
 def test_the_list_of_formats(qtbot, state, opened):
     click(qtbot, opened, key("attn_q", 0))
     opened.choose_format()
-    menu = popup(qtbot)
-    assert isinstance(menu, QMenu)
-    actions = {action.text(): action for action in menu.actions()}
-    assert actions["Q4_K"].isChecked()
-    planned(qtbot, state, actions["Q5_K"].trigger)
-    menu.close()
+    shown = popup(qtbot)
+    assert isinstance(shown, OfferPopup)
+    assert [shown.model.item(row, NAME).data(NAME_ROLE) for row in range(26)] == [
+        info.name for info in sorted(FORMATS.values(), key=lambda info: -info.bits)
+    ]
+    line = [shown.model.item(shown.model.row_of("Q6_K"), column).text() for column in range(3)]
+    assert line == ["Q6_K", "6.56 bits", FORMATS["Q6_K"].summary]
+    present = shown.view.currentIndex()
+    assert present.data(NAME_ROLE) == "Q4_K"
+    assert present.data(Qt.ItemDataRole.AccessibleTextRole).endswith("chosen now")
+    qtbot.keyClicks(shown.view, "q5_k")
+    planned(qtbot, state, lambda: qtbot.keyClick(shown.view, Qt.Key.Key_Return))
     assert formats(state, key("attn_q", 0)) == ["Q5_K"]
+    qtbot.waitUntil(lambda: QApplication.activePopupWidget() is None)
+
+
+def test_formats_that_do_not_fit_are_greyed_with_the_reason(qtbot, state, opened):
+    state.select((key("ffn_down", 0),))
+    opened.choose_format()
+    shown = popup(qtbot)
+    row = shown.model.row_of("Q4_K")
+    assert shown.model.item(row, NAME).text() == "Q4_K  →  F16"
+    assert shown.model.item(row, SUMMARY).text() == "Q4_K needs rows that 256 divides; 172 columns get F16"
+    place = shown.view.visualRect(shown.model.index(row, NAME)).center()
+    qtbot.mouseClick(shown.view.viewport(), LEFT, pos=place)
+    assert shown.isVisible()
+    assert state.document.undo_stack.count() == 0
+    qtbot.keyClick(shown.view, Qt.Key.Key_Escape)
+    assert not shown.isVisible()
+
+
+def test_formats_for_many_tensors_say_how_many_get_another_one(qtbot, state, opened):
+    state.select((key("ffn_down", 0), key("ffn_down", 1), key("attn_q", 0)))
+    opened.choose_format()
+    shown = popup(qtbot)
+    row = shown.model.row_of("Q6_K")
+    assert shown.model.item(row, SUMMARY).text() == f"2 of 3 get F16 · {FORMATS['Q6_K'].summary}"
+    place = shown.view.visualRect(shown.model.index(row, NAME)).center()
+    planned(qtbot, state, lambda: qtbot.mouseClick(shown.view.viewport(), LEFT, pos=place))
+    assert formats(state, key("ffn_down", 1), key("attn_q", 0)) == ["F16", "Q6_K"]
 
 
 def test_pins_withstand_edits_and_say_so(qtbot, state, opened):
@@ -303,12 +339,38 @@ def test_the_context_menu(qtbot, state, opened):
     opened.table.customContextMenuRequested.emit(where)
     menu = popup(qtbot)
     actions = {action.text().replace("&", ""): action for action in menu.actions()}
-    assert {"Format", "Method", "Pin", "Apply to all of role v"} <= set(actions)
+    assert {"Format…", "Method", "Pin", "Apply to all of role v"} <= set(actions)
     actions["Select all of role v"].trigger()
     assert set(state.selection) == {key("attn_v", block) for block in range(4)}
     actions["Copy names"].trigger()
     assert QGuiApplication.clipboard().text() == "model.layers.1.self_attn.v_proj.weight"
     menu.close()
+    actions["Format…"].trigger()
+    shown = popup(qtbot)
+    qtbot.keyClicks(shown.view, "q8")
+    planned(qtbot, state, lambda: qtbot.keyClick(shown.view, Qt.Key.Key_Return))
+    assert formats(state, key("attn_v", 1), key("attn_v", 3)) == ["Q8_0", "Q6_K"], "the line that was clicked"
+
+
+def test_what_is_copied_says_so(qtbot, state, view):
+    summary, export = summaries(1)
+    tensors = [
+        tensor.model_copy(update={"stored": "Q4_K", "copyable": True})
+        if tensor.name == key("attn_q", 0)
+        else tensor
+        for tensor in export.tensors
+    ]
+    state.opening(Path("model"))
+    state.take_summary(summary)
+    state.take_export(export.model_copy(update={"tensors": tensors}))
+    qtbot.waitUntil(lambda: state.plan is not None)
+    index = view.model.index_of(key("attn_q", 0), Column.METHOD)
+    assert index.data() == "copied"
+    assert "as they are" in index.data(Qt.ItemDataRole.ToolTipRole)
+    state.select((key("attn_q", 0),))
+    assert [offer.possible for offer in view.edits.methods(view.table.chosen)] == [False, False]
+    planned(qtbot, state, lambda: view.set_bits(6))
+    assert view.model.index_of(key("attn_q", 0), Column.METHOD).data() == "search"
 
 
 def test_the_context_menu_says_what_a_pin_would_do(qtbot, state, opened):

@@ -15,7 +15,7 @@ from PySide6.QtWidgets import QLabel, QPushButton, QTableWidget
 from pytestqt.qtbot import QtBot
 
 from app.job_record import JobRecord, State
-from app.models.result import command_of, csv_of, headline, program, story, table_of
+from app.models.result import command_of, csv_of, headline, outputs, program, story, table_of
 from app.views.result import ResultPanel
 from engine.api.jobs import (
     CalibrateRequest,
@@ -108,6 +108,15 @@ def test_the_headline_says_it_all():
     assert headline(done()) == "tiny.gguf: 3.12 × smaller, the same next token in 92.6 %"
     assert headline(done(report=None)) == "tiny.gguf: 3.12 × smaller"
     assert headline(done(source_bytes=4_710_096, report=None)) == "tiny.gguf: 2 × larger"
+
+
+def test_all_files_of_a_split_output_are_named(panel: ResultPanel):
+    files = [f"/out/tiny-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    record = done(files=files, output=files[0])
+    assert outputs(record) == files
+    panel.show_record(record)
+    assert all(file in texts(panel) for file in files)
+    assert outputs(done()) == ["/out/tiny.gguf"]
 
 
 def test_the_table_is_that_of_the_figures(panel: ResultPanel):

@@ -9,18 +9,26 @@ from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
 from app.models.run_request import (
+    Written,
     file_name,
     proposed_folder,
     proposed_name,
     refusal,
+    something_there,
+    split_size,
+    split_text,
     text_label,
     text_windows,
+    written,
 )
+from app.plain import BREAK
 from app.settings import Settings
 from app.state import State
+from app.views.metadata_sheet import MetadataSheet
 from app.views.run_sheet import RunSheet
 from engine.api.jobs import Check, QuantizeRequest
-from engine.api.recipe import CalibrationText
+from engine.api.outputs import part_path
+from engine.api.recipe import CalibrationText, GgufOptions
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
 from tests.app.small_state import make_state
 
@@ -162,7 +170,7 @@ def test_replacing_is_offered_only_where_the_file_is(shown: Sheet, tmp_path: Pat
     assert not shown.sheet.replace.isVisible()
     (tmp_path / "there.gguf").touch()
     shown.sheet.name.setText("there")
-    assert shown.sheet.replace.isVisible()
+    shown.qtbot.waitUntil(shown.sheet.replace.isVisible)
     assert not shown.sheet.request.overwrite
     shown.sheet.replace.setChecked(True)
     assert shown.sheet.request.overwrite
@@ -171,6 +179,7 @@ def test_replacing_is_offered_only_where_the_file_is(shown: Sheet, tmp_path: Pat
 
 
 def test_what_is_written_is_said_to_the_byte(shown: Sheet):
+    shown.qtbot.waitUntil(lambda: bool(shown.sheet.written.text()))
     assert f"{shown.state.file_bytes:,} bytes" in shown.sheet.written.toolTip()
     assert "tiny-Q4_K_M.gguf" in shown.sheet.written.text()
     assert "1 F32" in shown.sheet.written.text()
@@ -208,6 +217,98 @@ def test_a_limit_of_memory_is_taken_or_refused(shown: Sheet):
     shown.wait_asked(3)
     shown.inspection.answer(PASSED)
     assert shown.sheet.run.isEnabled()
+
+
+def test_the_options_are_folded_away_and_say_what_is_chosen(shown: Sheet):
+    options = shown.sheet.options
+    assert options.fold.text() == "one file · metadata: as in the source"
+    assert not options.split.isVisible()
+    shown.qtbot.mouseClick(options.fold, Qt.MouseButton.LeftButton)
+    assert options.split.isVisible()
+    assert shown.sheet.frameGeometry().height() <= shown.sheet.screen().availableGeometry().height()
+
+
+def test_a_split_output_names_its_files(shown: Sheet, tmp_path: Path):
+    options = shown.sheet.options
+    shown.qtbot.mouseClick(options.fold, Qt.MouseButton.LeftButton)
+    assert [options.split.itemText(row) for row in range(5)] == ["one file", "2 GB", "4 GB", "16 GB", "50 GB"]
+    options.split.lineEdit().selectAll()
+    shown.qtbot.keyClicks(options.split.lineEdit(), "2GB")
+    assert shown.sheet.request.recipe.output.options.split_max_size == 2_000_000_000
+    assert options.fold.text().startswith("files of at most 2 GB")
+    assert shown.state.document.recipe.output.options.split_max_size is None, "it is no edit of the recipe"
+    output = tmp_path / shown.sheet.name.text()
+    shown.sheet._take_written(Written(3, 5_000_000_000, False, output))
+    first, last = options.files.text().replace(BREAK, "").splitlines()
+    assert (first, last) == ("tiny-Q4_K_M-00001-of-00003.gguf …", "tiny-Q4_K_M-00003-of-00003.gguf")
+    assert len(options.files.toolTip().splitlines()) == 3
+    assert "in 3 files" in shown.sheet.written.text()
+    assert not something_there(output, 3)
+    part_path(output, 1, 3).touch()
+    assert something_there(output, 3)
+    shown.sheet._take_written(Written(3, 5_000_000_000, True, output))
+    assert shown.sheet.replace.isVisible()
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("much", "is no size"), ("10 kB", "at least 1 MB"), ("-1", "no size")]
+)
+def test_a_size_of_files_that_is_none(shown: Sheet, text: str, word: str):
+    shown.sheet.options.split.setCurrentText(text)
+    assert shown.sheet.reason.text().startswith("Split: ")
+    assert word in shown.sheet.reason.text()
+    assert not shown.sheet.run.isEnabled()
+    shown.sheet.options.split.setCurrentText("one file")
+    shown.wait_asked(2)
+    assert shown.inspection.asked[1][0].recipe.output.options.split_max_size is None
+
+
+@pytest.mark.parametrize("most", [None, 2_000_000_000, 2_147_483_648, 1_234_567])
+def test_a_size_of_files_reads_back(most: int | None):
+    assert split_size(split_text(most)) == most
+
+
+def test_the_number_of_files_and_their_bytes(shown: Sheet):
+    state = shown.state
+    whole = written(state.export, state.plan, GgufOptions(), None)
+    assert whole == (1, state.file_bytes, False, None)
+    # Arithmetic alone: no real size of files is so small.
+    parts = written(state.export, state.plan, GgufOptions.model_construct(split_max_size=20_000), None)
+    assert parts.files > 1
+    assert parts.bytes > whole.bytes
+
+
+def test_lm_studio_is_offered_where_it_is(shown: Sheet, qtbot: QtBot, tmp_path: Path):
+    assert not shown.sheet.lm_studio.isEnabled()
+    assert "start it once" in shown.sheet.lm_studio.toolTip()
+    (Path.home() / ".lmstudio").mkdir()
+    sheet = RunSheet(shown.state, shown.settings, shown.inspection)
+    qtbot.addWidget(sheet)
+    sheet.open()
+    qtbot.mouseClick(sheet.lm_studio, Qt.MouseButton.LeftButton)
+    models = Path.home() / ".lmstudio" / "models"
+    request = sheet.request
+    assert request.output == str(models / "bitwright" / "tiny-GGUF" / "tiny-Q4_K_M.gguf")
+    assert request.make_folders
+    assert not models.exists(), "the run makes it"
+    qtbot.waitUntil(lambda: shown.inspection.asked[-1][0].make_folders)
+    shown.inspection.answer(PASSED)
+    sheet.accept()
+    assert shown.settings.output_folder == str(tmp_path), "LM Studio's folder is this model's alone"
+
+
+def test_metadata_is_edited_from_the_sheet(shown: Sheet):
+    shown.qtbot.mouseClick(shown.sheet.options.fold, Qt.MouseButton.LeftButton)
+    shown.qtbot.mouseClick(shown.sheet.options.edit, Qt.MouseButton.LeftButton)
+    opened = shown.sheet.findChild(MetadataSheet)
+    author = opened.form.fields["general.author"].field
+    shown.qtbot.keyClicks(author, "Ada")
+    shown.qtbot.keyClick(author, Qt.Key.Key_Return)
+    opened.close()
+    assert shown.sheet.request.recipe.output.options.metadata == {"general.author": "Ada"}
+    assert shown.sheet.options.metadata.text() == "1 edit"
+    shown.qtbot.waitUntil(lambda: f"{shown.state.file_bytes:,} bytes" in shown.sheet.written.toolTip())
+    assert shown.state.document.undo_stack.undoText() == "Metadata Author"
 
 
 def test_the_effort_goes_with_the_run_and_is_remembered(shown: Sheet):

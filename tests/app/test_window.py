@@ -229,7 +229,7 @@ def test_recipe_is_saved_and_loaded(qtbot, window, tiny, tmp_path):
     assert not window.isWindowModified()
     saved = window.state.document.recipe
     with qtbot.waitSignal(window.state.plan_changed):
-        window.toolbar.preset_menu.actions()[0].trigger()
+        window.presets.actions["F32"].trigger()
     assert window.state.document.recipe != saved
     with qtbot.waitSignal(window.state.plan_changed):
         drop(window, path)

@@ -28,6 +28,8 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.session import Notice
 from app.views.about import AboutPanel
+from app.views.metadata_sheet import MetadataSheet
+from app.views.offers import OfferPopup
 from app.views.run_sheet import RunSheet
 from tests.app.test_window import SAMPLE, click_row, open_model, open_sheet
 
@@ -108,6 +110,14 @@ def test_every_control_and_plot_has_a_name(qtbot, full, tmp_path):
     sheet = open_sheet(qtbot, full, tmp_path)
     assert not unnamed(sheet)
     sheet.reject()
+    full.actions_table["metadata"].trigger()
+    metadata = full.findChild(MetadataSheet)
+    metadata.tabs.setCurrentIndex(1)
+    assert not unnamed(metadata)
+    metadata.close()
+    full.actions_table["preset"].trigger()
+    assert not unnamed(full.findChild(OfferPopup))
+    full.findChild(OfferPopup).close()
     full.actions_table["about"].trigger()
     panels = [
         widget for widget in QApplication.topLevelWidgets() if widget.accessibleName().startswith("About")
@@ -208,7 +218,7 @@ def test_help_opens_by_f1_and_palette_by_its_keys(qtbot, window):
 
 
 def test_only_the_sheet_is_modal(qtbot, full, tmp_path):
-    for key in ("about", "command_palette", "help"):
+    for key in ("about", "command_palette", "help", "metadata"):
         full.actions_table[key].trigger()
         assert QApplication.activeModalWidget() is None
     sheet = open_sheet(qtbot, full, tmp_path)
@@ -216,6 +226,7 @@ def test_only_the_sheet_is_modal(qtbot, full, tmp_path):
     sheet.reject()
     for about in about_panels():
         about.close()
+    full.findChild(MetadataSheet).close()
 
 
 def test_the_window_loads_no_heavy_library():

@@ -7,6 +7,8 @@ from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QApplication
 
+from app.views.metadata_sheet import MetadataSheet
+from engine.api.presets import PRESETS
 from tests.app.models import write_wide_gguf
 from tests.app.test_window import LOAD, WORK, click, open_sheet, wait_for_plan
 from tests.app.turns import Turns
@@ -62,6 +64,33 @@ def test_no_turn_is_long_while_a_job_runs_and_the_table_is_worked_on(qtbot, wind
     assert len(turns.cpu) >= 100
     assert max(turns.cpu) < LIMIT, sorted(turns.cpu)[-5:]
     qtbot.waitUntil(lambda: record.state == "done", timeout=WORK)
+
+
+@pytest.mark.parametrize("gesture", ["presets", "formats", "metadata"])
+def test_what_is_opened_over_a_large_model_does_not_hold_it_up(qtbot, window, tmp_path: Path, gesture):
+    window.session.open(write_wide_gguf(tmp_path / "wide.gguf", blocks=222, tokens=150_000))
+    wait_for_plan(qtbot, window)
+    window.layers.select_all()
+    qtbot.wait(400)
+    with Turns() as turns:
+        if gesture == "presets":
+            window.actions_table["preset"].trigger()
+            sizes = window.presets._sizes
+            qtbot.waitUntil(lambda: len(sizes.ask()) == len(PRESETS) + 1, timeout=LOAD)
+        elif gesture == "formats":
+            window.layers.choose_format()
+        else:
+            window.actions_table["metadata"].trigger()
+            sheet = window.findChild(MetadataSheet)
+            qtbot.waitUntil(sheet.isVisible)
+            qtbot.wait(50)
+            sheet.tabs.setCurrentIndex(1)
+            qtbot.wait(50)
+            qtbot.keyClicks(sheet.keys.filter, "tok")
+        qtbot.wait(100)
+    if popup := QApplication.activePopupWidget():
+        popup.close()
+    assert max(turns.cpu) < LIMIT, sorted(turns.cpu)[-5:]
 
 
 @pytest.mark.parametrize("gesture", ["preset", "filter", "sort", "all", "undo"])

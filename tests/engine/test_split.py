@@ -8,8 +8,10 @@ import pytest
 
 from engine.api.errors import OutputError
 from engine.api.jobs import QuantizeRequest, QuantizeResult
+from engine.api.lm_studio import lm_studio_path
 from engine.api.outputs import part_path, partials_of
 from engine.checkpoint import open_checkpoint
+from engine.checks import check
 from engine.jobs.cleaning import remove_jobs
 from engine.jobs.folder import list_jobs
 from engine.jobs.partial import PartialFile
@@ -63,6 +65,20 @@ def test_names_sizes_metadata_and_tensors(whole, tmp_path):
     assert not any("tokenizer.ggml.tokens" in reader.fields for reader in readers[1:])
     assert sorted(path.name for path in tmp_path.glob("*.gguf*")) == [file.name for file in files]
     assert list_jobs()[-1].output == result.output
+
+
+def test_folders_are_made_when_the_job_begins(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".lmstudio").mkdir()
+    output = lm_studio_path("me", "Sample", "Q8_0")
+    request = request_for(output, most=None)
+    with pytest.raises(OutputError, match="does not exist; make it first"):
+        quantize(request)
+    made = request.model_copy(update={"make_folders": True})
+    assert [check.passed for check in check(made) if check.name in ("output", "disk")] == [True, True]
+    assert not output.parent.exists(), "a check makes nothing"
+    assert quantize(made).output == str(output)
+    assert output.is_file()
 
 
 def test_llama_cpp_reads_it_as_one(whole, tmp_path):

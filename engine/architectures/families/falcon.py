@@ -7,8 +7,8 @@ groups and one norm.
 from typing import Any
 
 import numpy as np
-from gguf import GGUFValueType
 
+from engine.api.gguf import GGUFValueType
 from engine.architectures.description import (
     GELU,
     Architecture,

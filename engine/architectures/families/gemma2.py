@@ -7,8 +7,7 @@ attention by the number of blocks alone.
 from collections.abc import Callable
 from typing import Any
 
-from gguf import GGUFValueType
-
+from engine.api.gguf import GGUFValueType
 from engine.architectures.description import (
     GELU,
     Architecture,

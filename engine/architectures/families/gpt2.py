@@ -1,7 +1,6 @@
 """GPT-2: LayerNorm, learned positions, GELU; transformers stores its matrices transposed (Conv1D)."""
 
-from gguf import GGUFValueType
-
+from engine.api.gguf import GGUFValueType
 from engine.architectures.description import (
     GELU,
     Architecture,

@@ -1,8 +1,8 @@
 """GPT-NeoX (Pythia): LayerNorm, GELU, half-rotated heads; q, k, v of a head lie together in one matrix."""
 
 import numpy as np
-from gguf import GGUFValueType
 
+from engine.api.gguf import GGUFValueType
 from engine.architectures.description import (
     GELU,
     Architecture,

@@ -3,8 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from gguf import GGUFValueType
-
+from engine.api.gguf import GGUFValueType
 from engine.architectures.description import (
     SILU,
     Architecture,

@@ -6,8 +6,7 @@ behind one norm.
 
 from typing import Any
 
-from gguf import GGUFValueType
-
+from engine.api.gguf import GGUFValueType
 from engine.architectures.description import (
     Architecture,
     Config,

@@ -8,15 +8,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from gguf import (
-    GGMLQuantizationType,
-    GGUFValueType,
-    GGUFWriter,
-    Keys,
-)
+from gguf import GGMLQuantizationType, GGUFWriter, Keys
 from gguf.gguf_writer import WriterState
 
 from engine.api.formats import FORMATS
+from engine.api.gguf import GGUFValueType
 from engine.api.outputs import START, USUAL_ALIGNMENT, padded, part_counts, tensor_space
 from engine.export.gguf.plan import WRITTEN_ANEW, Export
 from engine.export.gguf.tensor import OutputTensor
@@ -105,7 +101,7 @@ class _Writer(GGUFWriter):
     def _pack_val(
         self, val: Any, vtype: GGUFValueType, add_vtype: bool, sub_type: GGUFValueType | None = None
     ) -> bytes:
-        if vtype is GGUFValueType.ARRAY and len(val) == 0:
+        if vtype == GGUFValueType.ARRAY and len(val) == 0:
             kind = self._pack("I", vtype) if add_vtype else b""
             return kind + self._pack("I", sub_type) + self._pack("Q", 0)
         return super()._pack_val(val, vtype, add_vtype, sub_type)

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFValueType, Keys, Metadata
+from gguf import Keys, Metadata
 
-from engine.api.gguf import GgufValue
+from engine.api.gguf import GgufValue, GGUFValueType
 from engine.api.wording import fits
 
 MOST_BYTES = 4 << 20

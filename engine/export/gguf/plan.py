@@ -6,11 +6,11 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
-from gguf import GGML_QUANT_VERSION, GGUF_DEFAULT_ALIGNMENT, GGUFValueType, Keys, size_label
+from gguf import GGML_QUANT_VERSION, GGUF_DEFAULT_ALIGNMENT, Keys, size_label
 
 from engine.api.errors import ExportError
 from engine.api.formats import FORMATS
-from engine.api.gguf import GgufValue
+from engine.api.gguf import GgufValue, GGUFValueType
 from engine.api.model import Role
 from engine.api.plan import kept_in_float
 from engine.architectures import architecture_of

@@ -63,3 +63,9 @@ def test_rows_that_do_not_divide_are_refused():
     assert FORMATS["Q4_K"].row_bytes(512) == 288
     with pytest.raises(ValueError, match="Q4_K stores blocks of 256; 288 columns"):
         FORMATS["Q4_K"].row_bytes(288)
+
+
+def test_every_format_says_in_a_line_what_it_is():
+    summaries = [info.summary for info in FORMATS.values()]
+    assert len(set(summaries)) == len(summaries)
+    assert all(0 < len(summary) <= 70 and not summary.endswith(".") for summary in summaries)

@@ -2,10 +2,11 @@
 
 import pytest
 from gguf import GGUFValueType as Type
+from gguf import Keys
 
 from engine.api.errors import RecipeError
-from engine.api.gguf import GgufValue
-from engine.api.metadata import edited, edited_entries, entries_of, value_bytes
+from engine.api.gguf import GgufValue, GGUFValueType
+from engine.api.metadata import COMMON, FIXED, edited, edited_entries, entries_of, value_bytes
 
 FILE = {
     "general.architecture": GgufValue(Type.STRING, "llama"),
@@ -123,3 +124,10 @@ def test_any_number_of_keys_is_shown_in_bounded_room():
     assert len(entries) == 1000
     assert sum(len(entry.text) for entry in entries) < 2_000_000
     assert sum(entry.bytes for entry in entries) == sum(value_bytes(k, v) for k, v in metadata.items())
+
+
+def test_types_and_keys_are_those_of_the_package():
+    assert {kind.name: kind.value for kind in GGUFValueType} == {kind.name: kind.value for kind in Type}
+    kinds = (Keys.General, Keys.Tokenizer)
+    known = {value for kind in kinds for value in vars(kind).values() if isinstance(value, str)}
+    assert known.issuperset([*COMMON, *FIXED])

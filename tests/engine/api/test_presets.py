@@ -10,7 +10,7 @@ import pytest
 from engine.api.errors import RecipeError
 from engine.api.model import Role
 from engine.api.plan import Planner, make_plan
-from engine.api.presets import ALIASES, PRESETS, ModelFacts, has_more_bits, preset_recipe
+from engine.api.presets import ALIASES, COPY, PRESETS, ModelFacts, has_more_bits, preset_groups, preset_recipe
 
 RECORDS = Path(__file__).parents[4] / "shared" / "facts" / "presets.json"
 ROLES = {
@@ -157,6 +157,13 @@ def test_presets_name_known_formats_for_every_number_of_blocks():
     for name in PRESETS:
         for blocks in range(12):
             preset_recipe(name, ModelFacts("llama", blocks, experts=4))
+
+
+def test_groups_hold_every_preset_once_by_its_bits():
+    groups = preset_groups()
+    assert sorted(name for names in groups.values() for name in names) == sorted((*PRESETS, COPY))
+    assert [groups["1 bit"], groups["As it is"]] == [["IQ1_M", "IQ1_S", "TQ1_0"], [COPY]]
+    assert groups["4 bits"] == ["Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "MXFP4_MOE"]
 
 
 def test_unknown_preset():

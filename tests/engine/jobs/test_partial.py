@@ -126,6 +126,15 @@ def test_outputs_that_are_refused(tmp_path):
     with pytest.raises(OutputError, match="exists already"):
         check_place(tmp_path / "there.gguf", [source], overwrite=False)
     check_place(tmp_path / "there.gguf", [source], overwrite=True)
+    new = tmp_path / "new" / "folder" / "x.gguf"
+    with pytest.raises(OutputError, match="does not exist; make it first"):
+        check_place(new, [source], overwrite=False)
+    check_place(new, [source], overwrite=False, make_folders=True)
+    assert check_room(new, 1) > 1
+    with pytest.raises(OutputError, match=r"there.gguf is no folder; choose another one"):
+        check_place(
+            tmp_path / "there.gguf" / "deeper" / "x.gguf", [source], overwrite=False, make_folders=True
+        )
     with pytest.raises(OutputError, match=r"bytes, but .* free"):
         check_room(tmp_path / "new.gguf", 1 << 60)
     assert source.read_bytes() == b"x"
