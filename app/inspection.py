@@ -15,22 +15,30 @@ from app.engine_client import PATIENCE, EngineProcess, Patience
 from app.state import State
 from engine.api.jobs import Check, JobSummary, QuantizeRequest
 from engine.api.messages import (
+    CheckCalibrate,
     Checked,
     CheckRun,
+    ColumnsRead,
     Event,
     ExportPage,
     ExportPlanned,
     Failed,
     Hello,
     HistogramRead,
+    ImportanceFound,
+    ImportanceRead,
+    ImportanceSaved,
     JobsListed,
     ListJobs,
     MeasureSpeeds,
     ModelOpened,
     OpenModel,
     ReadHistogram,
+    ReadImportance,
+    ReadImportanceColumns,
     RemoveJobs,
     Request,
+    SaveImportance,
     SpeedsMeasured,
     TensorsPage,
 )
@@ -39,6 +47,23 @@ from engine.api.plan import ExportSummary, ExportTensor
 
 if TYPE_CHECKING:
     import numpy as np
+
+Answer = (
+    Checked | JobsListed | SpeedsMeasured | HistogramRead | ImportanceRead | ColumnsRead | ImportanceSaved
+)
+"""What answers a question; opening has answers of its own."""
+
+Question = (
+    CheckRun
+    | CheckCalibrate
+    | ListJobs
+    | RemoveJobs
+    | MeasureSpeeds
+    | ReadHistogram
+    | ReadImportance
+    | ReadImportanceColumns
+    | SaveImportance
+)
 
 DEATHS = 3
 WITHIN_SECONDS = 60.0
@@ -86,6 +111,9 @@ class Inspection(QObject):
     open_failed = Signal(object, str)
     """A path that cannot be opened, and why."""
 
+    importance_found = Signal(object)
+    """A path that was to be opened: it is an importance matrix."""
+
     closed = Signal()
     """The engine is gone, as `close` wanted."""
 
@@ -102,7 +130,7 @@ class Inspection(QObject):
         self._number = 0
         self._opening: _Opening | None = None
         self._questions: dict[int, _Question] = {}
-        self._histogram = 0
+        self._newest: dict[type[Question], int] = {}  # of kinds that only the newest counts of
         self._deaths: list[float] = []
         self._refusal = ""
         self._hung = self._closing = False
@@ -117,7 +145,7 @@ class Inspection(QObject):
     def open(self, path: Path, state: State) -> None:
         """Read the model into `state`, as it comes; an older one that is still being read is dropped."""
         self._refusal = ""
-        self._questions.pop(self._histogram, None)  # it was about the older model
+        self._forget(ReadHistogram)  # it was about the older model
         if state.phase in ("empty", "opening"):  # a model that is open stays until this one can be shown
             state.opening(path)
         self._opening = _Opening(self._next(), path, state, shown=state.phase == "opening")
@@ -166,8 +194,6 @@ class Inspection(QObject):
         failed: Callable[[str], None],
     ) -> None:
         """The distribution of a tensor: edges and counts, float64 [2, bins]. Older questions are dropped."""
-        self._questions.pop(self._histogram, None)
-        self._histogram = self._next()
 
         def take(event: Event) -> None:
             assert isinstance(event, HistogramRead)
@@ -178,7 +204,26 @@ class Inspection(QObject):
             else:
                 then(event, values)
 
-        request = ReadHistogram(id=self._histogram, model=str(model), tensor=tensor)
+        self.ask(
+            lambda number: ReadHistogram(id=number, model=str(model), tensor=tensor),
+            take,
+            failed,
+            newest=True,
+        )
+
+    def ask(
+        self,
+        make: Callable[[int], Question],
+        take: Callable[[Event], None],
+        failed: Callable[[str], None],
+        *,
+        newest: bool = False,
+    ) -> None:
+        """Ask what `make` makes with an id. `newest`: older questions of the kind are dropped."""
+        request = make(self._next())
+        if newest:
+            self._forget(type(request))
+            self._newest[type(request)] = request.id
         self._ask(request, _Question(take, failed))
 
     @property
@@ -202,11 +247,10 @@ class Inspection(QObject):
         self._number += 1
         return self._number
 
-    def _ask(
-        self,
-        request: CheckRun | ListJobs | RemoveJobs | MeasureSpeeds | ReadHistogram,
-        question: _Question,
-    ) -> None:
+    def _forget(self, kind: type[Question]) -> None:
+        self._questions.pop(self._newest.get(kind, 0), None)
+
+    def _ask(self, request: Question, question: _Question) -> None:
         if self._refusal:
             question.failed(self._refusal)
         elif not self._closing:
@@ -236,7 +280,10 @@ class Inspection(QObject):
         elif isinstance(event, ModelOpened | TensorsPage | ExportPlanned | ExportPage):
             if self._opening is not None and event.id == self._opening.id:
                 self._go_on(self._opening, event)
-        elif isinstance(event, Checked | JobsListed | SpeedsMeasured | HistogramRead):
+        elif isinstance(event, ImportanceFound):
+            if self._opening is not None and event.id == self._opening.id:
+                self._give_up_opening(self._opening)
+        elif isinstance(event, Answer):
             question = self._questions.get(event.id)
             if not isinstance(event, JobsListed) or event.last:
                 self._questions.pop(event.id, None)
@@ -269,6 +316,14 @@ class Inspection(QObject):
             if event.last and opening.export is not None:
                 self._opening = None
                 opening.state.take_export(opening.export.model_copy(update={"tensors": opening.places}))
+
+    def _give_up_opening(self, opening: _Opening) -> None:
+        """It is no model, and none was to be opened."""
+        self._opening = None
+        if opening.wanted:
+            if opening.shown:
+                opening.state.close()
+            self.importance_found.emit(opening.path)
 
     def _fail(self, id_: int, sentence: str) -> None:
         """The request `id_` has no answer."""

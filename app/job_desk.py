@@ -20,7 +20,7 @@ from app.models.job_offers import (
 )
 from app.notice import Action, Notice
 from app.settings import Settings
-from engine.api.jobs import JobSummary, QuantizeRequest
+from engine.api.jobs import JobSummary, WritingRequest
 from engine.api.units import size
 
 
@@ -48,7 +48,7 @@ class JobDesk(QObject):
 
     # ---------------------------------------------------------------------------- what one asks for
 
-    def run(self, request: QuantizeRequest) -> None:
+    def run(self, request: WritingRequest) -> JobRecord | None:
         """A new job, unless one that runs or waits here writes the same file: only disk is checked."""
         busy = [*self._board.active, *self._board.waiting]
         rival = next((job for job in busy if job.output == request.output), None)
@@ -56,8 +56,10 @@ class JobDesk(QObject):
             does = "waits to write" if rival.state == "waiting" else "is writing"
             text = f"{rival.title} {does} {request.output} already. Choose another name."
             self.notice.emit(Notice("error", text))
-            return
-        self._say_if_waiting(self._board.run(request))
+            return None
+        record = self._board.run(request)
+        self._say_if_waiting(record)
+        return record
 
     def resume(self, record: JobRecord) -> None:
         if self._refused(record, resume_refusal(record)):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from app.ending import Ending, Remedy
 from engine.api.jobs import CalibrateRequest, JobRequest, JobResult, JobSummary, QuantizeRequest, Saved
-from engine.api.messages import ProgressMade, ResumeJob, StartQuantize
+from engine.api.messages import ProgressMade, ResumeJob, StartCalibrate, StartQuantize
 
 State = Literal[
     "waiting",
@@ -22,6 +22,11 @@ State = Literal[
     "unreadable",
 ]
 """`waiting`: in line behind the job that runs. `kept`: waited when an earlier run of the program ended."""
+
+NewJob = StartQuantize | StartCalibrate
+Pending = NewJob | ResumeJob
+WRITING = QuantizeRequest | CalibrateRequest
+"""The kinds of jobs that are begun here."""
 
 ACTIVE: tuple[State, ...] = ("starting", "running", "stopping")
 UNFINISHED: tuple[State, ...] = ("failed", "interrupted")
@@ -63,7 +68,7 @@ class JobRecord:
     peak: int = 0
     least_memory: int = 0
     memory_limit: int | None = None
-    pending: StartQuantize | ResumeJob | None = None
+    pending: Pending | None = None
     told: tuple[object, ...] | None = None
     touched: int = 0
 
@@ -75,7 +80,7 @@ class JobRecord:
     @property
     def restartable(self) -> bool:
         """Whether it can begin anew."""
-        return self.state in UNFINISHED and (bool(self.job) or isinstance(self.request, QuantizeRequest))
+        return self.state in UNFINISHED and (bool(self.job) or isinstance(self.request, WRITING))
 
     @property
     def removable(self) -> bool:

@@ -7,9 +7,9 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.ending import Ending
 from app.engine_client import PATIENCE, EngineProcess, Patience, is_final
-from app.job_record import JobRecord, State
+from app.job_record import WRITING, JobRecord, NewJob, Pending, State
 from app.waiting import WaitingFile, WaitingJob
-from engine.api.jobs import JobSummary, QuantizeRequest
+from engine.api.jobs import CalibrateRequest, JobSummary, WritingRequest
 from engine.api.messages import (
     Done,
     Event,
@@ -18,6 +18,7 @@ from engine.api.messages import (
     ProgressSaved,
     ResumeJob,
     StageStarted,
+    StartCalibrate,
     StartQuantize,
     Warned,
 )
@@ -94,14 +95,14 @@ class JobBoard(QObject):
 
     # ---------------------------------------------------------------------------- what one asks for
 
-    def run(self, request: QuantizeRequest) -> JobRecord:
+    def run(self, request: WritingRequest) -> JobRecord:
         """A new job, at the end of the line."""
         record = self._new_record()
         record.created = datetime.now(UTC).isoformat(timespec="microseconds")
         record.take_request(request)
         record.state = "waiting"
         self._add(record)
-        self._line_up(record, StartQuantize(quantize=request))
+        self._line_up(record, _start_of(request))
         return record
 
     def resume(self, record: JobRecord, memory_limit: int | None = None) -> None:
@@ -120,8 +121,8 @@ class JobBoard(QObject):
         if record.job:
             self._line_up(record, ResumeJob(job=record.job, restart=True))
         else:
-            assert isinstance(record.request, QuantizeRequest)
-            self._line_up(record, StartQuantize(quantize=record.request))
+            assert isinstance(record.request, WRITING), "nothing else is started here"
+            self._line_up(record, _start_of(record.request))
 
     def cancel(self, record: JobRecord) -> None:
         """Stop a job of this window; what is finished is kept. One that waits leaves the line."""
@@ -173,7 +174,7 @@ class JobBoard(QObject):
             record = self._new_record()
             record.take_request(kept.request)
             record.state, record.created = "kept", kept.created
-            record.pending = StartQuantize(quantize=kept.request)
+            record.pending = _start_of(kept.request)
             self._add(record)
             found.append(record)
         self._keep()
@@ -228,7 +229,7 @@ class JobBoard(QObject):
         self._moment += 1
         record.touched = self._moment
 
-    def _line_up(self, record: JobRecord, request: StartQuantize | ResumeJob) -> None:
+    def _line_up(self, record: JobRecord, request: Pending) -> None:
         record.begin()
         record.state, record.pending = "waiting", request
         self._touch(record)
@@ -323,9 +324,9 @@ class JobBoard(QObject):
         """Write down the jobs that disk does not know of yet."""
         self._keeping.stop()
         jobs = [
-            WaitingJob(created=record.created, request=record.pending.quantize)
+            WaitingJob(created=record.created, request=record.request)
             for record in self.records
-            if isinstance(record.pending, StartQuantize)
+            if isinstance(record.pending, NewJob) and isinstance(record.request, WRITING)
         ]
         if jobs == self._kept:
             return
@@ -350,3 +351,10 @@ class JobBoard(QObject):
     def _show_progress(self) -> None:
         for record in tuple(self._unshown):
             self._show(record)
+
+
+def _start_of(request: WritingRequest) -> NewJob:
+    """What an engine is told to begin a job."""
+    if isinstance(request, CalibrateRequest):
+        return StartCalibrate(calibrate=request)
+    return StartQuantize(quantize=request)

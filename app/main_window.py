@@ -1,5 +1,6 @@
 """The frame: toolbar, tabs, docks, strip, and what shows where. What actions do stands in `app.wiring`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QEvent, Qt, QTimer
@@ -28,6 +29,7 @@ from app.taskbar import TaskbarProgress
 from app.toolbar import MainToolBar
 from app.views.banner import BannerArea
 from app.views.help import HelpPanel
+from app.views.importance import ImportanceView
 from app.views.inspector import Inspector
 from app.views.jobs import JobsPanel
 from app.views.layers import LayersView
@@ -89,6 +91,8 @@ class MainWindow(QMainWindow):
         self.layers = LayersView(self.state)
         self.result = ResultPanel(self)
         self.result.hide()
+        self.importance = ImportanceView(self.session.importance, self.state, self.actions_table, self)
+        self.importance.hide()
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.setAccessibleName("Views")
@@ -174,8 +178,13 @@ class MainWindow(QMainWindow):
             self.jobs.current_changed,
         ):
             signal.connect(self._refresh)
-        self.layers.message.connect(self.say)
-        self.result.message.connect(self.say)
+        for view in (self.layers, self.result, self.importance):
+            view.message.connect(self.say)
+        desk = session.importance
+        desk.changed.connect(self._follow_importance)
+        desk.show_view.connect(self.show_importance)
+        self.result.use_requested.connect(desk.use)
+        self.result.view_requested.connect(desk.view)
         for panel in (self.jobs, self.result):
             panel.resume_requested.connect(session.desk.resume)
             panel.less_memory_requested.connect(session.desk.resume_with_less)
@@ -205,21 +214,33 @@ class MainWindow(QMainWindow):
 
     def show_result(self, record: JobRecord) -> None:
         self.result.show_record(record)
-        index = self.tabs.indexOf(self.result)
-        if index < 0:
-            index = self.tabs.addTab(self.result, "Result")
-            self.tabs.tabBar().setTabButton(index, QTabBar.ButtonPosition.RightSide, self._close_button())
-        self.tabs.setCurrentIndex(index)
-        self.pages.setCurrentWidget(self.tabs)
+        self._add_tab(self.result, "Result", self._close_result)
+        self.tabs.setCurrentWidget(self.result)
+        self._refresh()
 
-    def _close_button(self) -> QToolButton:
-        button = QToolButton()
-        button.setAutoRaise(True)
-        button.setIcon(theme.icon("x", "muted"))
-        button.setToolTip("Close this tab")
-        button.setAccessibleName("Close the result")
-        button.clicked.connect(self._close_result)
-        return button
+    def show_importance(self) -> None:
+        """The matrix that is looked at."""
+        if self.session.importance.files:
+            self._follow_importance()
+            self.tabs.setCurrentWidget(self.importance)
+            self._refresh()
+
+    def _follow_importance(self) -> None:
+        """Its tab is there as long as there is a matrix."""
+        index = self.tabs.indexOf(self.importance)
+        if self.session.importance.files:
+            self._add_tab(self.importance, "Importance", self.session.importance.close)
+        elif index >= 0:
+            self.tabs.removeTab(index)
+        self._refresh()
+
+    def _add_tab(self, page: QWidget, title: str, close: Callable[[], None]) -> None:
+        """One that can be closed, unless it is there."""
+        if self.tabs.indexOf(page) < 0:
+            index = self.tabs.addTab(page, title)
+            button = _close_button(title)
+            button.clicked.connect(lambda: close())
+            self.tabs.tabBar().setTabButton(index, QTabBar.ButtonPosition.RightSide, button)
 
     def _close_result(self) -> None:
         self.tabs.removeTab(self.tabs.indexOf(self.result))
@@ -255,14 +276,17 @@ class MainWindow(QMainWindow):
         """Everything that follows from the state: page, presets, what can be done."""
         if not self.session.board.active:
             self._leaving = False
-        results = self.tabs.count() > 1 and self.tabs.currentWidget() is self.result
-        nothing = self.state.phase == "empty" and not results
+        shown = self.tabs.count() > 1 and self.tabs.currentWidget() is not self.layers
+        nothing = self.state.phase == "empty" and not shown
         self.pages.setCurrentIndex(0 if nothing else 1)
         self.setWindowModified(self.state.document.dirty)
         needs = self.wiring.unmet_needs()
         self.actions_table.enable(needs)
         self.toolbar.refresh(needs.get("plan", ""))
         self.presets.refresh(needs.get("plan", ""))
+        matrix = self.result.matrix
+        if matrix is not None:
+            self.result.refuse_use(self.session.importance.use_refusal(matrix))
 
     def _fill_recent(self) -> None:
         recent = self.settings.recent
@@ -350,3 +374,12 @@ class MainWindow(QMainWindow):
         self.settings.save_layout(self)
         self.session.close()
         event.accept()
+
+
+def _close_button(title: str) -> QToolButton:
+    button = QToolButton()
+    button.setAutoRaise(True)
+    button.setIcon(theme.icon("x", "muted"))
+    button.setToolTip("Close this tab")
+    button.setAccessibleName(f"Close the tab {title}")
+    return button

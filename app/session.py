@@ -10,6 +10,7 @@ from pathlib import Path
 from PySide6.QtCore import QObject, Signal
 
 from app.ending import Ending
+from app.importance import ImportanceDesk
 from app.inspection import Inspection
 from app.job_desk import JobDesk
 from app.jobs import JobBoard
@@ -49,10 +50,13 @@ class Session(QObject):
         self.board = JobBoard(self, command=command)
         self.desk = JobDesk(self.board, self.inspection, settings, self)
         self.upkeep = Upkeep(self.state, self.inspection, self.board, settings, self)
+        self.importance = ImportanceDesk(self.state, self.inspection, self.board, self)
         self.hello: Hello | None = None
         self._unsaved = ""
         self.desk.notice.connect(self.notice)
         self.desk.said.connect(self.said)
+        self.importance.notice.connect(self.notice)
+        self.importance.said.connect(self.said)
         self.inspection.ready.connect(self._greet)
         self.inspection.failed.connect(self._report_inspection)
         self.inspection.open_failed.connect(self._report_opening)
@@ -104,14 +108,6 @@ class Session(QObject):
 
     def apply_preset(self, name: str) -> None:
         self._try(lambda: self.state.apply_preset(name))
-
-    def set_importance(self, path: Path | None) -> None:
-        """Take an importance matrix into the recipe, or out of it."""
-        recipe = self.state.document.recipe
-        if recipe is not None:
-            text = f"Importance matrix {path.name}" if path else "No importance matrix"
-            imatrix = str(path) if path else None
-            self.state.change_recipe(text, recipe.model_copy(update={"imatrix": imatrix}))
 
     def _after_opening(self) -> None:
         phase, path = self.state.phase, self.state.path

@@ -12,6 +12,11 @@ from engine.api.formats import DEFAULT_EFFORT, EFFORTS
 from engine.api.needs import Speeds
 
 RECENT_LENGTH = 12
+MANY_WINDOWS = 200
+"""Of a calibration text, of 512 tokens: enough for most models."""
+
+DIGITS = 7
+"""Of a number of windows, at most."""
 
 
 class Settings(QObject):
@@ -65,6 +70,43 @@ class Settings(QObject):
         self._store.setValue("effort", wanted)
 
     @property
+    def calibration_texts(self) -> list[str]:
+        """The texts that an importance matrix was computed on last; none: the sample text."""
+        return self._list("calibration_texts")
+
+    @calibration_texts.setter
+    def calibration_texts(self, paths: list[str]) -> None:
+        self._store.setValue("calibration_texts", paths)
+
+    @property
+    def calibration_windows(self) -> int:
+        """How many windows of them at most; 0: all."""
+        found = self._text("calibration_windows")
+        return int(found) if found.isdecimal() and len(found) < DIGITS else MANY_WINDOWS
+
+    @calibration_windows.setter
+    def calibration_windows(self, count: int) -> None:
+        self._store.setValue("calibration_windows", str(count))
+
+    @property
+    def output_tensor(self) -> bool:
+        """Whether the importance of the output matrix is computed, too."""
+        return self._text("output_tensor") == "true"
+
+    @output_tensor.setter
+    def output_tensor(self, wanted: bool) -> None:
+        self._store.setValue("output_tensor", "true" if wanted else "false")
+
+    @property
+    def use_importance(self) -> bool:
+        """Whether the recipe gets a matrix that was computed for its model."""
+        return self._text("use_importance") != "false"
+
+    @use_importance.setter
+    def use_importance(self, wanted: bool) -> None:
+        self._store.setValue("use_importance", "true" if wanted else "false")
+
+    @property
     def offered_job(self) -> str:
         """The interrupted job that was offered for resuming last."""
         return self._text("offered_job")
@@ -93,9 +135,7 @@ class Settings(QObject):
     @property
     def recent(self) -> list[str]:
         """Paths of the models opened last, the newest first."""
-        found = self._store.value("recent", [])
-        listed = found if isinstance(found, list) else [found]  # an ini file gives a list of one as text
-        return [path for path in listed if isinstance(path, str) and path][:RECENT_LENGTH]
+        return self._list("recent")[:RECENT_LENGTH]
 
     def add_recent(self, path: str | Path) -> None:
         """Put a model at the top of the list."""
@@ -128,6 +168,11 @@ class Settings(QObject):
         self._store.remove("layout")
 
     # ---------------------------------------------------------------------------------- reading
+
+    def _list(self, key: str) -> list[str]:
+        found = self._store.value(key, [])
+        listed = found if isinstance(found, list) else [found]  # an ini file gives a list of one as text
+        return [text for text in listed if isinstance(text, str) and text]
 
     def _text(self, key: str) -> str:
         found = self._store.value(key, "")

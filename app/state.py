@@ -10,6 +10,7 @@ from app.document import RecipeDocument
 from app.planner import BackgroundPlanner, Forecast, Outlook, preset_over
 from engine.api.model import ModelSummary, Role, TensorSummary
 from engine.api.plan import ExportSummary, Plan, Planner, TensorPlan
+from engine.api.presets import PRESETS
 from engine.api.recipe import Recipe
 
 Phase = Literal["empty", "opening", "headers", "ready", "inspect only"]
@@ -147,6 +148,30 @@ class State(QObject):
         assert self.planner is not None, "a model is open"
         recipe = preset_over(old, name, self.export.facts, self.planner)
         self.document.start_from(f"Preset {name}", name, recipe)
+
+    def set_importance(self, imatrix: str | None) -> bool | None:
+        """Take an importance matrix into the recipe, or out of it, as one undoable step.
+
+        A preset that mixes other formats with one than without is laid anew where nothing was edited in it:
+        True. False: it would be, but it was edited. None: it mixes the same.
+        """
+        version = self.document.version
+        assert version is not None, "a model is open"
+        assert self.export is not None, "a model is open"
+        assert self.planner is not None, "a model is open"
+        old, facts = version.recipe, self.export.facts
+        new = old.model_copy(update={"imatrix": imatrix})
+        text = f"Importance matrix {Path(imatrix).name}" if imatrix else "No importance matrix"
+        if version.name not in PRESETS or (old.imatrix is None) == (imatrix is None):
+            self.document.change(text, new)
+            return None
+        before, after = (preset_over(recipe, version.name, facts, self.planner) for recipe in (old, new))
+        same = (before.default, before.rules) == (after.default, after.rules)
+        if before != old:
+            self.document.change(text, new)
+            return None if same else False
+        self.document.start_from(text, version.name, after, version.path)
+        return None if same else True
 
     def finish(self) -> None:
         """Before the program ends."""

@@ -10,9 +10,12 @@ from pathlib import Path
 from uuid import uuid4
 
 from platformdirs import user_state_path
+from pydantic import TypeAdapter
 from PySide6.QtCore import QLockFile
 
-from engine.api.jobs import QuantizeRequest
+from engine.api.jobs import WritingRequest
+
+REQUEST: TypeAdapter[WritingRequest] = TypeAdapter(WritingRequest)
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +25,7 @@ class WaitingJob:
     """`created`: when it was asked for, ISO 8601, UTC."""
 
     created: str
-    request: QuantizeRequest
+    request: WritingRequest
 
 
 class WaitingFile:
@@ -100,7 +103,7 @@ def _read(path: Path) -> list[WaitingJob]:
         content = json.loads(path.read_bytes())
         if not isinstance(content, list):
             raise TypeError("no list")
-        requests = [QuantizeRequest.model_validate(job["request"]) for job in content]
+        requests = [REQUEST.validate_python(job["request"]) for job in content]
         return [WaitingJob(str(job["created"]), asked) for job, asked in zip(content, requests, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         log.warning(

@@ -15,7 +15,10 @@ from app.dialogs import ask_file, ask_folder, ask_new_file
 from app.job_record import JobRecord
 from app.models.result import command_of
 from app.views.about import AboutPanel
+from app.views.calibrate_sheet import CalibrateSheet
+from app.views.importance import ImportanceView
 from app.views.jobs import Offer, open_output_folder
+from app.views.layers import LayersView
 from app.views.metadata_sheet import MetadataSheet
 from app.views.palette import CommandPalette
 from app.views.run_sheet import RunSheet
@@ -66,13 +69,19 @@ class Wiring(QObject):
             "open_recipe": self._ask_recipe,
             "save_recipe": self._save_recipe,
             "save_recipe_as": self._ask_save_recipe,
+            "calibrate": self._open_calibration,
             "importance": self._ask_importance,
-            "no_importance": lambda: session.set_importance(None),
+            "use_importance": lambda: session.importance.use(session.importance.files[0]),
+            "no_importance": lambda: session.importance.use(None),
+            "look_importance": self._ask_look,
+            "view_importance": session.importance.show_view.emit,
+            "merge_importance": self._ask_merge,
+            "save_importance": self._ask_save_importance,
             "quit": window.close,
             "undo": stack.undo,
             "redo": stack.redo,
-            "select_all": window.layers.select_all,
-            "filter": window.layers.focus_filter,
+            "select_all": lambda: self._table_in_front().select_all(),
+            "filter": lambda: self._table_in_front().focus_filter(),
             "choose_format": window.layers.choose_format,
             "pin": window.layers.toggle_pin,
             "apply_to_role": window.layers.apply_to_role,
@@ -146,6 +155,11 @@ class Wiring(QObject):
         recipe = state.document.recipe
         if recipe is None or recipe.imatrix is None:
             needs["importance"] = "The recipe uses no importance matrix."
+        if not self._session.importance.files:
+            needs["open importance"] = "No importance matrix is open: load one, or compute it."
+        refusal = self._session.importance.use_refusal(None)
+        if refusal:
+            needs["usable importance"] = refusal
         if not stack.canUndo():
             needs["undo"] = "Nothing to undo."
         if not stack.canRedo():
@@ -188,8 +202,35 @@ class Wiring(QObject):
         ask_new_file(self._window, "Save the recipe", proposed, RECIPE_FILES, self._session.save_recipe)
 
     def _ask_importance(self) -> None:
-        start, then = self._start_folder(), self._session.set_importance
+        start, then = self._start_folder(), self._session.importance.use
         ask_file(self._window, "Use an importance matrix", start, IMPORTANCE_FILES, then)
+
+    def _ask_look(self) -> None:
+        start, then = self._start_folder(), self._session.importance.view
+        ask_file(self._window, "Look at an importance matrix", start, IMPORTANCE_FILES, then)
+
+    def _ask_merge(self) -> None:
+        desk = self._session.importance
+        start = str(desk.files[0].parent)
+        ask_file(self._window, "Merge with", start, IMPORTANCE_FILES, lambda path: desk.merge([path]))
+
+    def _ask_save_importance(self) -> None:
+        desk = self._session.importance
+        first = desk.files[0]
+        proposed = first.with_name(f"merged-{first.name}") if len(desk.files) > 1 else first
+        ask_new_file(self._window, "Save the importance matrix", proposed, IMPORTANCE_FILES, desk.save)
+
+    def _open_calibration(self) -> None:
+        window, session = self._window, self._session
+        sheet = CalibrateSheet(self._state, window.settings, session.importance.reader, window)
+        sheet.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        sheet.accepted.connect(lambda: self._calibrate(sheet))
+        sheet.open()
+
+    def _calibrate(self, sheet: CalibrateSheet) -> None:
+        record = self._session.desk.run(sheet.request)
+        if record is not None and sheet.used:
+            self._session.importance.use_when_done(record)
 
     def _open_sheet(self) -> None:
         window = self._window
@@ -212,6 +253,12 @@ class Wiring(QObject):
         CommandPalette(window).open([*self._actions.all(), *window.presets.actions.values()])
 
     # ------------------------------------------------------------------------------------ doing
+
+    def _table_in_front(self) -> LayersView | ImportanceView:
+        """The view that keys of tables mean."""
+        window = self._window
+        shown = window.tabs.currentWidget() is window.importance
+        return window.importance if shown else window.layers
 
     def _show_about(self) -> None:
         for shown in self._window.findChildren(AboutPanel):

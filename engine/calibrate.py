@@ -125,9 +125,9 @@ def calibrate(
     `replacing`: the id of an unfinished job that is given up for this one. What cannot be calibrated is
     refused before there is a job.
     """
-    request = _absolute(request)
+    request = absolute(request)
     output = Path(request.output)
-    with _prepared(request) as prepared:
+    with prepared_calibration(request) as prepared:
         refuse_place(request, prepared, replacing)
         found = _needs(request, prepared, UNMEASURED)
         refuse_needs(found)
@@ -138,7 +138,7 @@ def calibrate(
 
 def go_on(job: Job, request: CalibrateRequest, listener: Listener, tell: Tell) -> CalibrateResult:
     """Finish a locked job; the file is as if it had never been broken off. Raises `UserError`s."""
-    with _prepared(request) as prepared:
+    with prepared_calibration(request) as prepared:
         refuse_changed(job, prepared.fingerprint)
         refuse_memory(_needs(request, prepared, UNMEASURED))
         return _run(job, prepared, request, listener, tell)
@@ -160,13 +160,18 @@ def foresee(request: CalibrateRequest, *, place: bool) -> Foreseen:
 
     `place`: there is an output, which is looked at, too.
     """
-    request = _absolute(request)
-    with _prepared(request) as prepared:
+    request = absolute(request)
+    with prepared_calibration(request) as prepared:
         if place:
             refuse_place(request, prepared)
-        windows, length = prepared.tokens.shape
-        names = [target.name for targets in prepared.targets for target in targets]
-        return Foreseen(_needs(request, prepared), windows, length, names, prepared.warnings)
+        return foreseen(request, prepared)
+
+
+def foreseen(request: CalibrateRequest, prepared: Calibration) -> Foreseen:
+    """What a job of this request does, of which everything is prepared."""
+    windows, length = prepared.tokens.shape
+    names = [target.name for targets in prepared.targets for target in targets]
+    return Foreseen(_needs(request, prepared), windows, length, names, prepared.warnings)
 
 
 def refuse_place(request: CalibrateRequest, prepared: Calibration, replacing: str = "") -> None:
@@ -185,7 +190,7 @@ def refuse_place(request: CalibrateRequest, prepared: Calibration, replacing: st
     check_place(output, sources, request.overwrite)
 
 
-def _absolute(request: CalibrateRequest) -> CalibrateRequest:
+def absolute(request: CalibrateRequest) -> CalibrateRequest:
     """The request with paths that mean the same from any folder: it may be resumed from another one."""
     return request.model_copy(
         update={
@@ -202,7 +207,7 @@ def _path(path: str) -> str:
 
 
 @contextmanager
-def _prepared(request: CalibrateRequest) -> Iterator[Calibration]:
+def prepared_calibration(request: CalibrateRequest) -> Iterator[Calibration]:
     """Everything opened, and found to fit, before any weight is read."""
     inputs = [Path(path) for path in request.merge]
     merge = [read_importance(path) for path in inputs]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.api.errors import CheckpointError, ExportError, RecipeError, TokenizerError, UserError
-from engine.api.jobs import Check, QuantizeRequest
+from engine.api.jobs import CalibrateRequest, Check, QuantizeRequest
 from engine.api.needs import Needs, stage_times
 from engine.api.units import rough, size
 from engine.checkpoint import Checkpoint, open_checkpoint
@@ -54,6 +54,26 @@ def _check_opened(request: QuantizeRequest, checkpoint: Checkpoint) -> list[Chec
     return checks
 
 
+def check_calibrate(request: CalibrateRequest) -> list[Check]:
+    """The same for a calibration."""
+    from engine.calibrate import absolute, foreseen, prepared_calibration, refuse_place
+
+    request = absolute(request)
+    try:
+        with prepared_calibration(request) as prepared:
+            said = _output_said(request.output)
+            place = _checked("output", lambda: refuse_place(request, prepared), said)
+            found = foreseen(request, prepared)
+    except UserError as error:
+        return [_failed("model and texts", error)]
+    tokens = f"{found.windows * found.length:,} tokens"
+    read = f"{found.windows:,} windows of {found.length:,} tokens, {tokens} in all"
+    checks = [_passed("model", f"{len(found.tensors)} tensors are looked at"), _passed("texts", read)]
+    checks += [Check(name="texts", passed=True, message=text, warning=True) for text in found.warnings]
+    disks = [_check_disks(found.needs)] if place.passed else []
+    return [*checks, place, *disks, *_check_machine(found.needs)]
+
+
 def _check_recipe(prepared: Prepared) -> list[Check]:
     """One check, or one for each warning: a recipe that does not do all it says still runs."""
     if prepared.plan.warnings:
@@ -67,9 +87,12 @@ def _check_recipe(prepared: Prepared) -> list[Check]:
 
 
 def _check_place(request: QuantizeRequest, prepared: Prepared) -> Check:
-    output = Path(request.output).absolute()
-    said = f"{output} will be replaced" if output.exists() else f"{output} can be written"
-    return _checked("output", lambda: refuse_place(request, prepared), said)
+    return _checked("output", lambda: refuse_place(request, prepared), _output_said(request.output))
+
+
+def _output_said(path: str) -> str:
+    output = Path(path).absolute()
+    return f"{output} will be replaced" if output.exists() else f"{output} can be written"
 
 
 def _check_text(request: QuantizeRequest, checkpoint: Checkpoint) -> list[Check]:

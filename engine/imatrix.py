@@ -8,10 +8,11 @@ from engine.api.plan import make_plan
 from engine.api.recipe import Choice, Recipe
 from engine.calibration.fitting import fit
 from engine.calibration.importance import Importance, merged
-from engine.calibration.importance_files import read_importance
+from engine.calibration.importance_files import read_importance, write_importance
 from engine.calibration.statistics import summarize
 from engine.checkpoint import open_checkpoint
 from engine.export.gguf import plan_export
+from engine.jobs.partial import check_place
 
 QUANTIZED = Recipe(default=Choice(format="Q4_0"))
 """Any that quantizes whatever can be: to know which tensors a matrix should know."""
@@ -20,6 +21,12 @@ QUANTIZED = Recipe(default=Choice(format="Q4_0"))
 def read_all(files: Sequence[Path]) -> Importance:
     """The matrix of all `files`. Raises `CheckpointError`, and `CalibrationError` where they do not fit."""
     return merged([read_importance(file) for file in files], [str(file) for file in files])
+
+
+def save(files: Sequence[Path], output: Path, *, overwrite: bool) -> int:
+    """Write the matrix of all `files` to `output`; its bytes. Raises as `read_all`, and `OutputError`."""
+    check_place(output, list(files), overwrite)
+    return write_importance(output, read_all(files), overwrite=overwrite)
 
 
 def summary(

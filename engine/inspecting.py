@@ -12,14 +12,18 @@ from engine import imatrix
 from engine.api.jobs import JobSummary, QuantizeRequest
 from engine.api.messages import (
     PAGE_NAMES,
+    CheckCalibrate,
     Checked,
     CheckRun,
+    ColumnsRead,
     Event,
     ExportPage,
     ExportPlanned,
     Failed,
     HistogramRead,
+    ImportanceFound,
     ImportanceRead,
+    ImportanceSaved,
     JobsListed,
     ListJobs,
     MeasureSpeeds,
@@ -27,12 +31,17 @@ from engine.api.messages import (
     OpenModel,
     ReadHistogram,
     ReadImportance,
+    ReadImportanceColumns,
     RemoveJobs,
+    SaveImportance,
     SpeedsMeasured,
     TensorsPage,
 )
+from engine.calibration.importance_files import is_importance
+from engine.calibration.statistics import sorted_columns
 from engine.checkpoint import Checkpoint, open_checkpoint
-from engine.checks import check
+from engine.checkpoint.errors import NotAModelError
+from engine.checks import check, check_calibrate
 from engine.estimate import speeds
 from engine.histogram import read_histogram
 from engine.jobs.cleaning import remove_jobs
@@ -41,7 +50,18 @@ from engine.summary import export_summary
 from resources import SAMPLE_MODEL
 
 Item = TypeVar("Item")
-Inspection = OpenModel | CheckRun | ListJobs | RemoveJobs | MeasureSpeeds | ReadHistogram | ReadImportance
+Inspection = (
+    OpenModel
+    | CheckRun
+    | CheckCalibrate
+    | ListJobs
+    | RemoveJobs
+    | MeasureSpeeds
+    | ReadHistogram
+    | ReadImportance
+    | ReadImportanceColumns
+    | SaveImportance
+)
 
 
 class Inspector:
@@ -65,6 +85,9 @@ class Inspector:
             case CheckRun():
                 self._wait_until_warm()
                 self._send(Checked(id=request.id, checks=check(request.quantize)))
+            case CheckCalibrate():
+                self._wait_until_warm()
+                self._send(Checked(id=request.id, checks=check_calibrate(request.calibrate)))
             case ListJobs():
                 self._list_jobs(request.id)
             case RemoveJobs():
@@ -82,6 +105,13 @@ class Inspector:
                 files = [Path(file) for file in request.files]
                 found = imatrix.summary(imatrix.read_all(files), files, request.model)
                 self._send(ImportanceRead(id=request.id, summary=found))
+            case ReadImportanceColumns():
+                read = imatrix.read_all([Path(file) for file in request.files])
+                self._send(ColumnsRead(id=request.id, columns=sorted_columns(read, request.tensor)))
+            case SaveImportance():
+                files, output = [Path(file) for file in request.files], Path(request.output)
+                size = imatrix.save(files, output, overwrite=request.overwrite)
+                self._send(ImportanceSaved(id=request.id, path=request.output, bytes=size))
 
     def warm_up(self) -> None:
         """Load what planning an output needs (transformers) while waiting: the first `open` is quick.
@@ -124,7 +154,13 @@ class Inspector:
             self._send(JobsListed(id=request, jobs=jobs, last=last))
 
     def _open(self, request: OpenModel) -> None:
-        checkpoint = self._opened(request.model, anew=True)
+        try:
+            checkpoint = self._opened(request.model, anew=True)
+        except NotAModelError:
+            if not is_importance(Path(request.model)):
+                raise
+            self._send(ImportanceFound(id=request.id))
+            return
         summary = checkpoint.summary()
         self._send(ModelOpened(id=request.id, summary=summary.model_copy(update={"tensors": []})))
         for tensors, last in pages(summary.tensors, lambda tensor: 1):

@@ -47,16 +47,22 @@ Job = messages.StartQuantize | messages.StartCalibrate | messages.ResumeJob
 Inspection = (
     messages.OpenModel
     | messages.CheckRun
+    | messages.CheckCalibrate
     | messages.ListJobs
     | messages.RemoveJobs
     | messages.MeasureSpeeds
     | messages.ReadHistogram
     | messages.ReadImportance
+    | messages.ReadImportanceColumns
+    | messages.SaveImportance
 )
+
+REPLACED = (messages.ReadHistogram, messages.ReadImportanceColumns, messages.CheckCalibrate)
+"""Kinds of which nobody waits for any but the newest."""
 
 
 class Inbox:
-    """Requests that wait. A newer `open` or `histogram` replaces one that has not been begun."""
+    """Requests that wait. A newer `open`, or one of a kind in `REPLACED`, replaces one that is not begun."""
 
     def __init__(self) -> None:
         self.newest_histogram: int | None = None
@@ -70,8 +76,9 @@ class Inbox:
                 self._drop(messages.OpenModel)
                 self._drop(messages.ReadHistogram)
                 self.newest_histogram = None
-            elif isinstance(request, messages.ReadHistogram):
-                self._drop(messages.ReadHistogram)
+            elif isinstance(request, REPLACED):
+                self._drop(type(request))
+            if isinstance(request, messages.ReadHistogram):
                 self.newest_histogram = request.id
             self._waiting.append(request)
             self._changed.notify()

@@ -77,7 +77,7 @@ class Order:
 
     def look_for(self, pattern: str, rows: Sequence[Row]) -> None:
         """Filter `rows` by `pattern` from now on. Raises `PatternError`; then all stays as it is."""
-        self._found = _search(pattern, rows) if pattern else None
+        self._found = search(pattern, [_names(row) for row in rows]) if pattern else None
         self.pattern = pattern
 
     def arrange(self, groups: Sequence[Group], entries: Sequence[Entry]) -> list[Group]:
@@ -108,8 +108,8 @@ def load_search() -> None:
     importlib.import_module("regex")
 
 
-def _search(pattern: str, rows: Sequence[Row]) -> list[bool]:
-    """By row, whether `pattern` is found in one of its names."""
+def search(pattern: str, names: Sequence[Sequence[str]]) -> list[bool]:
+    """By row, whether `pattern` is found in one of its names. Raises `PatternError`."""
     # Python's own `re` cannot be stopped. Imported here: see `load_search`.
     import regex  # type: ignore[import-untyped]
 
@@ -117,7 +117,6 @@ def _search(pattern: str, rows: Sequence[Row]) -> list[bool]:
         compiled = regex.compile(pattern, regex.IGNORECASE)
     except (regex.error, OverflowError, RecursionError) as error:
         raise PatternError(f"not a regular expression: {error}") from None
-    names = [_names(row) for row in rows]
     if LINEAR.fullmatch(pattern):
         return [any(map(compiled.search, of_row)) for of_row in names]
     waits = _countdown(PATIENCE + PATIENCE_PER_NAME * sum(map(len, names)))

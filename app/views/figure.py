@@ -35,9 +35,10 @@ def read_out(figure: Figure, x: float) -> str:
     for series in figure.series:
         place = series.bin_at(x)
         if place is not None:
-            low = series.x[place]
+            where = " to ".join(f"{edge:.5g}" for edge in figure.told(series, place))
+            where = f"{figure.x.name} {where}" if figure.x.counts else where
             name = f" ({series.name})" if len(figure.series) > 1 else ""
-            found.append(f"{low:.5g} to {low + series.width:.5g}: {series.y[place]:,.6g}{name}")
+            found.append(f"{where}: {series.y[place]:,.6g}{name}")
     return " · ".join(found).replace("-", "−")
 
 
@@ -50,6 +51,7 @@ class FigureView(QWidget):
         self.figure: Figure | None = None
         self._name = name
         self._plot: Plot | None = None
+        self._added = 0
         plotting().ready.connect(self._draw)
         self._make_widgets()
         self._make_actions()
@@ -58,10 +60,17 @@ class FigureView(QWidget):
 
     def show_figure(self, figure: Figure) -> None:
         self.figure = figure
+        self._offer_logarithm(figure)
         self._take_table(FigureTable(figure, self.table))
-        self._controls.show()
+        self._show_controls(True)
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
         self._draw()
+
+    def _offer_logarithm(self, figure: Figure) -> None:
+        signed = any(y < 0 for series in figure.series for y in series.y)
+        self.logarithmic.setEnabled(not signed)
+        tip = "A logarithmic axis, so that single outliers and small values can be seen"
+        self.logarithmic.setToolTip(f"{tip}: not here, some values are negative" if signed else tip)
 
     def show_text(self, text: str) -> None:
         """There is no figure: one sentence instead, and nothing to save."""
@@ -69,8 +78,19 @@ class FigureView(QWidget):
         self._take_table(None)
         self._text.setText(breakable(text))
         self._stack.setCurrentWidget(self._text)
-        self._controls.hide()
+        self._show_controls(False)
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.NoContextMenu)
+
+    def add_control(self, widget: QWidget) -> None:
+        """At the left of the line over the plot, behind those that were added before; it is always there."""
+        self._controls_row.insertWidget(self._added, widget)
+        self._added += 1
+        self._show_controls(self.figure is not None)
+
+    def _show_controls(self, drawn: bool) -> None:
+        for own in self._own_controls:
+            own.setVisible(drawn)
+        self._controls.setVisible(drawn or self._added > 0)
 
     def save_png(self, path: Path) -> None:
         if self._plot is not None:
@@ -105,9 +125,8 @@ class FigureView(QWidget):
         self.table.verticalHeader().hide()
         self.table.verticalHeader().setDefaultSectionSize(24)
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self.logarithmic = QCheckBox("Log counts")
+        self.logarithmic = QCheckBox("Log axis")
         self.logarithmic.setChecked(True)
-        self.logarithmic.setToolTip("Counts on a logarithmic axis, so that single outliers can be seen")
         self.logarithmic.toggled.connect(self._draw)
         self._read_out = QLabel(textFormat=Qt.TextFormat.PlainText)
         self._read_out.setAccessibleName(f"{self._name}: values under the pointer")
@@ -142,13 +161,14 @@ class FigureView(QWidget):
         more.setAccessibleName(f"{self._name}: save or copy")
         more.setStyleSheet("QToolButton::menu-indicator { image: none; }")
         self._controls = QWidget()
-        controls = QHBoxLayout(self._controls)
+        controls = self._controls_row = QHBoxLayout(self._controls)
         controls.setContentsMargins(0, 0, 0, 0)
-        controls.setSpacing(theme.SPACE)
+        controls.setSpacing(2 * theme.SPACE)
         controls.addWidget(self.logarithmic)
         controls.addStretch()
         controls.addWidget(table)
         controls.addWidget(more)
+        self._own_controls = (self.logarithmic, table, more)
         self._stack = QStackedLayout()
         self._stack.addWidget(self._text)
         self._stack.addWidget(self.table)
@@ -186,7 +206,7 @@ class FigureView(QWidget):
             return
         plot = self._plot or self._make_plot()
         plot.setAccessibleName(f"{self._name}: {self.figure.title}")
-        plot.show_figure(self.figure, self.logarithmic.isChecked())
+        plot.show_figure(self.figure, self.logarithmic.isChecked() and self.logarithmic.isEnabled())
         self._stack.setCurrentWidget(plot)
 
     def _make_plot(self) -> "Plot":

@@ -36,9 +36,16 @@ def compact(value: float) -> str:
 
 
 class CompactAxis(pg.AxisItem):
-    """An axis whose numbers are short; on a logarithmic one only powers of ten are named."""
+    """An axis whose numbers are short; on a logarithmic one only powers of ten are named.
+
+    Where it `counts`, only whole numbers.
+    """
+
+    counts = False
 
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
+        if self.counts:
+            return [compact(value) if float(value).is_integer() else "" for value in values]
         if not self.logMode:
             return [compact(value * scale) for value in values]
         return [compact(10.0**value) if float(value).is_integer() else "" for value in values]
@@ -87,7 +94,7 @@ class Plot(pg.GraphicsView):
     def reset(self) -> None:
         """Show all of the figure."""
         series = self._figure.series if self._figure else []
-        edges = [(one.x[0], one.x[-1] + one.width) for one in series if one.x]
+        edges = [(one.x[0] - self._half, one.x[-1] + one.width - self._half) for one in series if one.x]
         if not edges:
             return
         top = max(self._height(one)[-1] for one in series if one.x)
@@ -119,6 +126,7 @@ class Plot(pg.GraphicsView):
         self.box.addItem(self._pointer, ignoreBounds=True)
         if self._figure is None:
             return
+        self._axes["bottom"].counts = self._figure.x.counts
         self._axes["bottom"].setLabel(self._figure.x.label, color=colors.muted.name())
         self._axes["left"].setLabel(self._figure.y.label, color=colors.muted.name())
         for place, series in enumerate(self._figure.series):
@@ -132,7 +140,7 @@ class Plot(pg.GraphicsView):
         line = [colors.source, colors.accent, *map(QColor, MORE_COLORS)][place]
         fill = QColor(line)
         fill.setAlpha(90 if len(self._figure.series) == 1 else 40)  # type: ignore[union-attr]
-        edges = np.append(series.x, series.x[-1] + series.width) if series.x else np.zeros(1)
+        edges = np.append(series.x, series.x[-1] + series.width) - self._half if series.x else np.zeros(1)
         return pg.PlotCurveItem(
             edges,
             self._height(series)[:-1],
@@ -141,6 +149,11 @@ class Plot(pg.GraphicsView):
             brush=fill,
             pen=pg.mkPen(line, width=1, style=LINES[place]),
         )
+
+    @property
+    def _half(self) -> float:
+        """How far bins are moved to the left: those of whole numbers stand over their numbers."""
+        return 0.5 if self._figure is not None and self._figure.x.counts else 0.0
 
     def _height(self, series: Series) -> np.ndarray:
         """The values as they are drawn, float64 [bins + 1]; the last one is the highest of them."""
@@ -163,7 +176,7 @@ class Plot(pg.GraphicsView):
         place = self.box.mapSceneToView(QPointF(self.mapToScene(event.position().toPoint()))).x()
         self._pointer.setPos(place)
         self._pointer.show()
-        self.pointed.emit(place)
+        self.pointed.emit(place + self._half)
 
     def leaveEvent(self, event: QEvent) -> None:
         super().leaveEvent(event)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QGuiApplication
@@ -29,7 +30,7 @@ from app.models.result import TABLE_HEAD, Line, command_of, csv_of, headline, ou
 from app.plain import as_tip
 from app.views.icon_label import IconLabel
 from app.views.jobs import open_output_folder
-from engine.api.jobs import EvaluateResult, JobResult, QuantizeResult
+from engine.api.jobs import CalibrateResult, EvaluateResult, JobResult, QuantizeResult
 
 HEADING_ICON = 24
 PAGE_WIDTH = 760
@@ -49,6 +50,10 @@ class ResultPanel(QScrollArea):
     less_memory_requested = Signal(object)
     restart_requested = Signal(object)
     show_log = Signal(object)
+    use_requested = Signal(object)
+    view_requested = Signal(object)
+    """The path of an importance matrix."""
+
     message = Signal(str)
     """A passing sentence."""
 
@@ -63,6 +68,7 @@ class ResultPanel(QScrollArea):
     def show_record(self, record: JobRecord | None) -> None:
         """Make the page anew."""
         self.record = record
+        self._use: QPushButton | None = None
         self._state = record.state if record else None
         page = QWidget()
         page.setMaximumWidth(PAGE_WIDTH)
@@ -80,6 +86,19 @@ class ResultPanel(QScrollArea):
         """Make the page anew where it shows this job and the job stands otherwise now."""
         if record is self.record and record.state != self._state:
             self.show_record(record)
+
+    @property
+    def matrix(self) -> Path | None:
+        """The importance matrix that the job has made."""
+        result = self.record.result if self.record and self.record.state == "done" else None
+        return Path(result.output) if isinstance(result, CalibrateResult) else None
+
+    def refuse_use(self, reason: str) -> None:
+        """Why the matrix cannot be used for the recipe now; empty where it can."""
+        if self._use is not None:
+            tip = "Weigh errors by it: one step, which undo takes back"
+            self._use.setEnabled(not reason)
+            self._use.setToolTip(f"{tip}\n{reason}" if reason else tip)
 
     def _fill(self, layout: QVBoxLayout, record: JobRecord) -> None:
         layout.addLayout(_heading(record))
@@ -138,6 +157,11 @@ class ResultPanel(QScrollArea):
             row.addWidget(
                 _button("Start again", "arrow-counter-clockwise", lambda: self.restart_requested.emit(record))
             )
+        matrix = self.matrix
+        if matrix is not None:
+            self._use = _button("Use for this recipe", "scales", lambda: self.use_requested.emit(matrix))
+            row.addWidget(self._use)
+            row.addWidget(_button("View", "chart-bar", lambda: self.view_requested.emit(matrix)))
         if not folder_refusal(record):
             row.addWidget(_button("Open folder", "folder-open", partial(open_output_folder, record)))
         if command_of(record):

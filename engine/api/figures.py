@@ -2,16 +2,18 @@
 
 import csv
 import io
+from bisect import bisect_right
 from typing import Self
 
 from pydantic import BaseModel, model_validator
 
 
 class Axis(BaseModel):
-    """`unit` is empty for pure numbers."""
+    """`unit` is empty for pure numbers. `counts`: its places are whole numbers, such as those of blocks."""
 
     name: str
     unit: str = ""
+    counts: bool = False
 
     @property
     def label(self) -> str:
@@ -33,11 +35,9 @@ class Series(BaseModel):
         return self
 
     def bin_at(self, x: float) -> int | None:
-        """The place of the bin that holds `x`, in one step: bins lie side by side."""
-        if not self.x or self.width <= 0:
-            return None
-        place = int((x - self.x[0]) // self.width)
-        return place if 0 <= place < len(self.x) else None
+        """The place of the bin that holds `x`."""
+        place = bisect_right(self.x, x) - 1
+        return place if place >= 0 and x < self.x[place] + self.width else None
 
 
 class Figure(BaseModel):
@@ -51,14 +51,27 @@ class Figure(BaseModel):
     def columns(self) -> list[str]:
         """The head of the table."""
         name = ["series"] if len(self.series) > 1 else []
-        return [*name, f"{self.x.label} from", f"{self.x.label} to", self.y.label]
+        places = [f"{self.x.label} from", f"{self.x.label} to"]
+        return [*name, *([self.x.label] if self._counted else places), self.y.label]
+
+    @property
+    def _counted(self) -> bool:
+        """Whether each bin is one whole number."""
+        return self.x.counts and all(series.width == 1 for series in self.series)
+
+    def told(self, series: Series, place: int) -> tuple[float, ...]:
+        """Where a bin lies: its edges, both whole numbers of a run, or the one that it is."""
+        low, width = series.x[place], series.width
+        if not self.x.counts:
+            return low, low + width
+        return (low,) if width == 1 else (low, low + width - 1)
 
     def rows(self) -> list[tuple[str | float, ...]]:
         """One row a bin, series behind series; every figure as it is, not rounded."""
         return [
-            (*([series.name] if len(self.series) > 1 else []), low, low + series.width, value)
+            (*([series.name] if len(self.series) > 1 else []), *self.told(series, place), value)
             for series in self.series
-            for low, value in zip(series.x, series.y, strict=True)
+            for place, value in enumerate(series.y)
         ]
 
     def to_csv(self) -> str:

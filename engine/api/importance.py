@@ -79,6 +79,18 @@ class ImportanceSummary(BaseModel):
         return text.getvalue()
 
 
+class ImportanceColumns(BaseModel):
+    """Mean squares of the columns of one tensor's seen experts, the largest first.
+
+    `values`: the largest of each `width` columns in this order; of all `columns`.
+    """
+
+    tensor: str
+    columns: int
+    width: int
+    values: list[float]
+
+
 def unseen_named(unseen: list[Unseen], most: int = 6) -> str:
     """Which experts no token reached, in a sentence's half."""
     named = "; ".join(str(stack) for stack in unseen[:most])

@@ -146,6 +146,9 @@ class CalibrateResult(BaseModel):
     warnings: list[str]
 
 
+WritingRequest = Annotated[QuantizeRequest | CalibrateRequest, Field(discriminator="kind")]
+"""What is asked of a job that writes a file."""
+
 JobRequest = Annotated[QuantizeRequest | EvaluateRequest | CalibrateRequest, Field(discriminator="kind")]
 JobResult = Annotated[QuantizeResult | EvaluateResult | CalibrateResult, Field(discriminator="kind")]
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from engine.api.importance import ImportanceSummary
+from engine.api.importance import ImportanceColumns, ImportanceSummary
 from engine.api.jobs import (
     LEAST_MEMORY,
     CalibrateRequest,
@@ -44,7 +44,10 @@ class _Message(BaseModel):
 
 
 class OpenModel(_Message):
-    """Read the headers of `model`. Answers: `model`, pages of `tensors`, `export`, its pages; or `error`."""
+    """Read the headers of `model`. Answers: `model`, pages of `tensors`, `export`, its pages; or `error`.
+
+    `importance_found` alone where it is an importance matrix.
+    """
 
     request: Literal["open"] = "open"
     id: int
@@ -57,6 +60,14 @@ class CheckRun(_Message):
     request: Literal["check"] = "check"
     id: int
     quantize: QuantizeRequest
+
+
+class CheckCalibrate(_Message):
+    """The same for a calibration. Answer: `checks`. A newer one replaces it."""
+
+    request: Literal["check_calibrate"] = "check_calibrate"
+    id: int
+    calibrate: CalibrateRequest
 
 
 class ListJobs(_Message):
@@ -102,6 +113,25 @@ class ReadImportance(_Message):
     model: str | None = None
 
 
+class ReadImportanceColumns(_Message):
+    """How the importance is spread over one tensor's columns. Answer: `columns`. A newer one replaces it."""
+
+    request: Literal["importance_columns"] = "importance_columns"
+    id: int
+    files: list[str] = Field(min_length=1)
+    tensor: str
+
+
+class SaveImportance(_Message):
+    """Write matrices, merged, to a file: GGUF, or .dat by its name. Answer: `importance_saved`."""
+
+    request: Literal["save_importance"] = "save_importance"
+    id: int
+    files: list[str] = Field(min_length=1)
+    output: str
+    overwrite: bool = False
+
+
 class StartQuantize(_Message):
     request: Literal["quantize"] = "quantize"
     quantize: QuantizeRequest
@@ -130,11 +160,14 @@ class Cancel(_Message):
 Request = (
     OpenModel
     | CheckRun
+    | CheckCalibrate
     | ListJobs
     | RemoveJobs
     | MeasureSpeeds
     | ReadHistogram
     | ReadImportance
+    | ReadImportanceColumns
+    | SaveImportance
     | StartQuantize
     | StartCalibrate
     | ResumeJob
@@ -233,6 +266,28 @@ class ImportanceRead(_Message):
     event: Literal["importance"] = "importance"
     id: int
     summary: ImportanceSummary
+
+
+class ImportanceFound(_Message):
+    """What was to be opened is an importance matrix, by its content."""
+
+    event: Literal["importance_found"] = "importance_found"
+    id: int
+
+
+class ColumnsRead(_Message):
+    event: Literal["columns"] = "columns"
+    id: int
+    columns: ImportanceColumns
+
+
+class ImportanceSaved(_Message):
+    """Written, read back and verified."""
+
+    event: Literal["importance_saved"] = "importance_saved"
+    id: int
+    path: str
+    bytes: int
 
 
 class JobStarted(_Message):
@@ -336,6 +391,9 @@ Event = (
     | SpeedsMeasured
     | HistogramRead
     | ImportanceRead
+    | ImportanceFound
+    | ColumnsRead
+    | ImportanceSaved
     | JobStarted
     | StageStarted
     | ProgressMade

@@ -22,7 +22,7 @@ import numpy as np
 from gguf import GGUFWriter
 from gguf.gguf_writer import WriterState
 
-from engine.api.errors import CalibrationError, OutputError
+from engine.api.errors import CalibrationError, CheckpointError, OutputError
 from engine.api.gguf import GgufValue
 from engine.api.outputs import partial_path
 from engine.api.wording import fits
@@ -60,6 +60,22 @@ def read_importance(path: Path) -> Importance:
     for name, entry in found.entries.items():
         _check(path, name, entry)
     return found
+
+
+def is_importance(path: Path) -> bool:
+    """Whether there is an importance matrix, by its content; in GGUF also where its values are not sound."""
+    if not path.is_file():
+        return False
+    file = SourceFile(path)
+    try:
+        if file.read(0, min(4, file.size)) == MAGIC:
+            kind = read_header(file)[0].get("general.type")
+            return kind is not None and kind.value == "imatrix"
+        return bool(_read_older(file).entries)
+    except (CalibrationError, CheckpointError):
+        return False
+    finally:
+        file.close()
 
 
 def write_importance(path: Path, importance: Importance, *, overwrite: bool) -> int:

@@ -6,11 +6,21 @@ from math import log2
 
 import numpy as np
 
-from engine.api.importance import ImportanceSummary, LayerStatistics, TensorStatistics, Unseen
+from engine.api.errors import CalibrationError
+from engine.api.importance import (
+    ImportanceColumns,
+    ImportanceSummary,
+    LayerStatistics,
+    TensorStatistics,
+    Unseen,
+)
 from engine.calibration.importance import Entry, Importance
 
 ACTIVE = 1e-5
 """Mean squares above this count as active."""
+
+MOST_VALUES = 2048
+"""Of a tensor's sorted columns: a plot shows no more."""
 
 BLOCK = re.compile(r"blk\.(\d+)\.")
 
@@ -31,6 +41,16 @@ def summarize(
         unseen=unseen_experts(importance),
         warnings=list(warnings),
     )
+
+
+def sorted_columns(importance: Importance, tensor: str) -> ImportanceColumns:
+    """Raises `CalibrationError` where the matrix does not know the tensor."""
+    entry = importance.entries.get(tensor)
+    if entry is None:
+        raise CalibrationError(f"{tensor}: the importance matrix says nothing of this tensor.")
+    means = np.sort(_seen_means(entry))[::-1]
+    width = max(1, -(-means.size // MOST_VALUES))
+    return ImportanceColumns(tensor=tensor, columns=means.size, width=width, values=means[::width].tolist())
 
 
 def unseen_experts(importance: Importance) -> list[Unseen]:
@@ -55,8 +75,7 @@ def _block(name: str) -> int | None:
 
 def _tensor(name: str, entries: dict[str, Entry]) -> TensorStatistics:
     entry = entries[name]
-    seen = np.delete(entry.sums, entry.unseen, axis=0).astype(np.float64)
-    means = (seen / np.delete(entry.counts, entry.unseen)[:, None]).ravel()
+    means = _seen_means(entry)
     total, count = float(means.sum()), means.size
     mean, deviation = (float(means.mean()), float(means.std())) if count else (0.0, 0.0)
     shares = means[means > 0] / total if total > 0 else means[:0]
@@ -78,6 +97,12 @@ def _tensor(name: str, entries: dict[str, Entry]) -> TensorStatistics:
         z_density=float((means > mean + deviation).mean()) if deviation > 0 else 0.0,
         cosine=_cosine(name, entries),
     )
+
+
+def _seen_means(entry: Entry) -> np.ndarray:
+    """Mean squares of the columns of all matrices that saw a token, float64 [n]."""
+    seen = np.delete(entry.sums, entry.unseen, axis=0).astype(np.float64)
+    return (seen / np.delete(entry.counts, entry.unseen)[:, None]).ravel()
 
 
 def _cosine(name: str, entries: dict[str, Entry]) -> float | None:

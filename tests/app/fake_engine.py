@@ -157,6 +157,9 @@ def job(end: str = "done") -> None:
     if end == "by name":
         end = Path(request["quantize"]["output"]).parent.name if "quantize" in request else "done"
         new = f"{JOB}-{os.getpid()}"
+    if "calibrate" in request or end == "calibrated":
+        calibrate(request)
+        return
     if end == "refused":
         say("error", code="user", message="The disk is full.", hint="Make room.")
         sys.exit(2)
@@ -198,11 +201,35 @@ def job(end: str = "done") -> None:
         stubborn()
 
 
+def calibrate(request: dict) -> None:
+    """Makes a matrix in no time, unless its name says that it fails: then a resumed one does."""
+    if "calibrate" not in request:
+        calibrated("/matrix/refused.gguf")
+        return
+    output = request["calibrate"]["output"]
+    begin_job()
+    say("progress", stage="calibrate", done=1, total=8, unit="passes", item="block 1 of 4")
+    say("saved", saved={"done": 1, "total": 4, "unit": "blocks"})
+    if "refused" in output:
+        say("error", code="user", message="The disk is full.", hint="Make room.")
+        sys.exit(2)
+    calibrated(output)
+
+
+def calibrated(output: str) -> None:
+    result = {"kind": "calibrate", "job": JOB, "output": output, "bytes": 10, "tensors": 3, "windows": 2}
+    result |= {"tokens": 1024, "unseen": [], "seconds": 1.0, "peak_private_bytes": 5, "warnings": ["few"]}
+    say("done", result=result)
+
+
 # ------------------------------------------------------------------------------------- an inspection
 
 
 def inspect() -> None:
-    """Answers questions. Models: /good, /unexportable, /missing, /deadly, /late (with the next request)."""
+    """Answers questions. Models: /good, /unexportable, /missing, /deadly, /late (with the next request).
+
+    What ends in .dat is an importance matrix.
+    """
     hello()
     late = None
     while True:
@@ -217,6 +244,9 @@ def inspect() -> None:
 
 
 def answer_open(number: int, model: str) -> None:
+    if model.endswith(".dat"):
+        say("importance_found", id=number)
+        return
     if model == "/missing":
         say("error", code="user", message="There is no model.", id=number)
         return
@@ -284,6 +314,55 @@ def answer_histogram(asked: dict) -> None:
     say("histogram", id=asked["id"], tensor=asked["tensor"], path=str(path), **figures)
 
 
+def answer_check_calibrate(asked: dict) -> None:
+    """By the output's name: "refused" does not pass."""
+    passed = "refused" not in asked["calibrate"]["output"]
+    told = {"name": "texts", "passed": passed, "message": f"{asked['calibrate']['windows']} windows"}
+    say("checks", id=asked["id"], checks=[told])
+
+
+def answer_importance(asked: dict) -> None:
+    """Three blocks' tensors, those of more files with more tokens. By name: "broken", "other" model's."""
+    names = " ".join(asked["files"])
+    if "broken" in names or ("other" in names and asked["model"]):
+        text = "is no importance matrix." if "broken" in names else "it was made for another model."
+        say("error", code="user", message=f"{names}: {text}", id=asked["id"])
+        return
+    tensors = [statistics(block, len(asked["files"])) for block in range(3)]
+    unseen = (
+        [{"tensor": tensors[1]["tensor"], "matrices": 8, "experts": [3, 5]}] if "experts" in names else []
+    )
+    summary = {"files": asked["files"], "datasets": ["text.txt"], "windows": 7, "window": 512, "layers": []}
+    warnings = ["the importance matrix says nothing of 1 tensor (x): quantized without it"] * bool(unseen)
+    summary |= {"tensors": tensors, "unseen": unseen, "warnings": warnings}
+    say("importance", id=asked["id"], summary=summary)
+
+
+def statistics(block: int, files: int) -> dict:
+    told = {"tensor": exported(block)["name"], "block": block, "matrices": 8, "tokens": 512 * files}
+    told |= {
+        "sum": [30.0, 1234.5, 2.0][block],
+        "minimum": 0.0,
+        "maximum": 3.5,
+        "mean": 0.5,
+        "deviation": 0.25,
+    }
+    told |= {"active": 0.5, "columns": 256, "entropy": 4.0, "entropy_share": 0.5, "z_density": 0.125}
+    return told | {"cosine": [None, 0.75, -0.5][block]}
+
+
+def answer_columns(asked: dict) -> None:
+    columns = {"tensor": asked["tensor"], "columns": 6, "width": 2, "values": [4.0, 2.0, 1.0]}
+    say("columns", id=asked["id"], columns=columns)
+
+
+def answer_save(asked: dict) -> None:
+    if asked["output"].startswith("/nowhere"):
+        say("error", code="user", message="There is no folder.", id=asked["id"])
+    else:
+        say("importance_saved", id=asked["id"], path=asked["output"], bytes=10)
+
+
 def npy(values: tuple[float, ...]) -> bytes:
     """A float64 [2, n] array in NumPy's file format."""
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': (2, {len(values) // 2}), }}".ljust(117)
@@ -301,6 +380,10 @@ ANSWERS = {
     "remove": answer_jobs,
     "speeds": answer_speeds,
     "histogram": answer_histogram,
+    "check_calibrate": answer_check_calibrate,
+    "importance": answer_importance,
+    "importance_columns": answer_columns,
+    "save_importance": answer_save,
 }
 
 WAYS = {

@@ -1,5 +1,6 @@
 """Models for tests of the window, in files and in memory."""
 
+import struct
 from pathlib import Path
 
 import gguf
@@ -41,4 +42,18 @@ def write_wide_gguf(path: Path, blocks: int, tokens: int = 0) -> Path:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return path
+
+
+def write_matrix(path: Path, blocks: int) -> Path:
+    """An importance matrix for that model, in llama.cpp's older format."""
+    random = np.random.default_rng(1)
+    shapes = {name: shape[1] for name, shape in ROLES.items() if len(shape) == 2}
+    parts = [struct.pack("<i", blocks * len(shapes))]
+    for block in range(blocks):
+        for name, columns in shapes.items():
+            key = f"blk.{block}.{name}.weight".encode()
+            values = random.gamma(1, 1, columns).astype("<f4").tobytes()
+            parts += [struct.pack("<i", len(key)), key, struct.pack("<ii", 4, columns), values]
+    path.write_bytes(b"".join([*parts, struct.pack("<ii", 4, 5), b"texts"]))
     return path

@@ -6,6 +6,7 @@ settings of the run lie under FOLDER, too; nothing of the user's is touched.
 
 import os
 import shutil
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from app.ending import Evidence, explain
 from app.main_window import MainWindow
 from app.session import Session
 from app.settings import Settings
+from app.views.calibrate_sheet import CalibrateSheet
 from app.views.metadata_sheet import MetadataSheet
 from app.views.offers import OfferPopup
 from app.views.palette import CommandPalette
@@ -125,6 +127,7 @@ def photograph(folder: Path, width: int, height: int) -> None:
     window.show_help("window")
     camera.both("help")
     window.help_dock.hide()
+    photograph_importance(camera, model)
     window.actions_table["run"].trigger()
     sheet = QApplication.activeModalWidget()
     assert isinstance(sheet, RunSheet)
@@ -154,6 +157,48 @@ def photograph(folder: Path, width: int, height: int) -> None:
     if window.isVisible():  # jobs are running: it asks once
         window.close()
     QApplication.exec()
+
+
+def photograph_importance(camera: Photographer, model: Path) -> None:
+    """The sheet of a calibration, its result, and the view of the matrix: alone, with warnings, misfit."""
+    window, state = camera.window, camera.window.state
+    window.actions_table["calibrate"].trigger()
+    sheet = QApplication.activeModalWidget()
+    assert isinstance(sheet, CalibrateSheet)
+    (camera.folder / sheet.name.text()).unlink(missing_ok=True)
+    sheet.folder.setText(str(camera.folder))
+    sheet.windows.setValue(8)
+    sheet.merge.add([model / "imatrix.gguf"])
+    camera.wait(lambda: sheet.run.isEnabled())
+    camera.both("calibrate", sheet)
+    sheet.run.click()
+    camera.wait(lambda: window.importance.figure.figure is not None)
+    camera.both("calibrated")
+    window.actions_table["view_importance"].trigger()
+    window.importance.table.selectRow(3)
+    camera.wait(lambda: window.importance.figure.figure is not None)
+    camera.both("importance")
+    window.importance.plots.setCurrentIndex(1)
+    QTest.qWait(SETTLE_MS)
+    camera.take("importance-blocks-light")
+    experts = camera.folder / "experts.dat"
+    experts.write_bytes(unseen_matrix())
+    window.session.importance.view(experts)
+    camera.wait(lambda: window.importance.figure.figure is not None)
+    camera.both("importance-misfit")
+    state.document.undo_stack.undo()
+    window.session.importance.close()
+    window.tabs.setCurrentWidget(window.layers)
+    window.banner.dismiss_all()
+
+
+def unseen_matrix() -> bytes:
+    """An importance matrix of another model, in the older format: an expert in it saw no token."""
+    parts = [struct.pack("<i", 1)]
+    name, values = b"blk.0.ffn_down_exps.weight", [1.0, 2.0, 3.0, 4.0] * 8
+    parts += [struct.pack("<i", len(name)), name, struct.pack("<ii", 4, len(values))]
+    parts += [struct.pack(f"<{len(values)}f", *values), struct.pack("<ii", 4, 5), b"texts"]
+    return b"".join(parts)
 
 
 def photograph_jobs(camera: Photographer, model: Path) -> None:

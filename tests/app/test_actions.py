@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QMainWindow, QMenu
 
 from app.action_table import ACTIONS, MENUS, Need
 from app.actions import Actions
+from app.theme import icon
 
 KEYS = [spec.key for spec in ACTIONS]
 
@@ -133,3 +134,8 @@ def test_one_theme_is_checked(actions):
 def test_letters_count_only_in_their_view(window, actions):
     assert actions["bits_4"] not in window.actions()
     assert actions["run"] in window.actions()
+
+
+@pytest.mark.parametrize("name", sorted({spec.icon for spec in ACTIONS if spec.icon}))
+def test_every_icon_can_be_painted(qapp, name):
+    assert not icon(name).pixmap(18, 18).toImage().isNull()

@@ -61,6 +61,53 @@ def test_a_recipe_that_cannot_be_planned_is_taken_back(qtbot):
     state.finish()
 
 
+def make(qtbot, preset: str) -> State:
+    state = State()
+    open_model(state, 4)
+    state.apply_preset(preset)
+    qtbot.waitUntil(lambda: state.plan is not None)
+    return state
+
+
+def mixture(state: State):
+    return state.document.recipe.default, state.document.recipe.rules
+
+
+def test_a_matrix_lays_an_unedited_preset_anew_in_one_step(qtbot):
+    state = make(qtbot, "IQ3_XXS")
+    places = [place for place, tensor in enumerate(state.plan.tensors) if tensor.block == 1]
+    state.change_recipe("pin", set_pinned(state.document.recipe, state.planner, state.plan, places, True))
+    without, steps = mixture(state), state.document.undo_stack.count()
+    assert state.set_importance("/m/some.gguf") is True
+    assert mixture(state) != without
+    assert state.document.undo_stack.count() == steps + 1
+    used = state.document.recipe
+    state.apply_preset("IQ3_XXS")
+    assert state.document.recipe == used  # what the preset itself gives, with what was pinned
+    assert sum(bool(rule.pinned) for rule in used.rules) == sum(bool(rule.pinned) for rule in without[1])
+    assert state.set_importance("/m/other.gguf") is None
+    assert mixture(state) == (used.default, used.rules)
+    state.document.undo_stack.undo()
+    assert state.set_importance(None) is True
+    assert mixture(state) == without
+    assert not state.document.version.edited
+    state.document.undo_stack.undo()
+    assert state.document.recipe == used
+    state.finish()
+
+
+def test_a_matrix_leaves_what_was_edited_and_what_mixes_the_same(qtbot):
+    state = make(qtbot, "IQ3_XXS")
+    edited = [*state.document.recipe.rules, Rule(match="blk.0.attn_q", format="Q8_0")]
+    state.change_recipe("edit", state.document.recipe.model_copy(update={"rules": edited}))
+    assert state.set_importance("/m/some.gguf") is False
+    assert (state.document.recipe.rules, state.document.recipe.imatrix) == (edited, "/m/some.gguf")
+    state.apply_preset("Q8_0")
+    assert state.set_importance(None) is None
+    assert state.document.version.name == "Q8_0"
+    state.finish()
+
+
 def test_closing_leaves_nothing(qtbot):
     state = State()
     summary, export = summaries(2)

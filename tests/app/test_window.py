@@ -298,7 +298,7 @@ def test_a_model_stays_open_where_the_next_cannot_be_opened(qtbot, window, tiny,
 def test_an_importance_matrix_is_taken_in_and_out(qtbot, window):
     open_model(qtbot, window, SAMPLE)
     assert not window.actions_table["no_importance"].isEnabled()
-    window.session.set_importance(SAMPLE / "imatrix.gguf")
+    window.session.importance.use(SAMPLE / "imatrix.gguf")
     assert "imatrix" in window.toolbar.preset_button.text()
     assert window.state.document.recipe.imatrix == str(SAMPLE / "imatrix.gguf")
     window.actions_table["no_importance"].trigger()

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QApplication
 
 from app.views.metadata_sheet import MetadataSheet
 from engine.api.presets import PRESETS
-from tests.app.models import write_wide_gguf
+from tests.app.models import write_matrix, write_wide_gguf
 from tests.app.test_window import LOAD, WORK, click, open_sheet, wait_for_plan
 from tests.app.turns import Turns
 
@@ -125,4 +125,35 @@ def test_no_gesture_on_all_of_a_large_model_is_long(qtbot, window, tmp_path: Pat
             where = QPoint(header.sectionViewportPosition(6) + 20, header.height() // 2)
             qtbot.mouseClick(header.viewport(), Qt.MouseButton.LeftButton, pos=where)
         qtbot.wait(100)
+    assert max(turns.cpu) < LIMIT, sorted(turns.cpu)[-5:]
+
+
+def test_no_turn_is_long_over_the_importance_of_a_large_model(qtbot, window, tmp_path: Path):
+    model = write_wide_gguf(tmp_path / "wide.gguf", blocks=222)
+    window.session.open(model)
+    wait_for_plan(qtbot, window)
+    window.state.apply_preset("IQ3_XXS")  # mixes other formats with a matrix
+    qtbot.wait(400)
+    matrix = write_matrix(tmp_path / "wide.dat", blocks=222)
+    view, desk = window.importance, window.session.importance
+    with Turns() as turns:
+        desk.use(matrix)
+        qtbot.waitUntil(lambda: desk.summary is not None, timeout=LOAD)
+        desk.show_view.emit()
+        qtbot.waitUntil(lambda: view.figure.figure is not None, timeout=LOAD)
+        qtbot.wait(50)
+        header = view.table.horizontalHeader()
+        where = QPoint(header.sectionViewportPosition(4) + 20, header.height() // 2)
+        qtbot.mouseClick(header.viewport(), Qt.MouseButton.LeftButton, pos=where)
+        qtbot.wait(20)
+        for letter in "ffn_":
+            qtbot.keyClick(view.field, letter)
+            qtbot.wait(20)
+        view.table.setFocus()
+        qtbot.keyClick(view.table, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
+        qtbot.wait(20)
+        view.plots.setCurrentIndex(1)
+        qtbot.wait(100)
+    assert len(view.model.shown) == 3 * 222
+    assert len(window.state.selection) == 3 * 222
     assert max(turns.cpu) < LIMIT, sorted(turns.cpu)[-5:]

@@ -5,24 +5,35 @@ import time
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+import numpy as np
 import pytest
 
 from engine import inspecting
-from engine.api.jobs import QuantizeRequest
+from engine.api.errors import CalibrationError, CheckpointError, OutputError
+from engine.api.jobs import CalibrateRequest, Check, QuantizeRequest
 from engine.api.messages import (
+    CheckCalibrate,
+    Checked,
+    ColumnsRead,
     Event,
     ExportPage,
+    ImportanceFound,
     ImportanceRead,
+    ImportanceSaved,
     JobsListed,
     ListJobs,
     MeasureSpeeds,
     OpenModel,
     ReadImportance,
+    ReadImportanceColumns,
     RemoveJobs,
+    SaveImportance,
     SpeedsMeasured,
 )
 from engine.api.needs import Speeds
 from engine.api.recipe import Choice, Recipe
+from engine.calibration import statistics
+from engine.calibration.importance_files import read_importance
 from engine.inspecting import Inspector
 from engine.quantize import quantize
 from resources import SAMPLE_MODEL
@@ -84,6 +95,73 @@ def test_an_importance_matrix_comes_with_its_statistics():
     found = answers.next(ImportanceRead)
     assert (found.id, found.summary.windows, len(found.summary.tensors)) == (3, 240, 28)
     assert found.summary.warnings == []
+
+
+def test_a_tensors_columns_come_sorted(monkeypatch):
+    file = SAMPLE_MODEL / "imatrix.gguf"
+    name = "blk.1.ffn_down.weight"
+    expected = np.sort(read_importance(file).entries[name].means().ravel())[::-1]
+    answers = Answers()
+    ask = ReadImportanceColumns(id=4, files=[str(file)], tensor=name)
+    answers.inspector.answer(ask)
+    columns = answers.next(ColumnsRead).columns
+    assert (columns.columns, columns.width) == (expected.size, 1)
+    np.testing.assert_allclose(columns.values, expected, rtol=1e-6)
+    monkeypatch.setattr(statistics, "MOST_VALUES", 100)
+    answers.inspector.answer(ask)
+    columns = answers.next(ColumnsRead).columns
+    assert len(columns.values) <= 100
+    np.testing.assert_allclose(columns.values, expected[:: columns.width], rtol=1e-6)
+    with pytest.raises(CalibrationError, match="says nothing of this tensor"):
+        answers.inspector.answer(ask.model_copy(update={"tensor": "blk.9.none"}))
+
+
+def test_a_matrix_is_found_by_its_content_and_saved_in_both_formats(tmp_path):
+    answers = Answers()
+    file = SAMPLE_MODEL / "imatrix.gguf"
+    for number, output in enumerate((tmp_path / "same.gguf", tmp_path / "older.dat")):
+        answers.inspector.answer(SaveImportance(id=number, files=[str(file)], output=str(output)))
+        saved = answers.next(ImportanceSaved)
+        assert (saved.id, saved.path, saved.bytes) == (number, str(output), output.stat().st_size)
+        other = output.with_suffix(".model")
+        other.write_bytes(output.read_bytes())
+        answers.inspector.answer(OpenModel(id=7, model=str(other)))
+        assert answers.next(ImportanceFound).id == 7
+    with pytest.raises(OutputError, match="is the input itself"):
+        answers.inspector.answer(SaveImportance(id=9, files=[str(file)], output=str(file), overwrite=True))
+    (tmp_path / "text.dat").write_text("no matrix, but some words of text " * 9)
+    for path in (tmp_path / "text.dat", tmp_path / "none.gguf", tmp_path):
+        with pytest.raises(CheckpointError):
+            answers.inspector.answer(OpenModel(id=8, model=str(path)))
+
+
+def test_a_calibration_is_checked_before_it_runs(model, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("some words of text " * 400)
+    request = CalibrateRequest(
+        model=str(model), texts=[str(text)], output=str(tmp_path / "new.gguf"), length=32, windows=3
+    )
+
+    def checked(**changes: object) -> dict[str, Check]:
+        answers = Answers()
+        changed = request.model_copy(update=changes)
+        answers.inspector.answer(CheckCalibrate(id=1, calibrate=changed))
+        return {check.name: check for check in answers.next(Checked).checks}
+
+    found = checked()
+    assert list(found) == ["model", "texts", "output", "disk", "memory", "time"]
+    assert all(check.passed is not False for check in found.values())
+    assert found["texts"].warning
+    taken = tmp_path / "taken.gguf"
+    taken.touch()
+    output = checked(output=str(taken))["output"]
+    assert (output.passed, "exists already" in output.message) == (False, True)
+    assert "disk" not in checked(output=str(taken))
+    assert checked(output=str(taken), overwrite=True)["output"].passed
+    failed = checked(texts=[str(tmp_path / "none.txt")])
+    assert [(check.name, check.passed) for check in failed.values()] == [("model and texts", False)]
+    failed = checked(merge=[str(SAMPLE_MODEL / "imatrix.gguf")])
+    assert "cannot be merged" in failed["model and texts"].message
 
 
 def test_jobs_are_removed_and_the_others_listed(model, tmp_path):

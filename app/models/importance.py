@@ -1,0 +1,294 @@
+"""The table of an importance matrix: a line a tensor, filtered and sorted here, on plain lists.
+
+A QSortFilterProxyModel would call Python for every comparison.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+
+from app import theme
+from app.models.layer_order import PatternError, search
+from app.plain import as_tip, printable
+from engine.api.figures import Axis, Figure, Series
+from engine.api.importance import ImportanceColumns, ImportanceSummary, TensorStatistics, numbers
+
+Index = QModelIndex | QPersistentModelIndex
+RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+MINUS = "−"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A tensor, and which of its experts saw no token."""
+
+    tensor: TensorStatistics
+    unseen: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column: `value` sorts and is told to the last digit, `text` is shown."""
+
+    title: str
+    tip: str
+    width: int
+    value: Callable[[Line], str | float | None]
+    text: Callable[[Line], str]
+
+
+def _figure(title: str, tip: str, name: str, width: int = 76) -> Field:
+    def value(line: Line) -> float | None:
+        found: float | None = getattr(line.tensor, name)
+        return found
+
+    def text(line: Line) -> str:
+        found = value(line)
+        return "" if found is None else short(found)
+
+    return Field(title, tip, width, value, text)
+
+
+def short(value: float) -> str:
+    """Three significant digits: "0.0125", "19,800", "1.2e+07"."""
+    grouped = 1e3 <= abs(value) < 1e6
+    text = f"{float(f'{value:.3g}'):,.0f}" if grouped else f"{value:.3g}"
+    return text.replace("-", MINUS)
+
+
+def _count(title: str, tip: str, name: str, width: int = 76) -> Field:
+    return Field(
+        title,
+        tip,
+        width,
+        lambda line: getattr(line.tensor, name),
+        lambda line: f"{getattr(line.tensor, name):,}",
+    )
+
+
+def _share(title: str, tip: str, name: str, width: int = 76) -> Field:
+    return Field(
+        title,
+        tip,
+        width,
+        lambda line: getattr(line.tensor, name),
+        lambda line: f"{100 * getattr(line.tensor, name):.3g}",
+    )
+
+
+def _unseen(line: Line) -> str:
+    return f"{len(line.unseen)} of {line.tensor.matrices}" if line.unseen else ""
+
+
+FIELDS = (
+    Field(
+        "Tensor", "Its name in a GGUF file", 210, lambda line: line.tensor.tensor, lambda line: named(line)
+    ),
+    _count("Experts", "Matrices of a stack; 1 for a plain matrix", "matrices", 64),
+    Field(
+        "Not seen",
+        "Experts that no token reached",
+        72,
+        lambda line: len(line.unseen),
+        lambda line: _unseen(line),
+    ),
+    _count("Tokens", "Summed over all matrices", "tokens"),
+    _figure("Sum", "Sum of the columns' mean squares", "sum", 66),
+    _figure("Min", "Least mean square of a column", "minimum"),
+    _figure("Max", "Greatest mean square of a column", "maximum", 60),
+    _figure("Mean", "Mean of the columns' mean squares", "mean", 60),
+    _figure("σ", "Their standard deviation", "deviation", 60),
+    _share("Active (%)", "Share of columns with a mean square above 0.00001", "active"),
+    _count("Columns", "How many the figures are taken over", "columns", 70),
+    _figure("Entropy (bit)", "Of the columns' shares of the sum", "entropy", 96),
+    _share("of most (%)", "Entropy, of the most that so many columns can have", "entropy_share", 84),
+    _share("z > 1 (%)", "Share of columns more than one deviation above the mean", "z_density", 72),
+    _figure("Cosine", "Similarity to the same tensor in the block before", "cosine", 64),
+)
+NAME, EXPERTS, UNSEEN = 0, 1, 2
+
+
+def named(line: Line) -> str:
+    return printable(line.tensor.tensor.removesuffix(".weight"))
+
+
+class ImportanceTable(QAbstractTableModel):
+    """Sorting and filtering reset it."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._lines: list[Line] = []
+        self._shown: list[Line] = []
+        self._places: dict[str, int] = {}
+        self._summary: ImportanceSummary | None = None
+        self._pattern = ""
+        self._column: int | None = None
+        self._falling = False
+
+    @property
+    def total(self) -> int:
+        return len(self._lines)
+
+    @property
+    def mixture(self) -> bool:
+        """Whether there are experts."""
+        return any(line.tensor.matrices > 1 or line.unseen for line in self._lines)
+
+    @property
+    def shown(self) -> list[TensorStatistics]:
+        """In the order of the table."""
+        return [line.tensor for line in self._shown]
+
+    def set_summary(self, summary: ImportanceSummary | None) -> None:
+        unseen = {stack.tensor: tuple(stack.experts) for stack in summary.unseen} if summary else {}
+        self._summary = summary
+        self._lines = (
+            [Line(tensor, unseen.get(tensor.tensor, ())) for tensor in summary.tensors] if summary else []
+        )
+        self._rearrange()
+
+    def set_filter(self, pattern: str) -> str:
+        """Show tensors in whose names `pattern` is found; why it cannot be searched, or ""."""
+        before, self._pattern = self._pattern, pattern
+        try:
+            self._rearrange()
+        except PatternError as error:
+            self._pattern = before
+            return str(error)
+        return ""
+
+    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
+        """Column -1 is the order of the model."""
+        self._column = column if column >= 0 else None
+        self._falling = order == Qt.SortOrder.DescendingOrder
+        self._rearrange()
+
+    def tensor(self, row: int) -> TensorStatistics:
+        return self._shown[row].tensor
+
+    def row_of(self, tensor: str) -> int | None:
+        """Where a tensor stands, None where the filter hides it."""
+        return self._places.get(tensor)
+
+    def csv_of(self, tensors: Sequence[TensorStatistics]) -> str:
+        """Lines of the table as CSV with their head, as `bitwright imatrix` writes them."""
+        assert self._summary is not None, "there are lines"
+        return self._summary.model_copy(update={"tensors": list(tensors)}).to_csv()
+
+    def _rearrange(self) -> None:
+        shown = self._lines
+        if self._pattern:
+            found = search(self._pattern, [(line.tensor.tensor,) for line in shown])
+            shown = [line for line, there in zip(shown, found, strict=True) if there]
+        if self._column is not None:
+            value = FIELDS[self._column].value
+            known = [line for line in shown if value(line) is not None]
+            rest = [line for line in shown if value(line) is None]  # at the end, rising or falling
+            shown = [*sorted(known, key=value, reverse=self._falling), *rest]  # type: ignore[arg-type]
+        self.beginResetModel()
+        self._shown = list(shown)
+        self._places = {line.tensor.tensor: row for row, line in enumerate(shown)}
+        self.endResetModel()
+
+    def rowCount(self, parent: Index | None = None) -> int:
+        return 0 if parent is not None and parent.isValid() else len(self._shown)
+
+    def columnCount(self, parent: Index | None = None) -> int:
+        return 0 if parent is not None and parent.isValid() else len(FIELDS)
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> object:
+        line, field = self._shown[index.row()], FIELDS[index.column()]
+        match role:
+            case Qt.ItemDataRole.DisplayRole:
+                return field.text(line)
+            case Qt.ItemDataRole.ToolTipRole:
+                return as_tip(_tip(line, index.column()))
+            case Qt.ItemDataRole.AccessibleTextRole:
+                return f"{field.title}: {field.text(line) or 'none'}"
+            case Qt.ItemDataRole.FontRole if index.column() == NAME:
+                return theme.names_font()
+            case Qt.ItemDataRole.DecorationRole if index.column() == UNSEEN and line.unseen:
+                return theme.icon("warning", "warning")
+            case Qt.ItemDataRole.TextAlignmentRole if index.column() != NAME:
+                return RIGHT
+            case _:
+                return None
+
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> object:
+        if orientation != Qt.Orientation.Horizontal:
+            return None
+        match role:
+            case Qt.ItemDataRole.DisplayRole:
+                return FIELDS[section].title
+            case Qt.ItemDataRole.ToolTipRole:
+                return FIELDS[section].tip
+            case Qt.ItemDataRole.TextAlignmentRole:
+                return (
+                    RIGHT if section != NAME else Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+                )
+            case _:
+                return None
+
+
+def _tip(line: Line, column: int) -> str:
+    if column == UNSEEN:
+        found = numbers(list(line.unseen), most=200)
+        return f"No token reached the experts {found}: quantized without importance" if line.unseen else ""
+    value = FIELDS[column].value(line)
+    return "" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class ByBlock:
+    """A plot of one figure of a kind of tensor over the blocks; `name` is that of the figure's attribute."""
+
+    title: str
+    name: str
+    unit: str = ""
+
+
+COLUMNS = "Columns, the largest first"
+BY_BLOCK = (
+    ByBlock("Sum by block", "sum"),
+    ByBlock("Mean by block", "mean"),
+    ByBlock("Maximum by block", "maximum"),
+    ByBlock("σ by block", "deviation"),
+    ByBlock("Active share by block", "active"),
+    ByBlock("Entropy by block", "entropy", "bit"),
+    ByBlock("z > 1 by block", "z_density"),
+    ByBlock("Cosine by block", "cosine"),
+)
+
+
+def kind_of(tensor: TensorStatistics) -> str:
+    """ "ffn_down" of blk.3.ffn_down.weight: what it has in common with those of other blocks."""
+    name = tensor.tensor.removesuffix(".weight")
+    return name if tensor.block is None else name.removeprefix(f"blk.{tensor.block}.")
+
+
+def block_figure(summary: ImportanceSummary, chosen: TensorStatistics, plot: ByBlock) -> Figure | None:
+    """One figure of all tensors of the chosen one's kind, block by block; None where it lies in none."""
+    if chosen.block is None:
+        return None
+    kind = kind_of(chosen)
+    alike = [tensor for tensor in summary.tensors if tensor.block is not None and kind_of(tensor) == kind]
+    points = {tensor.block: getattr(tensor, plot.name) for tensor in alike if tensor.block is not None}
+    blocks = [block for block in sorted(points) if points[block] is not None]
+    series = [Series(name=kind, x=blocks, y=[points[block] for block in blocks], width=1.0)]
+    name = plot.title.removesuffix(" by block").lower()
+    title = f"{plot.title}, {kind}"
+    return Figure(
+        title=title, x=Axis(name="block", counts=True), y=Axis(name=name, unit=plot.unit), series=series
+    )
+
+
+def columns_figure(read: ImportanceColumns) -> Figure:
+    """The mean squares of a tensor's columns, the largest first."""
+    places = [1.0 + place * read.width for place in range(len(read.values))]
+    axis = Axis(name="column by rank", counts=True)
+    y = Axis(name="mean square" if read.width == 1 else f"greatest mean square of {read.width} columns")
+    series = Series(name=read.tensor, x=places, y=read.values, width=float(read.width))
+    return Figure(title=f"Columns of {read.tensor}", x=axis, y=y, series=[series])
