@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.models.run_request import model_name
 from engine.api.outputs import partial_path
 
 GGUF, OLDER = ".gguf", ".dat"
@@ -11,9 +12,7 @@ SUFFIX = ".imatrix.gguf"
 
 def proposed_matrix(model: Path) -> str:
     """ "llama-3.2-1b.imatrix.gguf"."""
-    if model.suffix == GGUF:
-        return model.stem + SUFFIX
-    return (model.parent if model.is_file() else model).name + SUFFIX
+    return model_name(model) + SUFFIX
 
 
 def matrix_name(text: str) -> str:

@@ -31,10 +31,14 @@ QUICK_WINDOWS = 16
 def proposed_name(state: State) -> str:
     """ "llama-3.2-1b-Q4_K_M.gguf": the model, and what its recipe started from."""
     assert state.path is not None, "a model is open"
-    path = state.path
-    shards = path.is_file() and path.suffix != SUFFIX  # then the folder has the name
-    stem = path.stem if path.suffix == SUFFIX else path.parent.name if shards else path.name
-    return f"{stem}-{_kind(state)}{SUFFIX}"
+    return f"{model_name(state.path)}-{_kind(state)}{SUFFIX}"
+
+
+def model_name(path: Path) -> str:
+    """The name that a model's path has for people: of shards that of their folder."""
+    if path.suffix == SUFFIX:
+        return path.stem
+    return path.parent.name if path.is_file() else path.name
 
 
 def _kind(state: State) -> str:

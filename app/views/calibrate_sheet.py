@@ -138,6 +138,8 @@ class CalibrateSheet(CheckedSheet):
     def _connect(self) -> None:
         for list_ in (self.texts, self.merge):
             list_.changed.connect(self._follow)
+        for place in (self.name, self.folder):  # what may be replaced is the file that one looked at
+            place.textChanged.connect(lambda: self.replace.setChecked(False))
         for field in (self.name, self.folder, self.memory):
             field.textChanged.connect(self._follow)
         for number in (self.windows, self.length):

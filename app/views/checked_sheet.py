@@ -122,9 +122,12 @@ class CheckedSheet(QDialog):
         if failed:
             self._refuse(f"Not passed: {', '.join(failed)}.")
         else:
-            self.run.setEnabled(True)
-            self.run.setToolTip(f"{self._tip} (Enter)")
-            self.reason.setText("")
+            self._allow()
+
+    def _allow(self) -> None:
+        self.run.setEnabled(True)
+        self.run.setToolTip(f"{self._tip} (Enter)")
+        self.reason.setText("")
 
     def _refuse(self, reason: str) -> None:
         self.run.setEnabled(False)

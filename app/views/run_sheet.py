@@ -5,23 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QDialog,
     QFormLayout,
-    QFrame,
     QLabel,
     QLineEdit,
-    QScrollArea,
     QSpinBox,
-    QVBoxLayout,
     QWidget,
 )
 
-from app import theme
 from app.background import Latest
 from app.dialogs import ask_file, ask_folder
 from app.models.metadata import edits_label
@@ -43,7 +37,7 @@ from app.models.run_request import (
 )
 from app.settings import Settings
 from app.state import State
-from app.views.check_list import CheckList
+from app.views.checked_sheet import CheckedSheet
 from app.views.metadata_sheet import MetadataSheet
 from app.views.output_options import OutputOptions
 from app.views.parts import button, named, side_by_side, top_label, value_label
@@ -55,13 +49,7 @@ from engine.api.recipe import Recipe
 from engine.api.units import size
 from resources import EVALUATION_TEXT
 
-SETTLE_MS = 300
-"""How long fields must stand still before the checks are made again."""
-
 WIDTH = 660
-TITLE = 40
-"""Pixels of the screen that the window's title may take."""
-
 MOST_WINDOWS = 100_000
 
 
@@ -76,13 +64,13 @@ class ChecksRuns(Protocol):
     ) -> None: ...
 
 
-class RunSheet(QDialog):
+class RunSheet(CheckedSheet):
     """Open it with `open()`; once accepted, `request` is what to run."""
 
     def __init__(
         self, state: State, settings: Settings, inspection: ChecksRuns, parent: QWidget | None = None
     ) -> None:
-        super().__init__(parent)
+        super().__init__("Run", "Write the file", parent)
         assert state.path is not None, "a model is open"
         assert state.document.recipe is not None, "a model is open"
         # As they are now: another model may be opened under the sheet.
@@ -93,15 +81,11 @@ class RunSheet(QDialog):
         self._counter.answered.connect(self._take_written)
         self._state, self._settings, self._inspection = state, settings, inspection
         self._text = EVALUATION_TEXT
-        self._asked = 0
-        self._settle = QTimer(self, singleShot=True, interval=SETTLE_MS)
-        self._settle.timeout.connect(self._ask)
         self.setWindowTitle("Run")
         self.setAccessibleName("Run: confirm what will be written")
         self.setMinimumWidth(WIDTH)
         self._make_fields()
-        self._make_buttons()
-        self._lay_out()
+        self._make_form()
         self._take_text(EVALUATION_TEXT)
         self._connect()
         self._change()
@@ -157,7 +141,6 @@ class RunSheet(QDialog):
         chosen = self._recipe.effort if said else self._settings.effort
         self.effort.setCurrentIndex(self.effort.findData(chosen))
         self.effort.setToolTip("How long the method search looks for scales; the file has the same size")
-        self.checks = CheckList()
         self.measure = named(QCheckBox("Measure what was lost"), "Measure what was lost")
         self.measure.setChecked(self._settings.measure)
         self.measure.setToolTip(
@@ -175,19 +158,8 @@ class RunSheet(QDialog):
         self.text_line = value_label("Evaluation text")
         self.browse_text = button("Browse…", "Choose a text to measure on")
 
-    def _make_buttons(self) -> None:
-        self.reason = value_label("Why Run cannot be used")
-        self.again = button("Check again", "Make the checks again")
-        self.cancel = button("Cancel", "Close the sheet; nothing is written")
-        self.run = button("Run", "")
-        self.run.setAutoDefault(True)
-        self.run.setDefault(True)
-
-    def _lay_out(self) -> None:
+    def _make_form(self) -> None:
         form = QFormLayout()
-        form.setHorizontalSpacing(4 * theme.SPACE)
-        form.setVerticalSpacing(3 * theme.SPACE)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         folder = QLabel("&Folder")
         folder.setBuddy(self.folder)
         form.addRow("&Name", self.name)
@@ -204,25 +176,7 @@ class RunSheet(QDialog):
         form.addRow("", side_by_side(self.text_line, self.browse_text))
         form.addRow("Memory &limit", self.memory)
         self._form = form
-        self._page = QWidget()
-        page = QVBoxLayout(self._page)
-        page.setContentsMargins(*[4 * theme.SPACE] * 4)
-        page.addLayout(form)
-        page.addStretch()
-        self._scroll = QScrollArea()  # a small screen scrolls; the buttons stay in sight
-        self._scroll.setAccessibleName("What will be written, and how")
-        self._scroll.setFrameShape(QFrame.Shape.NoFrame)
-        self._scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self._scroll.setWidgetResizable(True)
-        self._scroll.setWidget(self._page)
-        self._buttons = side_by_side(self.reason, self.again, self.cancel, self.run)
-        self._buttons.setContentsMargins(*[4 * theme.SPACE] * 4)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
-        layout.addWidget(self._scroll, 1)
-        layout.addLayout(self._buttons)
+        self._lay_out(form)
 
     def _importance(self) -> QLabel:
         recipe = self._state.document.recipe
@@ -254,9 +208,6 @@ class RunSheet(QDialog):
         self.options.unfolded.connect(self._fit)
         self.options.edit_metadata.connect(self._edit_metadata)
         self.browse_text.clicked.connect(self._choose_text)
-        self.again.clicked.connect(self._ask)
-        self.cancel.clicked.connect(self.reject)
-        self.run.clicked.connect(self.accept)
 
     # ------------------------------------------------------------------------------ the fields
 
@@ -315,12 +266,7 @@ class RunSheet(QDialog):
         self.windows.setValue(0 if windows is not None and windows < QUICK_WINDOWS else QUICK_WINDOWS)
 
     def _change(self) -> None:
-        """A field is another one now: what was checked holds no more."""
-        self._asked += 1
-        name = file_name(self.name.text())
-        wrong = refusal(name, self.folder.text()) or memory_refusal(self.memory.text())
-        wrong = wrong or self.options.refusal
-        self._refuse(wrong or "The checks are being made.")
+        super()._change()
         for control in (self.windows, self.browse_text):
             control.setEnabled(self.measure.isChecked())
             tip = control.toolTip().removesuffix(": measuring is off")
@@ -328,13 +274,11 @@ class RunSheet(QDialog):
         self.options.show_metadata(edits_label(self._recipe.output.options.metadata))
         self._count()
         self._describe()
-        self.again.hide()
-        if wrong:
-            self._settle.stop()
-            self.checks.clear()
-        else:
-            self.checks.show_waiting()
-            self._settle.start()
+
+    def _wrong(self) -> str:
+        name = file_name(self.name.text())
+        wrong = refusal(name, self.folder.text()) or memory_refusal(self.memory.text())
+        return wrong or self.options.refusal
 
     def _count(self) -> None:
         """How many files of which size it will be: beside the window's thread, for it asks every tensor."""
@@ -364,72 +308,19 @@ class RunSheet(QDialog):
 
     # ------------------------------------------------------------------------------ the checks
 
-    def _ask(self) -> None:
-        self._asked += 1
-        asked = self._asked
-        self.again.hide()
-        self.checks.show_waiting()
-        self._refuse("The checks are being made.")
-
-        def take(checks: list[Check]) -> None:
-            if asked == self._asked:
-                self._take_checks(checks)
-
-        def fail(sentence: str) -> None:
-            if asked == self._asked:
-                self.checks.show_failure(sentence)
-                self._fit()
-                self.again.show()
-                self._refuse("The checks could not be made.")
-
-        self._inspection.check(self.request, take, fail)
-
-    def _take_checks(self, checks: list[Check]) -> None:
-        self.checks.show_checks(checks)
-        self._fit()
-        failed = [check.name for check in checks if check.passed is False]
-        if failed:
-            self._refuse(f"Not passed: {', '.join(failed)}.")
-        else:
-            self._allow()
-
-    def _fit(self) -> None:
-        """As high as the wrapped lines need, and the screen allows."""
-        page = self._page.layout()
-        assert page is not None
-        page.activate()
-        needed = page.totalHeightForWidth(self.width()) + self._buttons.sizeHint().height()
-        room = self.screen().availableGeometry()
-        self.resize(self.width(), min(needed, room.height() - TITLE))
-        if self.isVisible() and self.geometry().bottom() > room.bottom():
-            self.move(self.x(), max(room.top(), room.bottom() - self.frameGeometry().height()))
-
-    def _refuse(self, reason: str) -> None:
-        self.run.setEnabled(False)
-        self.run.setToolTip(f"Write the file: not now. {reason}")
-        self.reason.setText(reason)
+    def _check(self, then: Callable[[list[Check]], None], failed: Callable[[str], None]) -> None:
+        self._inspection.check(self.request, then, failed)
 
     def _allow(self) -> None:
-        self.run.setEnabled(True)
-        self.run.setToolTip("Write the file (Enter)")
-        self.reason.setText("")
+        super()._allow()
         if not self.name.isModified() and not self.folder.isModified():
             self.run.setFocus()
 
-    def accept(self) -> None:
-        """Remember the choices for the next time. Nothing is accepted that is not checked."""
-        if self.run.isEnabled():
-            self._settings.effort = self.effort.currentData()
-            if not will_be_made(str(self._output().parent)):  # LM Studio's are of one model
-                self._settings.output_folder = str(self._output().parent)
-            self._settings.measure = self.measure.isChecked()
-            super().accept()
-
-    def done(self, result: int) -> None:
-        """What comes later comes too late."""
-        self._asked += 1
-        self._settle.stop()
-        super().done(result)
+    def _remember(self) -> None:
+        self._settings.effort = self.effort.currentData()
+        if not will_be_made(str(self._output().parent)):  # LM Studio's are of one model
+            self._settings.output_folder = str(self._output().parent)
+        self._settings.measure = self.measure.isChecked()
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

@@ -326,6 +326,12 @@ def test_the_sheet_asks_checks_and_remembers(qtbot, faked, tmp_path):
     sheet.name.setText("mine.dat")
     assert sheet.replace.isVisible()
     assert not sheet.request.overwrite
+    sheet.replace.setChecked(True)
+    assert sheet.request.overwrite
+    (tmp_path / "mine3.dat").touch()
+    sheet.name.setText("mine3.dat")
+    assert sheet.replace.isVisible()
+    assert not sheet.request.overwrite, "that file was not looked at"
     sheet.memory.setText("1 MB")
     assert sheet.reason.text().startswith("Memory limit: ")
     sheet.memory.setText(str(LEAST_MEMORY))
