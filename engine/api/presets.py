@@ -135,6 +135,7 @@ def preset_recipe(name: str, model: ModelFacts) -> Recipe:
     rules = [
         rule
         for match, chosen in _IN_BLOCKS.items()
+        if chosen is not _shared_down or model.shared_experts
         for rule in _rules(match, base, [chosen(name, model, block) for block in range(model.blocks)])
     ]
     for role, wanted in (("embedding", _embedding(name)), ("output", _output(name, model))):
