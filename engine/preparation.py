@@ -1,6 +1,7 @@
 """Everything about a quantization that is known before a weight is read: plan, header, size, importance."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -10,7 +11,7 @@ from gguf import Keys, LlamaFileType
 
 from engine.api.errors import CalibrationError, CheckpointError, RecipeError
 from engine.api.formats import FORMATS
-from engine.api.metadata import edited
+from engine.api.metadata import Edit, edited
 from engine.api.outputs import part_path
 from engine.api.plan import Plan, make_plan
 from engine.api.presets import PRESETS, ModelFacts, preset_recipe, preset_refusal
@@ -83,9 +84,10 @@ def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     """Plan the output of `recipe` on `checkpoint`, its size to the byte by the writer's own header code."""
     options = recipe.output.options
     export = plan_export(checkpoint, options.pre_tokenizer)
+    remarks = _about_edits(export, options.metadata)
     export.metadata = edited(export.metadata, options.metadata)
     plan = make_plan(recipe, export.tensors)
-    plan.warnings.extend(export.notes)
+    plan.warnings.extend([*export.notes, *remarks])
     if recipe.calibration:
         plan.warnings.append("the recipe's calibration text is not used: none of its methods needs one")
     formats = {tensor.name: tensor.format for tensor in plan.tensors}
@@ -96,6 +98,19 @@ def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     importance = _importance(recipe, plan)
     imatrix = Path(recipe.imatrix) if recipe.imatrix else None
     return Prepared(checkpoint, export, plan, parts, importance, imatrix)
+
+
+def _about_edits(export: Export, edits: Mapping[str, Edit]) -> list[str]:
+    """Sentences for edits that runtimes may not stand, and for keys to leave out that are not there."""
+    deep = [key for key in edits if key.startswith((f"{export.architecture}.", "tokenizer.ggml."))]
+    absent = [key for key, value in edits.items() if value == "" and key not in export.metadata]
+    said = []
+    if deep:
+        named = ", ".join(deep[:3]) + (", …" if len(deep) > 3 else "")
+        said.append(f"metadata: runtimes go by {named}; a file with another value may not load, or not work")
+    if absent:
+        said.append(f"metadata: there is no {', '.join(absent[:3])} to leave out")
+    return said
 
 
 def _too_large(parts: list[Part], most: int | None) -> list[str]:

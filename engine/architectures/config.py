@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,7 @@ def config_of_folder(checkpoint: "Checkpoint") -> Config:
         if isinstance(blocks, int):
             check_blocks(checkpoint, blocks, "config.json states (num_hidden_layers)")
     try:
-        outer = transformers.AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
-        config = outer.get_text_config()
+        config = _made_by(transformers, checkpoint.folder, stated).get_text_config()
         if not isinstance(config, transformers.PretrainedConfig):
             raise TypeError(f"the 'text_config' is {config!r}")
         config = _with_head_size(config)
@@ -92,6 +92,15 @@ def config_of_folder(checkpoint: "Checkpoint") -> Config:
     if stated.get("tie_word_embeddings") is True and not has_output:
         config.tie_word_embeddings = True  # some multimodal checkpoints say it in the outer config alone
     return config
+
+
+def _made_by(transformers: ModuleType, folder: Path, stated: Mapping[str, Any]) -> Config:
+    """transformers' config of a folder whose config.json says what is `stated`."""
+    rope = stated.get("rope_scaling")
+    if isinstance(rope, dict) and rope.get("type") == "su":  # the first name of longrope, in Phi-3
+        renamed = dict(stated) | {"rope_scaling": rope | {"type": "longrope"}}
+        return transformers.CONFIG_MAPPING[stated["model_type"]].from_dict(renamed)
+    return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def check_blocks(checkpoint: "Checkpoint", blocks: int, stated: str) -> None:

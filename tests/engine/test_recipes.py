@@ -260,6 +260,17 @@ def test_metadata_from_the_command_line(model, tmp_path):
     assert "general.name" not in metadata
 
 
+def test_edits_that_runtimes_may_not_stand_are_said(model):
+    asked = ["llama.block_count=1", "general.nosuch=", "general.author=Me"]
+    with open_checkpoint(model) as checkpoint:
+        recipe = with_metadata(recipe_for_preset(checkpoint, "F16"), asked)
+        warnings = prepare(checkpoint, recipe).plan.warnings
+    assert warnings == [
+        "metadata: runtimes go by llama.block_count; a file with another value may not load, or not work",
+        "metadata: there is no general.nosuch to leave out",
+    ]
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

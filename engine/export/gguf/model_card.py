@@ -1,5 +1,6 @@
 """What a model card says of its model: the YAML that README.md of a Hugging Face folder begins with."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from engine.api.gguf import GgufValue, GGUFValueType
 from engine.api.wording import fits
 
 MOST_BYTES = 4 << 20
+HUB = "https://huggingface.co/"
+REPOSITORY = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
 
 TEXTS = {
     "license": Keys.General.LICENSE,
@@ -20,7 +23,7 @@ TEXTS = {
 
 
 def card_metadata(folder: Path) -> tuple[dict[str, GgufValue], list[str]]:
-    """License, author, tags and languages as the card states them, and sentences for the reader."""
+    """License, author, tags, languages and origins as the card states them, and sentences for the reader."""
     file = folder / "README.md"
     try:
         if not file.is_file() or file.stat().st_size > MOST_BYTES:
@@ -36,7 +39,23 @@ def card_metadata(folder: Path) -> tuple[dict[str, GgufValue], list[str]]:
         if texts:
             unique = list(dict.fromkeys(texts))
             metadata[key] = GgufValue(GGUFValueType.ARRAY, unique, GGUFValueType.STRING)
+    for kind, field in (("base_model", "base_model"), ("dataset", "datasets")):
+        metadata |= _origins(kind, _texts(card.get(field)))
     return metadata, []
+
+
+def _origins(kind: str, names: list[str]) -> dict[str, GgufValue]:
+    """What the model was made from: keys behind "general.KIND.NUMBER." for the hub's "ORGANIZATION/NAME"s."""
+    found = [name for name in names if REPOSITORY.fullmatch(name)]
+    metadata = {f"general.{kind}.count": GgufValue(GGUFValueType.UINT32, len(found))} if found else {}
+    where = f"{HUB}datasets/" if kind == "dataset" else HUB
+    for number, name in enumerate(found):
+        organization, _, alone = name.rpartition("/")
+        texts = {"name": alone, "organization": organization, "repo_url": where + name}
+        for key, text in texts.items():
+            if text:
+                metadata[f"general.{kind}.{number}.{key}"] = GgufValue(GGUFValueType.STRING, text)
+    return metadata
 
 
 def _text(value: Any) -> str | None:

@@ -293,3 +293,18 @@ def test_an_architecture_without_a_table(model_type: str, words: str, tmp_path: 
     way = words + r".*convert_hf_to_gguf\.py and open that"
     with open_checkpoint(folder) as checkpoint, pytest.raises(UnknownArchitectureError, match=way):
         architecture_of(checkpoint)
+
+
+def test_longrope_under_its_first_name(tmp_path: Path) -> None:
+    """Phi-3 as it was published says "su" where transformers 5 knows "longrope" alone."""
+    longrope = FACTORS | {"type": "longrope"}
+    sizes = {"original_max_position_embeddings": 64, "max_position_embeddings": 1024}
+    folder = write_family(tmp_path / "m", "phi3", rope_scaling=longrope, **sizes)
+    config = json.loads((folder / "config.json").read_text())
+    with open_checkpoint(folder) as checkpoint:
+        expected = plan_export(checkpoint)
+    (folder / "config.json").write_text(json.dumps(config | {"rope_scaling": longrope | {"type": "su"}}))
+    with open_checkpoint(folder) as checkpoint:
+        export = plan_export(checkpoint)
+    assert export.metadata == expected.metadata
+    assert [tensor.name for tensor in export.tensors] == [tensor.name for tensor in expected.tensors]

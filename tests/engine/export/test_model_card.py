@@ -15,6 +15,8 @@ tags:
 - chat
 - chat
 pipeline_tag: text-generation
+base_model: meta-llama/Llama-3.1-8B
+datasets: [wikitext, "no name at all"]
 ---
 # Model
 """
@@ -29,6 +31,13 @@ def test_what_a_card_says(tmp_path: Path) -> None:
         "general.license.link": "https://example.org/LICENSE",
         "general.tags": ["chat", "text-generation"],
         "general.languages": ["en", "de"],
+        "general.base_model.count": 1,
+        "general.base_model.0.name": "Llama-3.1-8B",
+        "general.base_model.0.organization": "meta-llama",
+        "general.base_model.0.repo_url": "https://huggingface.co/meta-llama/Llama-3.1-8B",
+        "general.dataset.count": 1,
+        "general.dataset.0.name": "wikitext",
+        "general.dataset.0.repo_url": "https://huggingface.co/datasets/wikitext",
     }
     assert notes == []
 
