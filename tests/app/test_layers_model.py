@@ -88,7 +88,10 @@ def test_a_line_says_what_becomes_of_a_tensor(opened):
     assert row[4:7] == ["—", "F16 for Q4_K", "16.0"]
     assert row[7:] == ["0.0881", "0.0881"]
     tip = cell(opened, key, Column.FORMAT).data(Qt.ItemDataRole.ToolTipRole)
-    assert tip == "Q4_K needs rows that 256 divides; 172 columns get F16"
+    assert tip.splitlines() == [
+        "Q4_K needs rows that 256 divides; 172 columns get F16",
+        "16-bit floats: half precision",
+    ]
     assert cell(opened, key, Column.NOW).data(Qt.ItemDataRole.ToolTipRole) == "88,064 bytes"
     assert opened.headerData(Column.NOW, Qt.Orientation.Horizontal) == "Now (MB)"
 
