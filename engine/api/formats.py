@@ -92,7 +92,7 @@ METHODS: dict[str, str] = {
 DEFAULT_METHOD = "search"
 
 EFFORTS: dict[str, str] = {
-    "fast": "at least the quality of llama.cpp's encoders, in a fraction of the time",
+    "fast": "no more squared error than llama.cpp's encoders, in a fraction of the time",
     "best": "the least squared error",
 }
 """How long `search` searches."""
