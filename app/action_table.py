@@ -1,131 +1,31 @@
 """The table of every action of the window: its words, keys, icon, place in the menus, what it needs."""
 
-from dataclasses import dataclass
-from typing import Literal
+from app.action_specs import ActionSpec, MenuSpec, Standard
 
-from PySide6.QtGui import QKeySequence
-
-Need = Literal[
-    "",
-    "model",
-    "plan",
-    "selection",
-    "importance",
-    "open importance",
-    "usable importance",
-    "undo",
-    "redo",
-    "command",
-    "active job",
-    "resumable job",
-    "memory job",
-    "restartable job",
-    "job folder",
-    "removable job",
-    "finished jobs",
-]
-"""What must be there for an action to make sense: an open model, its plan, selected tensors, …"""
-
-Standard = QKeySequence.StandardKey
-
-
-@dataclass(frozen=True)
-class MenuSpec:
-    """A menu. One that lies `inside` another stands there above the action `before`."""
-
-    text: str
-    inside: str = ""
-    before: str = ""
-    needs: Need = ""
-    tip: str = ""
-
-
-@dataclass(frozen=True)
-class ActionSpec:
-    """One action.
-
-    `tip` is a sentence without its full stop. `menu` names the menu that holds the action; `rule` draws a
-    line above it there. Of the actions of a `group` one is checked. The keys of a `focused` action count
-    only inside the view that the action is added to, so they may be plain letters.
-    """
-
-    key: str
-    text: str
-    tip: str
-    menu: str
-    shortcuts: tuple[Standard | str, ...] = ()
-    icon: str = ""
-    needs: Need = ""
-    group: str = ""
-    checkable: bool = False
-    focused: bool = False
-    rule: bool = False
-
-
-MENUS = {
-    "File": MenuSpec("&File"),
-    "Edit": MenuSpec("&Edit"),
-    "Recipe": MenuSpec("&Recipe"),
-    "View": MenuSpec("&View"),
-    "Run": MenuSpec("R&un"),
-    "Help": MenuSpec("&Help"),
-    "Recent": MenuSpec("Open re&cent", "File", "close_model"),
-    "Bits": MenuSpec(
-        "&Bits", "Edit", "choose_format", "selection", "Store the selected tensors with so many bits"
-    ),
-    "Importance": MenuSpec("&Importance matrix", "Recipe", "open_recipe"),
-    "Theme": MenuSpec("&Theme", "View", "reset_layout"),
-}
-"""Name → menu; those that lie in none make the menu bar. "Recent" is filled by the window."""
-
-_BITS = tuple(
+FILE = (
+    ActionSpec("open_folder", "&Open folder…", "Open a Hugging Face folder", (Standard.Open,), "folder-open"),
     ActionSpec(
-        f"bits_{bits}",
-        f"&{bits} bits",
-        f"Store the selected tensors with {bits} bits a weight",
-        "Bits",
-        (str(bits),),
-        needs="selection",
-        focused=True,
-    )
-    for bits in range(2, 9)
-)
-
-ACTIONS: tuple[ActionSpec, ...] = (
-    ActionSpec(
-        "open_folder", "&Open folder…", "Open a Hugging Face folder", "File", (Standard.Open,), "folder-open"
+        "open_file", "Open &file…", "Open a .gguf, .safetensors or .bin file", ("Ctrl+Shift+O",), "file"
     ),
     ActionSpec(
-        "open_file",
-        "Open &file…",
-        "Open a .gguf, .safetensors or .bin file",
-        "File",
-        ("Ctrl+Shift+O",),
-        "file",
-    ),
-    ActionSpec(
-        "open_sample",
-        "Open the sa&mple model",
-        "Open the small model that ships with Bitwright",
-        "File",
-        (),
-        "flask",
+        "open_sample", "Open the sa&mple model", "Open the small model that ships with Bitwright", (), "flask"
     ),
     ActionSpec(
         "close_model",
         "C&lose model",
         "Close the model and go back to the start page",
-        "File",
         ("Ctrl+W",),
         "x",
         "model",
     ),
-    ActionSpec("quit", "&Quit", "End Bitwright", "File", ("Ctrl+Q",), "sign-out", rule=True),
+    ActionSpec("quit", "&Quit", "End Bitwright", ("Ctrl+Q",), "sign-out", rule=True),
+)
+
+EDIT = (
     ActionSpec(
         "undo",
         "&Undo",
         "Take back the last change of the recipe",
-        "Edit",
         (Standard.Undo,),
         "arrow-u-up-left",
         "undo",
@@ -134,7 +34,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "redo",
         "&Redo",
         "Make the change again that was taken back",
-        "Edit",
         (Standard.Redo,),
         "arrow-u-up-right",
         "redo",
@@ -143,7 +42,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "select_all",
         "Select &all",
         "Select every tensor that the filter shows",
-        "Edit",
         (Standard.SelectAll,),
         "selection-all",
         "model",
@@ -153,17 +51,14 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "filter",
         "&Filter",
         "Go to the field that filters the table",
-        "Edit",
         (Standard.Find,),
         "magnifying-glass",
         "model",
     ),
-    *_BITS,
     ActionSpec(
         "choose_format",
         "C&hoose format…",
         "List the formats that the selected tensors can have",
-        "Edit",
         ("Q",),
         "list-bullets",
         "selection",
@@ -173,7 +68,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "pin",
         "&Pin",
         "Keep the selected tensors as they are when a preset is chosen; again to let go",
-        "Edit",
         ("P",),
         "push-pin",
         "selection",
@@ -183,17 +77,18 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "apply_to_role",
         "App&ly to all of its role",
         "Give all tensors of the same role the format and method of the current one",
-        "Edit",
         ("Ctrl+Return",),
         "stack",
         "selection",
         focused=True,
     ),
+)
+
+RECIPE = (
     ActionSpec(
         "preset",
         "&Preset…",
         "Begin the recipe from a preset; pinned tensors stay as they are",
-        "Recipe",
         ("Ctrl+P",),
         "sliders-horizontal",
         "plan",
@@ -202,7 +97,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "metadata",
         "&Metadata…",
         "View and edit what the file will say of itself: name, author, license, chat template",
-        "Recipe",
         ("Ctrl+M",),
         "identification-card",
         "plan",
@@ -211,35 +105,29 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "open_recipe",
         "&Open recipe…",
         "Take the recipe of a file",
-        "Recipe",
         ("Ctrl+Alt+O",),
         "file-text",
         "plan",
         rule=True,
     ),
     ActionSpec(
-        "save_recipe",
-        "&Save recipe",
-        "Write the recipe to its file",
-        "Recipe",
-        (Standard.Save,),
-        "floppy-disk",
-        "plan",
+        "save_recipe", "&Save recipe", "Write the recipe to its file", (Standard.Save,), "floppy-disk", "plan"
     ),
     ActionSpec(
         "save_recipe_as",
         "Save recipe &as…",
         "Write the recipe to another file",
-        "Recipe",
         (Standard.SaveAs,),
         "floppy-disk-back",
         "plan",
     ),
+)
+
+IMPORTANCE = (
     ActionSpec(
         "calibrate",
         "&Compute importance matrix…",
         "Gather how much each input column of the model matters on a text; a sheet asks first",
-        "Importance",
         ("Ctrl+Shift+M",),
         "calculator",
         "plan",
@@ -248,7 +136,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "importance",
         "&Load importance matrix…",
         "Weigh errors by an importance matrix (GGUF or .dat)",
-        "Importance",
         (),
         "scales",
         "plan",
@@ -257,7 +144,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "use_importance",
         "&Use it for the recipe",
         "Weigh errors by the importance matrix that is looked at",
-        "Importance",
         (),
         "check",
         "usable importance",
@@ -266,14 +152,12 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "no_importance",
         "&No importance matrix",
         "Take the importance matrix out of the recipe",
-        "Importance",
         needs="importance",
     ),
     ActionSpec(
         "look_importance",
         "Look at a &file…",
         "Show the statistics of an importance matrix; the recipe stays as it is",
-        "Importance",
         (),
         "file",
         rule=True,
@@ -282,7 +166,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "view_importance",
         "&View importance matrix",
         "Show the statistics of the importance matrix",
-        "Importance",
         ("Ctrl+Alt+I",),
         "chart-bar",
         "open importance",
@@ -291,7 +174,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "merge_importance",
         "&Merge others into it…",
         "Add the sums of other importance matrices to the one that is looked at",
-        "Importance",
         (),
         "git-merge",
         "open importance",
@@ -300,16 +182,17 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "save_importance",
         "&Save importance matrix as…",
         "Write what is looked at to another file: GGUF, or llama.cpp's older format by a name in .dat",
-        "Importance",
         (),
         "floppy-disk-back",
         "open importance",
     ),
+)
+
+VIEW = (
     ActionSpec(
         "expand_all",
         "&Expand all",
         "Show the tensors of every block",
-        "View",
         ("Ctrl+Shift+E",),
         "arrows-out-line-vertical",
         "model",
@@ -318,7 +201,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "collapse_all",
         "&Collapse all",
         "Show blocks only",
-        "View",
         ("Ctrl+Shift+L",),
         "arrows-in-line-vertical",
         "model",
@@ -327,38 +209,36 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "toggle_inspector",
         "&Inspector",
         "Show or hide what is known of the selected tensor",
-        "View",
         ("Ctrl+I",),
         "info",
         checkable=True,
         rule=True,
     ),
-    ActionSpec("toggle_jobs", "&Jobs", "Show or hide the jobs", "View", ("Ctrl+J",), "queue", checkable=True),
+    ActionSpec("toggle_jobs", "&Jobs", "Show or hide the jobs", ("Ctrl+J",), "queue", checkable=True),
     ActionSpec(
         "toggle_log",
         "&Log",
         "Show or hide the log of the current job",
-        "View",
         ("Ctrl+L",),
         "terminal-window",
         checkable=True,
     ),
-    ActionSpec("theme_system", "&Like the system", "Light or dark as the system is", "Theme", group="theme"),
-    ActionSpec("theme_light", "L&ight", "Always light", "Theme", group="theme"),
-    ActionSpec("theme_dark", "&Dark", "Always dark", "Theme", group="theme"),
     ActionSpec(
-        "reset_layout",
-        "&Reset layout",
-        "Put every panel back to its first place and size",
-        "View",
-        (),
-        "layout",
+        "reset_layout", "&Reset layout", "Put every panel back to its first place and size", (), "layout"
     ),
+)
+
+THEME = (
+    ActionSpec("theme_system", "&Like the system", "Light or dark as the system is", group="theme"),
+    ActionSpec("theme_light", "L&ight", "Always light", group="theme"),
+    ActionSpec("theme_dark", "&Dark", "Always dark", group="theme"),
+)
+
+RUN = (
     ActionSpec(
         "run",
         "&Run…",
         "Write the GGUF file that the recipe describes; a sheet asks first",
-        "Run",
         ("Ctrl+R",),
         "play",
         "plan",
@@ -367,7 +247,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "stop_job",
         "&Stop job",
         "Stop the selected job; what is finished is kept",
-        "Run",
         ("Ctrl+.",),
         "stop",
         "active job",
@@ -376,7 +255,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "resume_job",
         "Resu&me job",
         "Go on with a job that was stopped or broke off",
-        "Run",
         (),
         "arrow-clockwise",
         "resumable job",
@@ -385,7 +263,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "resume_job_less",
         "Resume &with less memory",
         "Go on under a limit of memory: slower, with the same result",
-        "Run",
         (),
         "gauge",
         "memory job",
@@ -394,7 +271,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "restart_job",
         "Start job a&gain",
         "Begin the selected job anew; what is saved of it is given up",
-        "Run",
         (),
         "arrow-counter-clockwise",
         "restartable job",
@@ -403,7 +279,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "open_output_folder",
         "&Open output folder",
         "Show the folder of the job's file in the file manager",
-        "Run",
         (),
         "folder-simple",
         "job folder",
@@ -413,7 +288,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "copy_command",
         "&Copy the job's command",
         "Copy the command line that does the same as the selected job",
-        "Run",
         ("Ctrl+Shift+C",),
         "copy",
         "command",
@@ -422,7 +296,6 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "remove_job",
         "Remo&ve job",
         "Take the selected job off the list; the file that it has finished stays",
-        "Run",
         ("Del",),
         "trash",
         "removable job",
@@ -433,31 +306,54 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "remove_finished_jobs",
         "Remove &finished jobs",
         "Take all jobs that are over off the list; their files stay",
-        "Run",
         (),
         "trash-simple",
         "finished jobs",
     ),
-    ActionSpec("help", "&Help", "How to use Bitwright", "Help", (Standard.HelpContents,), "question"),
-    ActionSpec(
-        "shortcuts_help", "&Keyboard shortcuts", "All keys on one page", "Help", ("Ctrl+F1",), "keyboard"
-    ),
+)
+
+HELP = (
+    ActionSpec("help", "&Help", "How to use Bitwright", (Standard.HelpContents,), "question"),
+    ActionSpec("shortcuts_help", "&Keyboard shortcuts", "All keys on one page", ("Ctrl+F1",), "keyboard"),
     ActionSpec(
         "command_palette",
         "&Find a command…",
         "Type some letters of any command and run it",
-        "Help",
         ("Ctrl+Shift+P",),
         "command",
     ),
     ActionSpec(
-        "about",
-        "&About Bitwright",
-        "Versions of Bitwright and what it stands on",
-        "Help",
-        (),
-        "info",
-        rule=True,
+        "about", "&About Bitwright", "Versions of Bitwright and what it stands on", (), "info", rule=True
     ),
 )
+
+BITS = tuple(
+    ActionSpec(
+        f"bits_{bits}",
+        f"&{bits} bits",
+        f"Store the selected tensors with {bits} bits a weight",
+        (str(bits),),
+        needs="selection",
+        focused=True,
+    )
+    for bits in range(2, 9)
+)
+
+MENUS = {
+    "File": MenuSpec("&File", FILE),
+    "Recent": MenuSpec("Open re&cent", inside="File", before="close_model"),
+    "Edit": MenuSpec("&Edit", EDIT),
+    "Bits": MenuSpec(
+        "&Bits", BITS, "Edit", "choose_format", "selection", "Store the selected tensors with so many bits"
+    ),
+    "Recipe": MenuSpec("&Recipe", RECIPE),
+    "Importance": MenuSpec("&Importance matrix", IMPORTANCE, "Recipe", "open_recipe"),
+    "View": MenuSpec("&View", VIEW),
+    "Theme": MenuSpec("&Theme", THEME, "View", "reset_layout"),
+    "Run": MenuSpec("R&un", RUN),
+    "Help": MenuSpec("&Help", HELP),
+}
+"""Name → menu; those that lie in none make the menu bar. "Recent" is filled by the window."""
+
+ACTIONS = tuple(spec for menu in MENUS.values() for spec in menu.actions)
 """In the order of menus and palette."""

@@ -6,7 +6,8 @@ from PySide6.QtCore import QObject, Qt
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QMenu, QMenuBar, QWidget
 
-from app.action_table import ACTIONS, MENUS, ActionSpec, Standard
+from app.action_specs import ActionSpec, MenuSpec, Standard
+from app.action_table import ACTIONS, MENUS
 from app.plain import as_tip
 from app.theme import icon
 
@@ -18,7 +19,9 @@ class Actions:
     """
 
     def __init__(self, window: QWidget) -> None:
-        self._actions = {spec.key: _action(spec, window) for spec in ACTIONS}
+        self._actions = {
+            spec.key: _action(spec, menu, window) for menu in MENUS.values() for spec in menu.actions
+        }
         self._menus = {name: QMenu(menu.text, window) for name, menu in MENUS.items()}
         groups: dict[str, QActionGroup] = {}
         for spec in ACTIONS:
@@ -65,25 +68,25 @@ class Actions:
     def _fill(self) -> None:
         """Actions into their menus in the order of the table, submenus at their places."""
         submenus = {menu.before: name for name, menu in MENUS.items() if menu.inside}
-        for menu in self._menus.values():
-            menu.setToolTipsVisible(True)
-        for spec in ACTIONS:
-            holder = self._menus[spec.menu]
-            if spec.key in submenus:
-                holder.addMenu(self._menus[submenus[spec.key]])
-            if spec.rule:
-                holder.addSeparator()
-            holder.addAction(self._actions[spec.key])
+        for made in self._menus.values():
+            made.setToolTipsVisible(True)
+        for name, menu in MENUS.items():
+            holder = self._menus[name]
+            for spec in menu.actions:
+                if spec.key in submenus:
+                    holder.addMenu(self._menus[submenus[spec.key]])
+                if spec.rule:
+                    holder.addSeparator()
+                holder.addAction(self._actions[spec.key])
 
 
-def _action(spec: ActionSpec, window: QObject) -> QAction:
+def _action(spec: ActionSpec, menu: MenuSpec, window: QObject) -> QAction:
     action = QAction(spec.text, window)
     action.setObjectName(spec.key)
     action.setWhatsThis(f"{spec.tip}.")
     action.setShortcuts([key for shortcut in spec.shortcuts for key in _sequences(shortcut)])
     if spec.icon:
         action.setIcon(icon(spec.icon))
-    menu = MENUS[spec.menu]
     if menu.inside:
         action.setProperty("submenu", menu.text.replace("&", ""))
     action.setCheckable(spec.checkable or bool(spec.group))

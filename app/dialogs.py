@@ -1,4 +1,4 @@
-"""The file dialogs: opened without waiting, their answer goes to a function."""
+"""The file dialogs: opened without waiting, their answer goes to a function. And saving of texts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +35,15 @@ def ask_new_file(parent: QWidget, title: str, proposed: Path, filters: list[str]
     dialog.setDefaultSuffix(proposed.suffix.removeprefix("."))
     dialog.selectFile(proposed.name)
     return _open(dialog, then)
+
+
+def save_text(path: Path, text: str) -> str:
+    """Write a file that `ask_new_file` gave; what there is to say then."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        return f"{path}: cannot be written: {error.strerror}."
+    return f"Saved {path.name}."
 
 
 def _dialog(parent: QWidget, title: str, start: str) -> QFileDialog:

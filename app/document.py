@@ -90,7 +90,7 @@ class RecipeDocument(QObject):
     def save(self, path: Path) -> None:
         """Write the recipe to `path`, whole or not at all. Raises `OutputError`."""
         assert self.version is not None, "nothing to save"
-        _replace(path, self.version.recipe.to_json())
+        replace_file(path, self.version.recipe.to_json())
         self.version = replace(self.version, path=path)
         self.undo_stack.setClean()
         self.discard_autosaved()
@@ -135,7 +135,7 @@ class RecipeDocument(QObject):
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, self.recipe.to_json())
+            replace_file(path, self.recipe.to_json())
         except (OSError, OutputError) as error:
             self.autosave_failed.emit(f"The unsaved recipe could not be kept safe: {error}")
 
@@ -151,7 +151,8 @@ def _offered(path: Path) -> Path:
     return path.with_suffix(".offered.json")
 
 
-def _replace(path: Path, content: str) -> None:
+def replace_file(path: Path, content: str) -> None:
+    """Write a recipe to `path`, whole or not at all. Raises `OutputError`."""
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("w", encoding="utf-8") as file:

@@ -4,8 +4,8 @@ import signal
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from engine.api.events import Done, Failed, ProgressMade, Stopped
 from engine.api.jobs import Saved
-from engine.api.messages import Done, Failed, ProgressMade, Stopped
 from engine.api.units import size
 
 How = Literal["done", "stopped", "failed", "killed", "crashed", "not started", "mismatch"]

@@ -18,11 +18,7 @@ from PySide6.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, Signa
 from app.ending import Ending as Ending
 from app.ending import Evidence, How, explain
 from app.machine import memory_total
-from engine.api.jobs import Saved
-from engine.api.launch import module_command
-from engine.api.messages import (
-    PROTOCOL,
-    Cancel,
+from engine.api.events import (
     Done,
     Event,
     Failed,
@@ -31,11 +27,13 @@ from engine.api.messages import (
     JobStarted,
     ProgressMade,
     ProgressSaved,
-    Request,
     Stopped,
     read_event,
-    write,
 )
+from engine.api.jobs import Saved
+from engine.api.launch import module_command
+from engine.api.messages import PROTOCOL, write
+from engine.api.requests import Cancel, Request
 
 COMMAND = tuple(module_command("engine", "serve"))
 

@@ -25,11 +25,11 @@ class ImportanceDesk(QObject):
     """`files` are looked at, merged where there are several; none: nothing is.
 
     `summary` is what they say, None as long as it is not known. `problem`: why they cannot be read, or why
-    they do not fit the open model; a sentence.
+    they do not fit the open model; a sentence. `lost`: there was no answer, so reading them again may help.
     """
 
     changed = Signal()
-    """`files`, `summary` or `problem` is another one now."""
+    """`files`, `summary`, `problem` or `lost` is another one now."""
 
     show_view = Signal()
     """What was asked for wants to be seen."""
@@ -47,12 +47,13 @@ class ImportanceDesk(QObject):
         self.files: tuple[Path, ...] = ()
         self.summary: ImportanceSummary | None = None
         self.problem = ""
+        self.lost = False
         self.reader = ImportanceReader(inspection)
         self._state = state
         self._followed: str | None = None  # the recipe's matrix, as it was seen last
         self._held: Path | None = None  # the model that `files` are held against
         self._wanted: dict[JobRecord, Path] = {}
-        self._asked = 0
+        self._asked = self._uses = 0
         state.document.changed.connect(self._follow_recipe)
         state.model_changed.connect(self._follow_model)
         inspection.importance_found.connect(self.take_found)
@@ -62,7 +63,54 @@ class ImportanceDesk(QObject):
     # ---------------------------------------------------------------------------- what one asks for
 
     def use(self, path: Path | None) -> None:
-        """Take a matrix into the recipe, or out of it: one undoable step."""
+        """Take a matrix into the recipe once it is found to fit the model; None: out of it.
+
+        One undoable step. One that does not fit leaves the recipe as it is.
+        """
+        model = self._model()
+        self._uses += 1
+        self._state.await_importance(None)
+        if path is None:
+            self._put(None)
+        elif model is None:
+            return
+        elif (path,) == self.files and self.summary and not self.problem and self._held == model:
+            self._put(path)
+        else:
+            self._use_fitting(path, model, self._uses)
+
+    def _use_fitting(self, path: Path, model: Path, use: int) -> None:
+        """Of several that are asked for while one is read, the last counts."""
+
+        def wanted() -> bool:
+            return use == self._uses and self._model() == model
+
+        def take(summary: ImportanceSummary) -> None:
+            if wanted():
+                self._state.await_importance(None)
+                self.files, self.summary, self.problem, self._held = (path,), summary, "", model
+                self.lost = False
+                self._asked += 1
+                self._put(path)
+                self._state.take_importance(summary.facts(str(path)))  # the recipe may have named it before
+                self.changed.emit()
+
+        def leave(offer: Action, sentence: str) -> None:
+            if wanted():
+                self._state.await_importance(None)
+                recipe = self._state.document.recipe
+                kept = (
+                    f"keeps {Path(recipe.imatrix).name}" if recipe and recipe.imatrix else "stays without one"
+                )
+                text = f"{sentence} It is not used: the recipe {kept}."
+                self.notice.emit(Notice("warning", text, actions=(offer,)))
+
+        self._state.await_importance(path)
+        self.said.emit(f"Reading {path.name} …")
+        again, look = ("Try again", partial(self.use, path)), ("View", partial(self.view, path))
+        self.reader.summary((path,), model, take, partial(leave, again), partial(leave, look))
+
+    def _put(self, path: Path | None) -> None:
         version = self._state.document.version
         if version is None:
             return
@@ -90,12 +138,12 @@ class ImportanceDesk(QObject):
             return self._state.refusal or "Open the model that it is for first."
         if recipe.imatrix == str(path):
             return "The recipe uses it already."
-        return self.problem if (path,) == self.files else ""
+        return self.problem if (path,) == self.files and not self.lost else ""
 
     def use_when_done(self, record: JobRecord) -> None:
-        """Once the job has made its matrix, take it into the recipe of the model that is open now."""
-        if self._state.path is not None:
-            self._wanted[record] = self._state.path
+        """Once the job has made its matrix, take it into the recipe of the model that it is made for."""
+        assert record.request is not None, "it was asked for here"
+        self._wanted[record] = Path(record.request.model)
 
     def take_found(self, path: Path) -> None:
         """A matrix that was dropped, or opened as if it were a model."""
@@ -111,20 +159,37 @@ class ImportanceDesk(QObject):
         self.show_view.emit()
 
     def merge(self, paths: Sequence[Path]) -> None:
-        """Look at what the matrix makes together with others; it is in no file before it is saved."""
-        self._show((*self.files, *paths))
-        self.show_view.emit()
+        """Look at what the matrix makes together with others; it is in no file before it is saved.
+
+        Where they do not go together, it is looked at as before.
+        """
+        before, files = self.files, (*self.files, *paths)
+
+        def take(_: ImportanceSummary) -> None:
+            if before == self.files:
+                self._show(files)
+                self.show_view.emit()
+
+        self.said.emit(f"Reading {', '.join(path.name for path in paths)} …")
+        self.reader.summary(files, None, take, self._complain)
 
     def save(self, output: Path) -> None:
         """Write what is looked at to a file, then look at that."""
         files = self.files
 
-        def take(path: Path) -> None:
-            self.said.emit(f"Saved {path.name}, read back and verified.")
+        def take(warnings: list[str]) -> None:
+            self.said.emit(f"Saved {output.name}, read back and verified.")
+            for warning in warnings:
+                self.notice.emit(Notice("warning", f"{warning}."))
             if files == self.files:
-                self._show((path,))
+                self._show((output,))
 
-        self.reader.save(files, output, take, lambda text: self.notice.emit(Notice("error", text)))
+        self.said.emit(f"Saving {output.name} …")
+        self.reader.save(files, output, self._state.path, take, self._complain)
+
+    def read_again(self) -> None:
+        """Where there was no answer."""
+        self._show(self.files)
 
     def close(self) -> None:
         """Look at nothing."""
@@ -138,7 +203,10 @@ class ImportanceDesk(QObject):
         before, self._followed = self._followed, imatrix
         if imatrix == before:
             return
-        if imatrix is not None:
+        if imatrix is not None and self.files == (Path(imatrix),) and self.summary and not self.problem:
+            self._state.take_importance(self.summary.facts(imatrix))
+            self.changed.emit()
+        elif imatrix is not None:
             self._show((Path(imatrix),))
         elif before is not None and self.files == (Path(before),):
             self.close()
@@ -158,6 +226,7 @@ class ImportanceDesk(QObject):
     def _take_finished(self, record: JobRecord) -> None:
         if record.state != "done" or not isinstance(record.result, CalibrateResult):
             return
+        self._read_anew(Path(record.result.output))
         model = self._wanted.pop(record, None)
         if model is None:
             return
@@ -167,6 +236,19 @@ class ImportanceDesk(QObject):
             text = f"{record.title}: done. Open {model.name} again to use it; its result offers that."
             self.notice.emit(Notice("info", text))
 
+    def _read_anew(self, made: Path) -> None:
+        """The matrix in this file is another one now; the recipe may use it while others are looked at."""
+        if made in self.files:
+            self._show(self.files)
+        elif self._followed is not None and made == Path(self._followed):
+            followed = self._followed
+
+            def take(summary: ImportanceSummary) -> None:
+                if followed == self._followed:
+                    self._state.take_importance(summary.facts(followed))
+
+            self.reader.summary((made,), self._model(), take, self._complain)
+
     def _forget_jobs(self, records: Sequence[JobRecord]) -> None:
         for record in records:
             self._wanted.pop(record, None)
@@ -174,7 +256,7 @@ class ImportanceDesk(QObject):
     # ------------------------------------------------------------------------------------- reading
 
     def _show(self, files: tuple[Path, ...]) -> None:
-        self.files, self.summary, self.problem = files, None, ""
+        self.files, self.summary, self.problem, self.lost = files, None, "", False
         self._held = self._model()
         self._asked += 1
         self.changed.emit()
@@ -188,11 +270,13 @@ class ImportanceDesk(QObject):
         def take(summary: ImportanceSummary) -> None:
             if asked == self._asked:
                 self.summary, self.problem = summary, misfit
+                if self._is_recipe_s():
+                    self._state.take_importance(summary.facts(str(self._followed)))
                 self.changed.emit()
                 if misfit:
                     self._warn(misfit)
 
-        def fail(sentence: str) -> None:
+        def refuse(sentence: str) -> None:
             if asked != self._asked:
                 return
             if model is not None:
@@ -202,11 +286,25 @@ class ImportanceDesk(QObject):
             self.changed.emit()
             self._warn(self.problem)
 
-        self.reader.summary(self.files, model, take, fail)
+        def fail(sentence: str) -> None:
+            if asked == self._asked:
+                self.problem, self.lost = sentence, True
+                self.changed.emit()
+                self._warn(sentence)
+
+        self.reader.summary(self.files, model, take, fail, refuse)
+
+    def _is_recipe_s(self) -> bool:
+        """Whether what is looked at is the recipe's own matrix."""
+        return self._followed is not None and self.files == (Path(self._followed),)
+
+    def _complain(self, sentence: str) -> None:
+        self.notice.emit(Notice("error", sentence))
 
     def _warn(self, sentence: str) -> None:
         """The recipe's own matrix cannot be used: that would only be found out when it is run."""
-        if self._followed is None or self.files != (Path(self._followed),):
+        if not self._is_recipe_s():
             return
         out: Action = ("Take it out", partial(self.use, None))
-        self.notice.emit(Notice("warning", sentence, actions=(out, ("View", self.show_view.emit))))
+        look: Action = ("Try again", self.read_again) if self.lost else ("View", self.show_view.emit)
+        self.notice.emit(Notice("warning", sentence, actions=(out, look)))

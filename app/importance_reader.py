@@ -4,19 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.inspection import Inspection
+from engine.api.events import Checked, ColumnsRead, Event, ImportanceRead, ImportanceSaved
 from engine.api.importance import ImportanceColumns, ImportanceSummary
 from engine.api.jobs import CalibrateRequest, Check
-from engine.api.messages import (
-    CheckCalibrate,
-    Checked,
-    ColumnsRead,
-    Event,
-    ImportanceRead,
-    ImportanceSaved,
-    ReadImportance,
-    ReadImportanceColumns,
-    SaveImportance,
-)
+from engine.api.requests import CheckCalibrate, ReadImportance, ReadImportanceColumns, SaveImportance
 
 Fail = Callable[[str], None]
 """Takes a sentence: why there is no answer."""
@@ -45,15 +36,21 @@ class ImportanceReader:
         model: Path | None,
         then: Callable[[ImportanceSummary], None],
         failed: Fail,
+        refused: Fail | None = None,
     ) -> None:
-        """What the matrices of all `files` say, merged; held against `model` if there is one."""
+        """What the matrices of all `files` say, merged; held against `model` if there is one.
+
+        `refused`: takes why they cannot be read or do not fit, where that differs from a failure to answer.
+        """
 
         def take(event: Event) -> None:
             assert isinstance(event, ImportanceRead)
             then(event.summary)
 
         names, held = _names(files), str(model) if model else None
-        self._inspection.ask(lambda number: ReadImportance(id=number, files=names, model=held), take, failed)
+        self._inspection.ask(
+            lambda number: ReadImportance(id=number, files=names, model=held), take, failed, refused
+        )
 
     def columns(
         self, files: Sequence[Path], tensor: str, then: Callable[[ImportanceColumns], None], failed: Fail
@@ -72,16 +69,28 @@ class ImportanceReader:
             newest=True,
         )
 
-    def save(self, files: Sequence[Path], output: Path, then: Callable[[Path], None], failed: Fail) -> None:
-        """Write the matrices, merged, to `output`, also over a file: the dialog has asked about that."""
+    def save(
+        self,
+        files: Sequence[Path],
+        output: Path,
+        model: Path | None,
+        then: Callable[[list[str]], None],
+        failed: Fail,
+    ) -> None:
+        """Write the matrices, merged, to `output`, also over a file: the dialog has asked about that.
+
+        Never over one of `files` or of `model`. `then` takes sentences about what the file cannot hold.
+        """
 
         def take(event: Event) -> None:
             assert isinstance(event, ImportanceSaved)
-            then(Path(event.path))
+            then(event.warnings)
 
-        names = _names(files)
+        names, spared = _names(files), str(model) if model else None
         self._inspection.ask(
-            lambda number: SaveImportance(id=number, files=names, output=str(output), overwrite=True),
+            lambda number: SaveImportance(
+                id=number, files=names, model=spared, output=str(output), overwrite=True
+            ),
             take,
             failed,
         )

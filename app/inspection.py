@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -12,88 +12,47 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.ending import Ending, sentence_of
 from app.engine_client import PATIENCE, EngineProcess, Patience
+from app.opening import Opening
 from app.state import State
-from engine.api.jobs import Check, JobSummary, QuantizeRequest
-from engine.api.messages import (
-    CheckCalibrate,
+from engine.api.events import (
+    Answer,
     Checked,
-    CheckRun,
-    ColumnsRead,
     Event,
-    ExportPage,
-    ExportPlanned,
     Failed,
     Hello,
     HistogramRead,
     ImportanceFound,
-    ImportanceRead,
-    ImportanceSaved,
     JobsListed,
+    Page,
+    SpeedsMeasured,
+)
+from engine.api.jobs import Check, JobSummary, QuantizeRequest
+from engine.api.requests import (
+    CheckRun,
     ListJobs,
     MeasureSpeeds,
-    ModelOpened,
     OpenModel,
+    Question,
     ReadHistogram,
-    ReadImportance,
-    ReadImportanceColumns,
     RemoveJobs,
     Request,
-    SaveImportance,
-    SpeedsMeasured,
-    TensorsPage,
 )
-from engine.api.model import ModelSummary, TensorSummary
-from engine.api.plan import ExportSummary, ExportTensor
 
 if TYPE_CHECKING:
     import numpy as np
-
-Answer = (
-    Checked | JobsListed | SpeedsMeasured | HistogramRead | ImportanceRead | ColumnsRead | ImportanceSaved
-)
-"""What answers a question; opening has answers of its own."""
-
-Question = (
-    CheckRun
-    | CheckCalibrate
-    | ListJobs
-    | RemoveJobs
-    | MeasureSpeeds
-    | ReadHistogram
-    | ReadImportance
-    | ReadImportanceColumns
-    | SaveImportance
-)
 
 DEATHS = 3
 WITHIN_SECONDS = 60.0
 """An engine that dies `DEATHS` times within this time is not started again unasked."""
 
 
-@dataclass
-class _Opening:
-    """A model being opened: what its pages brought so far. `shown`: the state is about it already."""
-
-    id: int
-    path: Path
-    state: State
-    shown: bool
-    summary: ModelSummary | None = None
-    tensors: list[TensorSummary] = field(default_factory=list)
-    export: ExportSummary | None = None
-    places: list[ExportTensor] = field(default_factory=list)
-
-    @property
-    def wanted(self) -> bool:
-        """Whether the window still waits for it: what was shown of it may have been closed."""
-        there = self.state.path == self.path and self.state.phase in ("opening", "headers")
-        return there or not self.shown
-
-
 @dataclass(frozen=True)
 class _Question:
+    """`refused`: takes the sentence of a failure that says what to mend; without it `failed` does."""
+
     take: Callable[[Event], None]
     failed: Callable[[str], None]
+    refused: Callable[[str], None] | None = None
 
 
 class Inspection(QObject):
@@ -128,7 +87,7 @@ class Inspection(QObject):
         self._command, self._patience = command, patience
         self._engine: EngineProcess | None = None
         self._number = 0
-        self._opening: _Opening | None = None
+        self._opening: Opening | None = None
         self._questions: dict[int, _Question] = {}
         self._newest: dict[type[Question], int] = {}  # of kinds that only the newest counts of
         self._deaths: list[float] = []
@@ -148,7 +107,7 @@ class Inspection(QObject):
         self._forget(ReadHistogram)  # it was about the older model
         if state.phase in ("empty", "opening"):  # a model that is open stays until this one can be shown
             state.opening(path)
-        self._opening = _Opening(self._next(), path, state, shown=state.phase == "opening")
+        self._opening = Opening(self._next(), path, state, shown=state.phase == "opening")
         self._send(OpenModel(id=self._opening.id, model=str(path)))
 
     def check(
@@ -216,20 +175,26 @@ class Inspection(QObject):
         make: Callable[[int], Question],
         take: Callable[[Event], None],
         failed: Callable[[str], None],
+        refused: Callable[[str], None] | None = None,
         *,
         newest: bool = False,
     ) -> None:
-        """Ask what `make` makes with an id. `newest`: older questions of the kind are dropped."""
+        """Ask what `make` makes with an id. `newest`: older questions of the kind are dropped.
+
+        `refused` takes the sentence where what was asked for cannot be; `failed` any other, as that of an
+        engine that died, and every one where there is no `refused`.
+        """
         request = make(self._next())
         if newest:
             self._forget(type(request))
             self._newest[type(request)] = request.id
-        self._ask(request, _Question(take, failed))
+        self._ask(request, _Question(take, failed, refused))
 
     @property
     def idle(self) -> bool:
         """Whether the engine is up and has nothing to answer."""
-        return self._engine is not None and self._opening is None and not self._questions
+        opens = self._opening is not None and not self._opening.over
+        return self._engine is not None and not opens and not self._questions
 
     def close(self) -> None:
         """End the engine; `closed` tells when it is gone. Nothing is asked or answered from here on."""
@@ -277,12 +242,9 @@ class Inspection(QObject):
     def _take(self, event: Event) -> None:
         if isinstance(event, Hello):
             self.ready.emit(event)
-        elif isinstance(event, ModelOpened | TensorsPage | ExportPlanned | ExportPage):
+        elif isinstance(event, Page | ImportanceFound):
             if self._opening is not None and event.id == self._opening.id:
                 self._go_on(self._opening, event)
-        elif isinstance(event, ImportanceFound):
-            if self._opening is not None and event.id == self._opening.id:
-                self._give_up_opening(self._opening)
         elif isinstance(event, Answer):
             question = self._questions.get(event.id)
             if not isinstance(event, JobsListed) or event.last:
@@ -292,57 +254,27 @@ class Inspection(QObject):
             elif isinstance(event, HistogramRead):
                 Path(event.path).unlink(missing_ok=True)
         elif isinstance(event, Failed) and event.id is not None:
-            self._fail(event.id, sentence_of(event))
+            self._fail(event.id, sentence_of(event), refused=event.code == "user")
 
-    def _go_on(
-        self, opening: _Opening, event: ModelOpened | TensorsPage | ExportPlanned | ExportPage
-    ) -> None:
-        """Collect pages; hand them over when the last one of their list is there."""
-        if not opening.wanted:
-            self._opening = None
-        elif isinstance(event, ModelOpened):
-            opening.summary = event.summary
-        elif isinstance(event, TensorsPage):
-            opening.tensors += event.tensors
-            if event.last and opening.summary is not None:
-                if not opening.shown:
-                    opening.state.opening(opening.path)
-                    opening.shown = True
-                opening.state.take_summary(opening.summary.model_copy(update={"tensors": opening.tensors}))
-        elif isinstance(event, ExportPlanned):
-            opening.export = event.export
-        else:
-            opening.places += event.tensors
-            if event.last and opening.export is not None:
-                self._opening = None
-                opening.state.take_export(opening.export.model_copy(update={"tensors": opening.places}))
-
-    def _give_up_opening(self, opening: _Opening) -> None:
-        """It is no model, and none was to be opened."""
-        self._opening = None
-        if opening.wanted:
-            if opening.shown:
-                opening.state.close()
+    def _go_on(self, opening: Opening, event: Page | ImportanceFound) -> None:
+        if not isinstance(event, ImportanceFound):
+            opening.take(event)
+        elif opening.give_up():
             self.importance_found.emit(opening.path)
+        if opening.over and self._opening is opening:  # by now another one may be opened
+            self._opening = None
 
-    def _fail(self, id_: int, sentence: str) -> None:
+    def _fail(self, id_: int, sentence: str, *, refused: bool) -> None:
         """The request `id_` has no answer."""
         if self._opening is not None and self._opening.id == id_:
             self._fail_opening(self._opening, sentence)
         elif (question := self._questions.pop(id_, None)) is not None:
-            question.failed(sentence)
+            tell = question.refused if refused and question.refused else question.failed
+            tell(sentence)
 
-    def _fail_opening(self, opening: _Opening, sentence: str) -> None:
-        """A model whose table stands stays open; there is only no output of it."""
+    def _fail_opening(self, opening: Opening, sentence: str) -> None:
         self._opening = None
-        if not opening.wanted:
-            return
-        if not opening.shown:
-            self.open_failed.emit(opening.path, sentence)
-        elif opening.state.phase == "headers":
-            opening.state.refuse_export(sentence)
-        else:
-            opening.state.close()
+        if opening.fail(sentence):
             self.open_failed.emit(opening.path, sentence)
 
     # ----------------------------------------------------------------------------------- its endings

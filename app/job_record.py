@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from app.ending import Ending, Remedy
+from engine.api.events import ProgressMade
 from engine.api.jobs import CalibrateRequest, JobRequest, JobResult, JobSummary, QuantizeRequest, Saved
-from engine.api.messages import ProgressMade, ResumeJob, StartCalibrate, StartQuantize
+from engine.api.requests import JobStart
 
 State = Literal[
     "waiting",
@@ -23,8 +24,6 @@ State = Literal[
 ]
 """`waiting`: in line behind the job that runs. `kept`: waited when an earlier run of the program ended."""
 
-NewJob = StartQuantize | StartCalibrate
-Pending = NewJob | ResumeJob
 WRITING = QuantizeRequest | CalibrateRequest
 """The kinds of jobs that are begun here."""
 
@@ -68,7 +67,7 @@ class JobRecord:
     peak: int = 0
     least_memory: int = 0
     memory_limit: int | None = None
-    pending: Pending | None = None
+    pending: JobStart | None = None
     told: tuple[object, ...] | None = None
     touched: int = 0
 

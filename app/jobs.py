@@ -7,21 +7,11 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.ending import Ending
 from app.engine_client import PATIENCE, EngineProcess, Patience, is_final
-from app.job_record import WRITING, JobRecord, NewJob, Pending, State
+from app.job_record import WRITING, JobRecord, State
 from app.waiting import WaitingFile, WaitingJob
+from engine.api.events import Done, Event, JobStarted, ProgressMade, ProgressSaved, StageStarted, Warned
 from engine.api.jobs import CalibrateRequest, JobSummary, WritingRequest
-from engine.api.messages import (
-    Done,
-    Event,
-    JobStarted,
-    ProgressMade,
-    ProgressSaved,
-    ResumeJob,
-    StageStarted,
-    StartCalibrate,
-    StartQuantize,
-    Warned,
-)
+from engine.api.requests import JobStart, NewJob, ResumeJob, StartCalibrate, StartQuantize
 
 REFRESH_MS = 100
 """How long progress waits for more of its kind before it is shown."""
@@ -229,7 +219,7 @@ class JobBoard(QObject):
         self._moment += 1
         record.touched = self._moment
 
-    def _line_up(self, record: JobRecord, request: Pending) -> None:
+    def _line_up(self, record: JobRecord, request: JobStart) -> None:
         record.begin()
         record.state, record.pending = "waiting", request
         self._touch(record)
@@ -270,7 +260,11 @@ class JobBoard(QObject):
         if isinstance(event, JobStarted):
             self._take_folder(record, event)
         elif isinstance(event, StageStarted):
-            record.progress = ProgressMade(stage=event.stage, done=0, total=0, unit="", item="")
+            before = record.progress
+            share, eta = (before.share, before.eta) if before else (None, None)
+            record.progress = ProgressMade(
+                stage=event.stage, done=0, total=0, unit="", item="", share=share, eta=eta
+            )
         elif isinstance(event, Warned):
             record.warnings.append(event.message)
         elif isinstance(event, Done):

@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.actions import Actions
 from app.job_record import UNFINISHED, JobRecord
+from app.models.jobs import share
 from app.notice import Notice
 from app.session import Session
 from app.taskbar import TaskbarProgress
@@ -72,6 +73,7 @@ class MainWindow(QMainWindow):
         self.statusBar().addWidget(self.strip, 1)
         self.passing = QLabel(textFormat=Qt.TextFormat.PlainText)
         self.passing.setAccessibleName("Message")
+        self.passing.setContentsMargins(0, 0, 4 * theme.SPACE, 0)
         self.statusBar().addPermanentWidget(self.passing)
         self.statusBar().setSizeGripEnabled(False)
         self._passed = QTimer(self, singleShot=True, interval=MESSAGE_MS)
@@ -317,11 +319,8 @@ class MainWindow(QMainWindow):
         self._show_jobs(record)
         if record.state not in UNFINISHED:
             self.banner.dismiss_about(record)
-        shares = [
-            job.progress.done / job.progress.total
-            for job in self.session.board.active
-            if job.progress and job.progress.total
-        ]
+        parts = (share(job) for job in self.session.board.active)
+        shares = [part for part in parts if part is not None]
         self.taskbar.set(sum(shares) / len(shares) if shares else None)
         self.result.follow(record)
         self.log.follow(record)

@@ -4,16 +4,16 @@ So is everything that follows from a plan by going through all of its tensors: a
 loop stores the outcome and paints it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from PySide6.QtCore import QObject, QRunnable, QThreadPool, Signal
 
 from app.commands.recipe import Version
-from engine.api.editing import outcome, outcomes, with_pins
+from engine.api.editing import outcome, outcomes
 from engine.api.errors import RecipeError
-from engine.api.needs import measure_memory, quantize_memory
+from engine.api.needs import importance_bytes, measure_memory, quantize_memory
 from engine.api.plan import ExportSummary, Plan, Planner
-from engine.api.presets import COPY, PRESETS, ModelFacts
+from engine.api.preset_sizes import NAMES
 from engine.api.recipe import Recipe
 
 MEASURED_WINDOWS = 16
@@ -52,7 +52,8 @@ class Forecast:
         begun = self._begun(version)
         if self._memory is None:
             export = self._export
-            self._memory = quantize_memory(export), measure_memory(export, MEASURED_WINDOWS)
+            self._memory = quantize_memory(export, 0), measure_memory(export, MEASURED_WINDOWS)
+        importance = importance_bytes(plan)
         return Outlook(
             plan=plan,
             file_bytes=self._export.file_bytes(plan, version.recipe.output.options),
@@ -62,26 +63,19 @@ class Forecast:
                 not tensor.kept and outcome(tensor.format, tensor.method) != before
                 for tensor, before in zip(plan.tensors, begun, strict=True)
             ],
-            quantize_memory=self._memory[0],
-            measure_memory=self._memory[1],
+            quantize_memory=self._memory[0] + importance,
+            measure_memory=self._memory[1] + importance,
         )
 
     def _begun(self, version: Version) -> list[tuple[str, str]]:
         """The outcomes of the preset or file that the recipe began with. Pins on a preset are not its own."""
         if self._base is None or self._base[0] is not version.base:
             base = version.base
-            if version.name in (*PRESETS, COPY):
+            if version.name in NAMES:
                 rules = [rule for rule in base.rules if not rule.pinned]
                 base = base.model_copy(update={"rules": rules})
             self._base = version.base, outcomes(base, self._planner)
         return self._base[1]
-
-
-def preset_over(old: Recipe, name: str, facts: ModelFacts, planner: Planner) -> Recipe:
-    """A preset laid under what is pinned in `old`; all that is no rule stays. Raises `RecipeError`."""
-    facts = replace(facts, has_importance=old.imatrix is not None)
-    kept = {field: getattr(old, field) for field in ("imatrix", "effort", "calibration", "output")}
-    return with_pins(planner.recipe_of(name, facts).model_copy(update=kept), old)
 
 
 class BackgroundPlanner(QObject):

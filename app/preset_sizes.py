@@ -6,11 +6,10 @@ from functools import partial
 from PySide6.QtCore import QObject, Signal
 
 from app.background import Latest
-from app.planner import preset_over
 from app.state import State
-from engine.api.errors import RecipeError
+from engine.api.importance import ImportanceFacts
 from engine.api.plan import ExportSummary, Planner
-from engine.api.presets import COPY, PRESETS
+from engine.api.preset_sizes import NAMES, preset_size
 from engine.api.recipe import Recipe
 
 Size = int | str
@@ -23,21 +22,19 @@ class _Series:
 
     export: ExportSummary
     recipe: Recipe
+    importance: ImportanceFacts | None
     found: dict[str, Size] = field(default_factory=dict)
     planner: Planner | None = None
 
-    def is_about(self, export: ExportSummary, recipe: Recipe) -> bool:
+    def is_about(self, export: ExportSummary, recipe: Recipe, importance: ImportanceFacts | None) -> bool:
         """Whether presets would come to the same over this recipe: its own rules give way to theirs."""
-        return export is self.export and _kept(recipe) == _kept(self.recipe)
+        same = export is self.export and importance == self.importance
+        return same and _kept(recipe) == _kept(self.recipe)
 
     def work_out(self, name: str) -> tuple["_Series", str, Size]:
-        self.planner = self.planner or Planner(self.export.tensors)
-        try:
-            recipe = preset_over(self.recipe, name, self.export.facts, self.planner)
-            size: Size = self.export.file_bytes(self.planner.plan(recipe), recipe.output.options)
-        except RecipeError as error:
-            size = str(error)
-        return self, name, size
+        self.planner = self.planner or Planner(self.export.tensors, self.importance)
+        found = preset_size(self.recipe, name, self.export, self.planner)
+        return self, name, found.reason or found.bytes or 0
 
 
 class PresetSizes(QObject):
@@ -58,15 +55,16 @@ class PresetSizes(QObject):
         export, recipe = self._state.export, self._state.document.recipe
         if export is None or recipe is None:
             return {}
-        if self._series is None or not self._series.is_about(export, recipe):
-            self._series = _Series(export, recipe)
+        importance = self._state.importance
+        if self._series is None or not self._series.is_about(export, recipe, importance):
+            self._series = _Series(export, recipe, importance)
             self._go_on()
         return dict(self._series.found)
 
     def _go_on(self) -> None:
         series = self._series
         assert series is not None, "something was asked"
-        left = next((name for name in (*PRESETS, COPY) if name not in series.found), None)
+        left = next((name for name in NAMES if name not in series.found), None)
         if left is not None:
             self._worker.ask(partial(series.work_out, left))
 

@@ -19,7 +19,7 @@ from app.settings import Settings
 from app.state import State
 from app.upkeep import Upkeep
 from engine.api.errors import UserError
-from engine.api.messages import Hello
+from engine.api.events import Hello
 from resources import SAMPLE_MODEL
 
 RECIPE_SUFFIX = ".json"

@@ -7,9 +7,12 @@ from typing import Literal
 from PySide6.QtCore import QObject, Signal
 
 from app.document import RecipeDocument
-from app.planner import BackgroundPlanner, Forecast, Outlook, preset_over
+from app.planner import BackgroundPlanner, Forecast, Outlook
+from engine.api.importance import ImportanceFacts
+from engine.api.metadata import MetadataEntry
 from engine.api.model import ModelSummary, Role, TensorSummary
 from engine.api.plan import ExportSummary, Plan, Planner, TensorPlan
+from engine.api.preset_sizes import preset_over
 from engine.api.presets import PRESETS
 from engine.api.recipe import Recipe
 
@@ -40,7 +43,11 @@ class Row:
 
 
 class State(QObject):
-    """See the module. Everything is read from attributes; what changes them says so by a signal."""
+    """See the module. Everything is read from attributes; what changes them says so by a signal.
+
+    `importance`: the matrix that a recipe named last, as soon as it is read. `awaited`: one that is being
+    read, and comes into the recipe if it fits.
+    """
 
     model_changed = Signal()
     """`phase`, `path`, `summary`, `export` or `rows` changed."""
@@ -50,6 +57,8 @@ class State(QObject):
 
     plan_changed = Signal()
     """`outlook`, and `plan` with it, follows the recipe now (or is None)."""
+
+    awaited_changed = Signal()
 
     recipe_refused = Signal(str)
     """Why the last step was taken back."""
@@ -68,6 +77,8 @@ class State(QObject):
         self.selection: tuple[str, ...] = ()
         self.document = RecipeDocument(self)
         self.planner: Planner | None = None
+        self.importance: ImportanceFacts | None = None
+        self.awaited: Path | None = None
         self._forecast: Forecast | None = None
         self._background = BackgroundPlanner(self)
         self._background.planned.connect(self._take_outlook)
@@ -97,7 +108,7 @@ class State(QObject):
         assert self.path is not None, "a model is open"
         self.phase, self.export = "ready", export
         self.rows = _rows(self.summary, export)
-        self.planner = Planner(export.tensors)
+        self.planner = Planner(export.tensors, self.importance)
         self._forecast = Forecast(export, self.planner)
         self.model_changed.emit()
         places = {source: row.key for row in self.rows for source in row.sources}
@@ -116,6 +127,7 @@ class State(QObject):
         self.phase, self.path, self.summary, self.export, self.refusal = "empty", None, None, None, ""
         self.rows, self.planner, self._forecast, self.outlook = [], None, None, None
         self.document.close()
+        self.await_importance(None)
         self.select(())
         self.plan_changed.emit()
 
@@ -125,6 +137,14 @@ class State(QObject):
     def plan(self) -> Plan | None:
         """What the recipe does with the tensors of the output."""
         return self.outlook.plan if self.outlook else None
+
+    @property
+    def metadata(self) -> list[MetadataEntry]:
+        """All keys that the file will have, before they are edited."""
+        recipe = self.document.recipe
+        if self.export is None or recipe is None:
+            return []
+        return self.export.entries(self.plan, recipe.output.options)
 
     @property
     def file_bytes(self) -> int | None:
@@ -148,6 +168,19 @@ class State(QObject):
         assert self.planner is not None, "a model is open"
         recipe = preset_over(old, name, self.export.facts, self.planner)
         self.document.start_from(f"Preset {name}", name, recipe)
+
+    def await_importance(self, path: Path | None) -> None:
+        """A matrix is being read for the recipe; None: none is any more."""
+        if path != self.awaited:
+            self.awaited = path
+            self.awaited_changed.emit()
+
+    def take_importance(self, facts: ImportanceFacts) -> None:
+        """What the recipe's matrix says is known now: the file tells of it, so its size follows."""
+        self.importance = facts
+        if self.planner is not None and self.planner.importance != facts:
+            self.planner.importance = facts
+            self._ask_plan()
 
     def set_importance(self, imatrix: str | None) -> bool | None:
         """Take an importance matrix into the recipe, or out of it, as one undoable step.

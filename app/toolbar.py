@@ -8,6 +8,7 @@ from app import theme
 from app.actions import Actions
 from app.plain import as_tip, printable, shortened
 from app.state import State
+from app.views.parts import follow_action
 
 PRESET_TIP = "Begin the recipe from a preset; pinned tensors stay as they are"
 MOST_OF_NAME = 40
@@ -71,14 +72,7 @@ def _run_button(action: QAction) -> QToolButton:
     button.setIcon(theme.icon("play", "on_accent"))
     button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
     button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-    button.clicked.connect(lambda: action.trigger())
-
-    def follow() -> None:
-        button.setEnabled(action.isEnabled())
-        button.setToolTip(action.toolTip())
-
-    action.changed.connect(follow)
-    follow()
+    follow_action(button, action)
     return button
 
 

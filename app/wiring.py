@@ -10,10 +10,11 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication, QDockWidget
 
 from app import theme
-from app.action_table import Need
+from app.action_specs import Need
 from app.dialogs import ask_file, ask_folder, ask_new_file
 from app.job_record import JobRecord
-from app.models.result import command_of
+from app.models.calibrate_request import in_other_format
+from app.models.command import command_of, recipe_file
 from app.views.about import AboutPanel
 from app.views.calibrate_sheet import CalibrateSheet
 from app.views.importance import ImportanceView
@@ -217,7 +218,8 @@ class Wiring(QObject):
     def _ask_save_importance(self) -> None:
         desk = self._session.importance
         first = desk.files[0]
-        proposed = first.with_name(f"merged-{first.name}") if len(desk.files) > 1 else first
+        merged = len(desk.files) > 1
+        proposed = first.with_name(f"merged-{first.name}") if merged else in_other_format(first)
         ask_new_file(self._window, "Save the importance matrix", proposed, IMPORTANCE_FILES, desk.save)
 
     def _open_calibration(self) -> None:
@@ -276,7 +278,9 @@ class Wiring(QObject):
 
     def _copy_command(self, record: JobRecord) -> None:
         QGuiApplication.clipboard().setText(command_of(record))
-        self._window.say(f"Copied: the command of {record.title}.")
+        needed = recipe_file(record)
+        needs = f" It needs {needed.name}: press Save recipe on the job's result." if needed else ""
+        self._window.say(f"Copied: the command of {record.title}.{needs}")
 
     def _with_job(self, act: Callable[[JobRecord], None]) -> None:
         record = self._window.jobs.current

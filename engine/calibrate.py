@@ -22,15 +22,15 @@ import torch
 from torch import nn
 
 from engine.api.errors import CalibrationError, OutputError
+from engine.api.events import Artifact
 from engine.api.importance import unseen_named
 from engine.api.jobs import CalibrateRequest, CalibrateResult, Saved
-from engine.api.messages import Artifact
 from engine.api.needs import LOGIT_ROWS, Needs, Speeds
 from engine.api.progress import Listener, Progress, silent
 from engine.architectures import architecture_of
 from engine.calibration.collecting import Sums, Target, Watcher, block_targets
 from engine.calibration.importance import Entry, Importance, merged
-from engine.calibration.importance_files import read_importance, write_importance
+from engine.calibration.importance_files import losses, read_importance, write_importance
 from engine.calibration.statistics import unseen_experts
 from engine.calibration.stored_sums import CountedStates, StoredSums
 from engine.calibration.texts import CalibrationTexts, calibration_windows, read_texts
@@ -283,13 +283,16 @@ def _work(work: Running, prepared: Calibration, request: CalibrateRequest) -> Ca
     log.info("%d windows of %d tokens, %d threads", windows, length, prepared.threads)
     for warning in prepared.warnings:
         work.warn(warning)
+    work.foresee(lambda: {stage.name: stage.seconds for stage in _needs(request, prepared).stages[1:]})
     importance = prepared.importance(_Collecting(work, prepared).run())
     unseen = unseen_experts(importance)
-    if unseen:
-        work.warn(unseen_named(unseen))
+    for text in unseen_named(unseen):
+        work.warn(text)
     prepared.unchanged.check()
     output = Path(request.output)
     size = write_importance(output, importance, overwrite=request.overwrite)
+    for text in losses(output, importance):
+        work.warn(text)
     log.info("%s: %s bytes, read back and verified", output, f"{size:,}")
     work.tell(Artifact(path=str(output)))
     return CalibrateResult(

@@ -12,7 +12,7 @@ from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.estimate import needs, refuse_disks, refuse_memory
 from engine.measuring import refuse_text
 from engine.preparation import Prepared, prepare
-from engine.quantize import refuse_place
+from engine.quantize import about_output, refuse_place
 
 
 def check(request: QuantizeRequest) -> list[Check]:
@@ -33,6 +33,8 @@ def _check_opened(request: QuantizeRequest, checkpoint: Checkpoint) -> list[Chec
         return [_failed("tokenizer", error)]
     except (CheckpointError, ExportError) as error:
         return [_failed("architecture", error)]
+    except RecipeError as error:
+        return [_failed("recipe", error)]
     checks.append(_passed("architecture", f"{prepared.export.architecture} can be written as GGUF"))
     checks.append(_passed("tokenizer", "found, and of a kind that llama.cpp knows"))
     if request.recipe.imatrix:
@@ -47,6 +49,8 @@ def _check_opened(request: QuantizeRequest, checkpoint: Checkpoint) -> list[Chec
     if any(not check.passed for check in text):
         request = request.model_copy(update={"measure": None})
     found = needs(prepared, request)
+    said = about_output(request, prepared)
+    checks += [Check(name="output", passed=True, message=text, warning=True) for text in said]
     checks += [place, *([_check_disks(found)] if place.passed else []), *text, *_check_machine(found)]
     checks.append(
         Check(name="weights", passed=None, message="NaN and infinity are looked for during the run")
@@ -61,7 +65,7 @@ def check_calibrate(request: CalibrateRequest) -> list[Check]:
     request = absolute(request)
     try:
         with prepared_calibration(request) as prepared:
-            said = _output_said(request.output)
+            said = _output_said([Path(request.output)])
             place = _checked("output", lambda: refuse_place(request, prepared), said)
             found = foreseen(request, prepared)
     except UserError as error:
@@ -87,12 +91,13 @@ def _check_recipe(prepared: Prepared) -> list[Check]:
 
 
 def _check_place(request: QuantizeRequest, prepared: Prepared) -> Check:
-    return _checked("output", lambda: refuse_place(request, prepared), _output_said(request.output))
+    said = _output_said(prepared.files(Path(request.output).absolute()))
+    return _checked("output", lambda: refuse_place(request, prepared), said)
 
 
-def _output_said(path: str) -> str:
-    output = Path(path).absolute()
-    return f"{output} will be replaced" if output.exists() else f"{output} can be written"
+def _output_said(files: list[Path]) -> str:
+    there = [file for file in files if file.exists()]
+    return f"{there[0]} will be replaced" if there else f"{files[0]} can be written"
 
 
 def _check_text(request: QuantizeRequest, checkpoint: Checkpoint) -> list[Check]:

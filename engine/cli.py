@@ -7,6 +7,7 @@ what the user can mend; 130 when stopped. Without a command it hands over to the
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,31 +19,23 @@ import typer
 from typer.exceptions import TyperException
 
 from engine import __version__, terminal
-from engine.api.errors import EvaluationError, OutputError, RecipeError, UserError
+from engine.api.errors import RecipeError, UserError
 from engine.api.formats import DEFAULT_METHOD, FORMATS
-from engine.api.jobs import (
-    CalibrateResult,
-    EvaluateRequest,
-    EvaluateResult,
-    JobResult,
-    Measure,
-    QuantizeRequest,
-    Stopped,
-)
+from engine.api.jobs import CalibrateResult, EvaluateRequest, EvaluateResult, QuantizeResult, Stopped
 from engine.api.launch import module_command
-from engine.api.lm_studio import lm_studio_path
-from engine.api.presets import PRESETS, preset_name
-from engine.api.recipe import load_recipe
-from engine.api.units import size
+from engine.api.wording import demand
 from engine.importance_commands import importance_app, show_calibrated
 from engine.job_commands import jobs_app
 from engine.jobs.limits import NO_MEMORY, out_of_memory
-from engine.options import AsJson, JobId, MemoryLimit, Model, Threads, bytes_of, example
+from engine.options import AsJson, JobId, MemoryLimit, Model, Threads, example
+from engine.presets_command import EXAMPLES as PRESETS_EXAMPLES
+from engine.presets_command import presets
 from engine.process import keep_libraries_quiet, stop_in_order
+from engine.quantize_command import EXAMPLES as QUANTIZE_EXAMPLES
+from engine.quantize_command import quantize, show_quantized
 
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint
-    from engine.preparation import Prepared
 
 app = typer.Typer(
     add_completion=False,
@@ -106,210 +99,8 @@ def _show_metadata(checkpoint: "Checkpoint", as_json: bool) -> None:
         terminal.show_metadata(entries)
 
 
-@app.command(
-    epilog=example(
-        "bitwright quantize ./Llama-3.2-1B --preset Q4_K_M --out llama-q4.gguf",
-        "bitwright quantize ./Llama-3.2-1B --recipe mine.json --dry-run",
-        "bitwright quantize ./Llama-3.2-1B --preset Q6_K --out q6.gguf --measure wiki.test.raw --windows 16",
-    )
-)
-def quantize(
-    model: Model,
-    preset: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join(PRESETS)}.", show_default=False)
-    ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="A recipe (JSON) instead of a preset.", show_default=False)
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="The GGUF file to write.", show_default=False)] = None,
-    lm_studio: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead of --out: into LM Studio's folder, listed there as PUBLISHER's.",
-            metavar="PUBLISHER",
-            show_default=False,
-        ),
-    ] = None,
-    output_tensor_type: Annotated[
-        str | None, typer.Option(help="Format of the output matrix.", metavar="FORMAT", show_default=False)
-    ] = None,
-    token_embedding_type: Annotated[
-        str | None, typer.Option(help="Format of the token embedding.", metavar="FORMAT", show_default=False)
-    ] = None,
-    tensor_type: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A format for the tensors of a role or pattern; again for others, the last match wins.",
-            metavar="PATTERN=FORMAT",
-            show_default=False,
-        ),
-    ] = None,
-    imatrix: Annotated[
-        Path | None,
-        typer.Option(help="An importance matrix (GGUF or .dat) that weights the error.", show_default=False),
-    ] = None,
-    effort: Annotated[
-        str | None,
-        typer.Option(help="How long encoders search: fast or best (the default).", show_default=False),
-    ] = None,
-    split_max_size: Annotated[
-        int | None,
-        typer.Option(
-            parser=bytes_of,
-            help="Write files of at most this size, such as 2GB, named OUT-00001-of-00003.gguf and so on.",
-            metavar="SIZE",
-            show_default=False,
-        ),
-    ] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Set a key of the file's metadata, such as general.author=Me; KEY=@FILE for a file's text, "
-            "KEY= to leave it out; again for others.",
-            metavar="KEY=VALUE",
-            show_default=False,
-        ),
-    ] = None,
-    pre_tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            help="llama.cpp's name for how the tokenizer splits text, instead of the recognised one.",
-            metavar="NAME",
-            show_default=False,
-        ),
-    ] = None,
-    threads: Threads = None,
-    memory_limit: MemoryLimit = None,
-    measure: Annotated[
-        Path | None,
-        typer.Option(
-            help="A text: measure on it what was lost against MODEL.", metavar="TEXT", show_default=False
-        ),
-    ] = None,
-    windows: Annotated[
-        int | None,
-        typer.Option(min=1, help="With --measure: on the first N windows only.", show_default=False),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show plan, size, memory, disk and time; write nothing.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Quantize a model into a GGUF file, as a job that can be resumed."""
-    from engine.checkpoint import open_checkpoint
-    from engine.export.gguf import export_tensors
-    from engine.preparation import prepare
-    from engine.quantize import quantize as run
-    from engine.quantize import refuse, refuse_place
-    from engine.recipes import (
-        model_facts,
-        recipe_for_preset,
-        with_effort,
-        with_importance,
-        with_metadata,
-        with_options,
-        with_tensor_types,
-        with_types,
-    )
-
-    if preset is None and recipe is None:
-        raise RecipeError("Say what to do with --preset or --recipe.")
-    if preset is not None and recipe is not None:
-        raise RecipeError("Give --preset or --recipe, not both.")
-    if lm_studio is not None and out is not None:
-        raise RecipeError("Give --out or --lm-studio, not both.")
-    if out is None and lm_studio is None and not dry_run:
-        raise RecipeError("Name the file to write with --out, or add --dry-run to see the plan alone.")
-    if windows is not None and measure is None:
-        raise EvaluationError("--windows says how much of a text is measured: name it with --measure.")
-    with open_checkpoint(model) as checkpoint:
-        if recipe is not None:
-            wanted = load_recipe(recipe)
-        else:
-            wanted = recipe_for_preset(checkpoint, str(preset), has_importance=imatrix is not None)
-        if output_tensor_type or token_embedding_type:
-            tied = model_facts(checkpoint, export_tensors(checkpoint)).tied
-            wanted = with_types(wanted, tied, output_tensor_type, token_embedding_type)
-        wanted = with_tensor_types(wanted, tensor_type or [])
-        wanted = with_importance(wanted, imatrix)
-        wanted = with_effort(wanted, effort)
-        wanted = with_options(wanted, split_max_size=split_max_size, pre_tokenizer=pre_tokenizer)
-        wanted = with_metadata(wanted, metadata or [])
-        if lm_studio is not None:
-            kind = recipe.stem if recipe else preset_name(str(preset))
-            out = lm_studio_path(lm_studio, checkpoint.title, kind)
-        request = QuantizeRequest(
-            model=str(model),
-            output=str(out or "model.gguf"),
-            recipe=wanted,
-            make_folders=lm_studio is not None,
-            threads=threads,
-            memory_limit=memory_limit,
-            overwrite=overwrite,
-            measure=None if measure is None else Measure(text=str(measure), windows=windows),
-        )
-        if dry_run:
-            prepared = prepare(checkpoint, wanted)
-            if out is not None:
-                refuse_place(request, prepared)
-            _show_dry_run(prepared, request, as_json)
-            if out is not None:
-                refuse(request, prepared)
-            return
-    if recipe is not None and out is not None and out.exists() and out.samefile(recipe):
-        raise OutputError(f"{out}: is the recipe; choose another name for the output.")
-    with terminal.progress() as listener:
-        result = run(request, listener)
-    _show_result(result, as_json)
-
-
-def _show_dry_run(prepared: "Prepared", request: QuantizeRequest, as_json: bool) -> None:
-    """Raises `MemoryLimitError` behind it all where the limit or the machine cannot give what it takes."""
-    from engine.estimate import needs, refuse_memory
-
-    plan = prepared.plan
-    terminal.warn(plan.warnings)
-    needed = needs(prepared, request)
-    if as_json:
-        shown = {
-            "predicted_bytes": prepared.size,
-            "bpw": plan.bits_per_weight,
-            "needs": needed.model_dump(mode="json"),
-            "warnings": plan.warnings,
-            "recipe": request.recipe.model_dump(mode="json", exclude_none=True),
-            "tensors": [tensor.model_dump(mode="json") for tensor in plan.tensors],
-        }
-        print(json.dumps(shown, indent=1))
-    else:
-        terminal.show_plan(plan, prepared.size)
-        terminal.show_needs(needed)
-    refuse_memory(needed)
-
-
-def _show_result(result: JobResult, as_json: bool) -> None:
-    if isinstance(result, CalibrateResult):
-        show_calibrated(result, as_json)
-        return
-    terminal.warn(result.warnings)
-    if isinstance(result, EvaluateResult):
-        if as_json:
-            print(json.dumps(result.report.model_dump(mode="json") | result.model_dump(exclude={"report"})))
-        else:
-            terminal.show_report(result.report)
-        return
-    if as_json:
-        print(result.model_dump_json())
-        return
-    others = len(result.files) - 1
-    more = "" if others < 1 else " and 1 more file" if others == 1 else f" and {others} more files"
-    terminal.say(
-        f"{result.output}{more}: {result.bytes:,} bytes ({size(result.bytes)}), "
-        f"{result.bpw:.4g} bits per weight, {result.seconds:.1f} s, "
-        f"peak memory {size(result.peak_private_bytes)}. Read back and verified."
-    )
-    if result.report is not None:
-        terminal.show_report(result.report)
+app.command(epilog=PRESETS_EXAMPLES)(presets)  # here: the help lists commands in this order
+app.command(epilog=QUANTIZE_EXAMPLES)(quantize)
 
 
 @app.command(
@@ -359,7 +150,15 @@ def evaluate(
         return
     with terminal.progress() as listener:
         result = run(request, listener)
-    _show_result(result, as_json)
+    _show_evaluated(result, as_json)
+
+
+def _show_evaluated(result: EvaluateResult, as_json: bool) -> None:
+    terminal.warn(result.warnings)
+    if as_json:
+        print(json.dumps(result.report.model_dump(mode="json") | result.model_dump(exclude={"report"})))
+    else:
+        terminal.show_report(result.report)
 
 
 @app.command("warm-up", epilog=example("bitwright warm-up", "bitwright warm-up Q4_K Q6_K"))
@@ -414,7 +213,13 @@ def resume(
 
     with terminal.progress() as listener:
         result = run(job, listener, restart=restart, memory_limit=memory_limit)
-    _show_result(result, as_json)
+    match result:
+        case QuantizeResult():
+            show_quantized(result, as_json)
+        case EvaluateResult():
+            _show_evaluated(result, as_json)
+        case CalibrateResult():
+            show_calibrated(result, as_json)
 
 
 def _model_alone(arguments: list[str]) -> str | None:
@@ -475,7 +280,11 @@ def _usage(error: TyperException) -> str:
     """A mistake in the words of the command, in one line."""
     context = getattr(error, "ctx", None)
     command = f" See {context.command_path} --help." if context else ""
-    return f"{' '.join(error.format_message().split()).rstrip('.')}.{command}"
+    said = " ".join(error.format_message().split()).rstrip(".")
+    found = re.fullmatch(r"Invalid value for '(\S+)': (.*)", said)
+    if found and (needed := demand(found[2])):
+        said = f"{found[1]} {needed}"
+    return f"{said}.{command}"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from engine.api.formats import DEFAULT_EFFORT, EFFORTS, FORMATS, METHODS
 from engine.api.jobs import CalibrateRequest, EvaluateRequest, QuantizeRequest
 from engine.api.needs import (
     CHECKSUM,
-    COMPILE_BASE,
     START_SECONDS,
     TOKEN_BYTES,
     Disk,
@@ -25,12 +24,15 @@ from engine.api.needs import (
     Speeds,
     Stage,
     Tensor,
+    base_of,
     calibrate_memory,
     encoder,
+    importance_bytes,
     least_quantize_memory,
     measure_disk,
     measure_memory,
     measure_seconds,
+    measure_start,
     quantize_stages,
     total_seconds,
 )
@@ -59,6 +61,7 @@ class Outline:
 
     header_bytes: int
     tensors: list[Tensor]
+    converted: bool = True
 
 
 def speeds(
@@ -93,19 +96,22 @@ def needs(prepared: Prepared, request: QuantizeRequest, measured: Speeds | None 
         plan = prepared.plan
         encoders = {(t.format, t.method, plan.effort) for t in plan.tensors if not t.copied}
         measured = speeds(encoders, request.threads, output.parent)
-    shapes = Outline(len(prepared.header), list(prepared.export.tensors))
+    converted = prepared.checkpoint.kind != "gguf"
+    shapes = Outline(len(prepared.header), list(prepared.export.tensors), converted)
     source_bytes = sum(tensor.bytes for tensor in prepared.checkpoint.tensors.values())
     stages = quantize_stages(shapes, prepared.plan, measured, source_bytes, request.memory_limit)
-    least, job_bytes = least_quantize_memory(shapes), STATE_BYTES
+    importance = importance_bytes(prepared.plan)
+    least, job_bytes = least_quantize_memory(shapes, importance), STATE_BYTES
     if not are_compiled({tensor.format for tensor in prepared.plan.tensors if not tensor.copied}):
-        least = max(least, COMPILE_BASE)
+        least = max(least, base_of(shapes).compiling + importance)
         stages[0].memory = least
     if request.measure:
         asked = request.measure
         text = _Text.of(prepared.checkpoint, Path(asked.text), asked.protocol, asked.windows)
-        memory = measure_memory(shapes, text.windows, text.window)
+        memory = measure_memory(shapes, text.windows, text.window) + importance
         read = source_bytes + prepared.size
-        stages.append(_measuring([shapes, shapes], text, measured, read, memory))
+        seconds = measure_start(shapes) + _measuring([shapes, shapes], text, measured, read)
+        stages.append(Stage(name="measure", memory=memory, seconds=seconds))
         least = max(least, stages[-1].memory)
         job_bytes += 2 * measure_disk(shapes, text.windows, text.window)
     disks = [_output_disk(output, prepared.size), _disk("job", jobs_folder(), job_bytes)]
@@ -133,7 +139,7 @@ def evaluate_needs(
     )
     stages = [
         Stage(name="start", memory=memory, seconds=START_SECONDS),
-        _measuring(outlines, text, measured, read, memory),
+        Stage(name="measure", memory=memory, seconds=_measuring(outlines, text, measured, read)),
     ]
     job_bytes = STATE_BYTES + sum(measure_disk(outline, windows, window) for outline in outlines)
     return _needs(stages, memory, request.memory_limit, [_disk("job", jobs_folder(), job_bytes)])
@@ -229,13 +235,13 @@ class _Text:
         )
 
 
-def _measuring(subjects: list[Outline], text: _Text, measured: Speeds, read: int, memory: int) -> Stage:
-    """The stage of measuring; `read` bytes of files are summed for the report, too."""
+def _measuring(subjects: list[Outline], text: _Text, measured: Speeds, read: int) -> float:
+    """Seconds of measuring; `read` bytes of files are summed for the report, too."""
     seconds = sum(
         measure_seconds(subject, measured, text.windows, text.window, scored=text.scored)
         for subject in subjects
     )
-    return Stage(name="measure", memory=memory, seconds=seconds + read / CHECKSUM + read / measured.read)
+    return seconds + read / CHECKSUM + read / measured.read
 
 
 def _needs(stages: list[Stage], least: int, limit: int | None, disks: list[Disk]) -> Needs:

@@ -207,6 +207,7 @@ def _run(
         windows, window = prepared.tokens.shape
         log.info("evaluate %s%s on %s", request.model, against, request.text)
         log.info("%d windows of %d tokens, %d threads", windows, window, prepared.threads)
+        running.foresee(lambda: {"evaluate": _needs(request, prepared).stages[-1].seconds})
         report = measure(running, prepared)
         tell_figures(running, report)
         return EvaluateResult(

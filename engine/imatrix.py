@@ -8,7 +8,7 @@ from engine.api.plan import make_plan
 from engine.api.recipe import Choice, Recipe
 from engine.calibration.fitting import fit
 from engine.calibration.importance import Importance, merged
-from engine.calibration.importance_files import read_importance, write_importance
+from engine.calibration.importance_files import losses, read_importance, write_importance
 from engine.calibration.statistics import summarize
 from engine.checkpoint import open_checkpoint
 from engine.export.gguf import plan_export
@@ -23,10 +23,16 @@ def read_all(files: Sequence[Path]) -> Importance:
     return merged([read_importance(file) for file in files], [str(file) for file in files])
 
 
-def save(files: Sequence[Path], output: Path, *, overwrite: bool) -> int:
-    """Write the matrix of all `files` to `output`; its bytes. Raises as `read_all`, and `OutputError`."""
-    check_place(output, list(files), overwrite)
-    return write_importance(output, read_all(files), overwrite=overwrite)
+def save(
+    files: Sequence[Path], output: Path, *, spared: Sequence[Path] = (), overwrite: bool
+) -> tuple[int, list[str]]:
+    """Write the matrix of all `files` to `output`, never over one of them or of `spared`.
+
+    Its bytes, and sentences about what the file cannot hold. Raises as `read_all`, and `OutputError`.
+    """
+    check_place(output, [*files, *spared], overwrite)
+    importance = read_all(files)
+    return write_importance(output, importance, overwrite=overwrite), losses(output, importance)
 
 
 def summary(
@@ -42,4 +48,4 @@ def summary(
     with open_checkpoint(model) as checkpoint:
         plan = make_plan(QUANTIZED, plan_export(checkpoint).tensors)
     fitted = fit(importance, names[0], plan)
-    return summarize(fitted.importance, names, fitted.warnings)
+    return summarize(fitted.importance, names, fitted.warnings, len(importance.entries))

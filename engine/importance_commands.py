@@ -134,7 +134,10 @@ def imatrix(
     ] = None,
     merge_to: Annotated[
         Path | None,
-        typer.Option(help="Write all of them as one: GGUF, or .dat by its name.", show_default=False),
+        typer.Option(
+            help="Write all of them as one: GGUF, or .dat by its name, which keeps one text's name only.",
+            show_default=False,
+        ),
     ] = None,
     csv: Annotated[
         Path | None, typer.Option(help="Write the table of tensors as CSV.", show_default=False)
@@ -143,7 +146,7 @@ def imatrix(
     as_json: AsJson = False,
 ) -> None:
     """Show statistics of importance matrices and experts without tokens; merge and convert them."""
-    from engine.calibration.importance_files import write_importance
+    from engine.calibration.importance_files import losses, write_importance
     from engine.imatrix import read_all, summary
     from engine.jobs.errors import explained
     from engine.jobs.partial import check_place
@@ -157,13 +160,16 @@ def imatrix(
     shown = summary(found, files, model)
     if merge_to is not None:
         write_importance(merge_to, found, overwrite=overwrite)
+        shown.warnings.extend(losses(merge_to, found))
     if csv is not None:
         with explained(csv):
             csv.write_text(shown.to_csv(), encoding="utf-8")
     terminal.warn(shown.warnings)
     if as_json:
         print(shown.model_dump_json(indent=1))
-    else:
+        return
+    if merge_to is None or model is not None:
         terminal.show_importance(shown)
-        if merge_to is not None:
-            terminal.say(f"{merge_to}: written, read back and verified.")
+    if merge_to is not None:
+        what = f"{len(shown.tensors)} tensors, {shown.windows:,} windows of {shown.window} tokens"
+        terminal.say(f"{merge_to}: {what}. Written, read back and verified.")

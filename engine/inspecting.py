@@ -9,12 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from engine import imatrix
-from engine.api.jobs import JobSummary, QuantizeRequest
-from engine.api.messages import (
-    PAGE_NAMES,
-    CheckCalibrate,
+from engine.api.events import (
     Checked,
-    CheckRun,
     ColumnsRead,
     Event,
     ExportPage,
@@ -25,18 +21,26 @@ from engine.api.messages import (
     ImportanceRead,
     ImportanceSaved,
     JobsListed,
+    ModelOpened,
+    SpeedsMeasured,
+    TensorsPage,
+)
+from engine.api.jobs import Check, JobSummary, QuantizeRequest
+from engine.api.messages import PAGE_NAMES
+from engine.api.requests import (
+    CheckCalibrate,
+    CheckRun,
+    Inspection,
     ListJobs,
     MeasureSpeeds,
-    ModelOpened,
     OpenModel,
     ReadHistogram,
     ReadImportance,
     ReadImportanceColumns,
     RemoveJobs,
     SaveImportance,
-    SpeedsMeasured,
-    TensorsPage,
 )
+from engine.api.wording import for_window
 from engine.calibration.importance_files import is_importance
 from engine.calibration.statistics import sorted_columns
 from engine.checkpoint import Checkpoint, open_checkpoint
@@ -50,18 +54,6 @@ from engine.summary import export_summary
 from resources import SAMPLE_MODEL
 
 Item = TypeVar("Item")
-Inspection = (
-    OpenModel
-    | CheckRun
-    | CheckCalibrate
-    | ListJobs
-    | RemoveJobs
-    | MeasureSpeeds
-    | ReadHistogram
-    | ReadImportance
-    | ReadImportanceColumns
-    | SaveImportance
-)
 
 
 class Inspector:
@@ -84,10 +76,10 @@ class Inspector:
                 self._open(request)
             case CheckRun():
                 self._wait_until_warm()
-                self._send(Checked(id=request.id, checks=check(request.quantize)))
+                self._send(Checked(id=request.id, checks=_spoken(check(request.quantize))))
             case CheckCalibrate():
                 self._wait_until_warm()
-                self._send(Checked(id=request.id, checks=check_calibrate(request.calibrate)))
+                self._send(Checked(id=request.id, checks=_spoken(check_calibrate(request.calibrate))))
             case ListJobs():
                 self._list_jobs(request.id)
             case RemoveJobs():
@@ -109,9 +101,7 @@ class Inspector:
                 read = imatrix.read_all([Path(file) for file in request.files])
                 self._send(ColumnsRead(id=request.id, columns=sorted_columns(read, request.tensor)))
             case SaveImportance():
-                files, output = [Path(file) for file in request.files], Path(request.output)
-                size = imatrix.save(files, output, overwrite=request.overwrite)
-                self._send(ImportanceSaved(id=request.id, path=request.output, bytes=size))
+                self._save_importance(request)
 
     def warm_up(self) -> None:
         """Load what planning an output needs (transformers) while waiting: the first `open` is quick.
@@ -151,6 +141,8 @@ class Inspector:
 
     def _list_jobs(self, request: int) -> None:
         for jobs, last in pages(list_jobs(), _weight):
+            for job in jobs:
+                job.message = for_window(job.message)
             self._send(JobsListed(id=request, jobs=jobs, last=last))
 
     def _open(self, request: OpenModel) -> None:
@@ -181,6 +173,12 @@ class Inspector:
         checkpoint = open_checkpoint(path)
         self._model = (path, checkpoint)
         return checkpoint
+
+    def _save_importance(self, request: SaveImportance) -> None:
+        files = [Path(file) for file in request.files]
+        spared = self._opened(request.model).files if request.model else []
+        size, warnings = imatrix.save(files, Path(request.output), spared=spared, overwrite=request.overwrite)
+        self._send(ImportanceSaved(id=request.id, path=request.output, bytes=size, warnings=warnings))
 
     def _histogram(self, request: ReadHistogram) -> None:
         checkpoint = self._opened(request.model)
@@ -230,3 +228,7 @@ def pages(items: list[Item], names: Callable[[Item], int]) -> Iterator[tuple[lis
 def _plan_sample() -> None:
     with open_checkpoint(SAMPLE_MODEL) as checkpoint:
         export_summary(checkpoint)
+
+
+def _spoken(checks: list[Check]) -> list[Check]:
+    return [check.model_copy(update={"message": for_window(check.message)}) for check in checks]

@@ -6,8 +6,8 @@ Imports no torch until then: quantizing does without.
 import logging
 from pathlib import Path
 
+from engine.api.events import Metric
 from engine.api.jobs import Measure
-from engine.api.messages import Metric
 from engine.api.progress import Progress
 from engine.api.report import Report
 from engine.calibration.windows import BEGINNING, cut, protocol_named, read_text, tokenize

@@ -26,7 +26,7 @@ def _memory(text: str) -> int:
     limit = bytes_of(text)
     if limit < LEAST_MEMORY:
         raise typer.BadParameter(
-            f"the engine's libraries alone take {size(LEAST_MEMORY)}, and the model comes on top."
+            f"even the leanest job takes at least {size(LEAST_MEMORY)}, and the model comes on top."
         )
     return limit
 

@@ -1,10 +1,10 @@
-"""Progress as the window wants it: not too often, with a rate and the time that is left."""
+"""Progress as the window wants it: seldom enough, of the whole job, with a rate and the time that is left."""
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from engine.api.messages import ProgressMade, StageStarted
+from engine.api.events import ProgressMade, StageStarted
 from engine.api.progress import Progress
 
 INTERVAL = 0.1
@@ -15,6 +15,10 @@ WINDOW = 15.0
 
 SETTLED = 0.5
 """Seconds of a stage before which nothing is said of its rate."""
+
+
+MOST_SHARE = 0.99
+"""Of a job that has not said that it is done."""
 
 
 class Pace:
@@ -29,6 +33,12 @@ class Pace:
         self._sent: Progress | None = None
         self._held: Progress | None = None
         self._seen: deque[tuple[float, int]] = deque()  # (time, done) of what was sent in this stage
+        self._foreseen: dict[str, float] = {}
+        self._share: float | None = None
+
+    def foresee(self, seconds: Mapping[str, float]) -> None:
+        """The stages that are still to come, in their order, and how long each is expected to take."""
+        self._foreseen, self._share = dict(seconds), self._share or 0.0
 
     def __call__(self, event: Progress) -> None:
         now = self._clock()
@@ -58,6 +68,7 @@ class Pace:
             self._seen.popleft()
         began, before = self._seen[0]
         rate = (event.done - before) / (now - began) if now - began >= SETTLED else 0.0
+        stage_left = (event.total - event.done) / rate if rate > 0 else None
         self._send(
             ProgressMade(
                 stage=event.stage,
@@ -66,6 +77,30 @@ class Pace:
                 unit=event.unit,
                 item=event.item,
                 rate=rate if rate > 0 else None,
-                eta=(event.total - event.done) / rate if rate > 0 else None,
+                eta=self._left(event, stage_left),
+                share=self._done(event),
             )
         )
+
+    def _done(self, event: Progress) -> float | None:
+        """Of the whole job; a stage that was not foreseen does not count."""
+        if event.stage in self._foreseen and self._share is not None:
+            seconds = list(self._foreseen.values())
+            place = list(self._foreseen).index(event.stage)
+            done = sum(seconds[:place]) + seconds[place] * _part(event)
+            self._share = max(self._share, min(done / (sum(seconds) or 1.0), MOST_SHARE))
+        return self._share
+
+    def _left(self, event: Progress, stage_left: float | None) -> float | None:
+        """Seconds of this stage as measured, and of later ones as foreseen."""
+        if event.stage not in self._foreseen:
+            return stage_left if self._share is None else None
+        seconds = list(self._foreseen.values())
+        place = list(self._foreseen).index(event.stage)
+        if stage_left is None:
+            stage_left = seconds[place] * (1 - _part(event))
+        return stage_left + sum(seconds[place + 1 :])
+
+
+def _part(event: Progress) -> float:
+    return event.done / event.total if event.total else 0.0

@@ -1,26 +1,28 @@
 """Everything about a quantization that is known before a weight is read: plan, header, size, importance."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import numpy as np
 from gguf import Keys, LlamaFileType
 
 from engine.api.errors import CalibrationError, CheckpointError, RecipeError
 from engine.api.formats import FORMATS
-from engine.api.metadata import Edit, edited
+from engine.api.importance import ImportanceFacts, importance_facts, with_importance_keys
+from engine.api.metadata import edited
+from engine.api.mixtures import preset_recipe
 from engine.api.outputs import part_path
 from engine.api.plan import Plan, make_plan
-from engine.api.presets import PRESETS, ModelFacts, preset_recipe, preset_refusal
+from engine.api.presets import PRESETS, ModelFacts, preset_refusal
 from engine.api.recipe import Recipe
 from engine.api.units import size
 from engine.calibration.fitting import fit
+from engine.calibration.importance import Entry, Importance
 from engine.calibration.importance_files import read_importance
 from engine.checkpoint import Checkpoint
 from engine.export.gguf import Export, Part, make_parts, plan_export
+from engine.export.gguf.edits import broken_templates, remarks_on_edits
 from engine.recipes import model_facts
 
 FILE_TYPES = {
@@ -40,13 +42,16 @@ def header_unit(index: int) -> str:
 
 @dataclass
 class Prepared:
-    """Everything about a quantization that is known before a weight is read. `parts`: the output's files."""
+    """Everything about a quantization that is known before a weight is read.
+
+    `parts`: the output's files; `importance`: sums by tensor, a row for each matrix, of those that it weighs.
+    """
 
     checkpoint: Checkpoint
     export: Export
     plan: Plan
     parts: list[Part]
-    importance: dict[str, np.ndarray]
+    importance: dict[str, Entry]
     imatrix: Path | None
 
     @property
@@ -84,10 +89,12 @@ def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     """Plan the output of `recipe` on `checkpoint`, its size to the byte by the writer's own header code."""
     options = recipe.output.options
     export = plan_export(checkpoint, options.pre_tokenizer)
-    remarks = _about_edits(export, options.metadata)
+    importance = read_recipes_importance(recipe)
+    plan = make_plan(recipe, export.tensors, recipes_facts(recipe, importance))
+    export.metadata = with_importance_keys(export.metadata, plan.metadata)
+    remarks = remarks_on_edits(export, options.metadata)
     export.metadata = edited(export.metadata, options.metadata)
-    plan = make_plan(recipe, export.tensors)
-    plan.warnings.extend([*export.notes, *remarks])
+    plan.warnings.extend([*export.notes, *remarks, *broken_templates(export.metadata)])
     if recipe.calibration:
         plan.warnings.append("the recipe's calibration text is not used: none of its methods needs one")
     formats = {tensor.name: tensor.format for tensor in plan.tensors}
@@ -95,22 +102,9 @@ def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     file_type = _file_type(plan, export, facts, _stated_type(checkpoint))
     parts = make_parts(export, formats, file_type, options.split_max_size)
     plan.warnings.extend(_too_large(parts, options.split_max_size))
-    importance = _importance(recipe, plan)
+    entries = _entries(recipe, importance, plan)
     imatrix = Path(recipe.imatrix) if recipe.imatrix else None
-    return Prepared(checkpoint, export, plan, parts, importance, imatrix)
-
-
-def _about_edits(export: Export, edits: Mapping[str, Edit]) -> list[str]:
-    """Sentences for edits that runtimes may not stand, and for keys to leave out that are not there."""
-    deep = [key for key in edits if key.startswith((f"{export.architecture}.", "tokenizer.ggml."))]
-    absent = [key for key, value in edits.items() if value == "" and key not in export.metadata]
-    said = []
-    if deep:
-        named = ", ".join(deep[:3]) + (", …" if len(deep) > 3 else "")
-        said.append(f"metadata: runtimes go by {named}; a file with another value may not load, or not work")
-    if absent:
-        said.append(f"metadata: there is no {', '.join(absent[:3])} to leave out")
-    return said
+    return Prepared(checkpoint, export, plan, parts, entries, imatrix)
 
 
 def _too_large(parts: list[Part], most: int | None) -> list[str]:
@@ -122,20 +116,38 @@ def _too_large(parts: list[Part], most: int | None) -> list[str]:
     return [f"{len(large)} of {len(parts)} files are larger than {size(most)}: {what} {size(large[0].size)}"]
 
 
-def _importance(recipe: Recipe, plan: Plan) -> dict[str, np.ndarray]:
-    """The recipe's importance by tensor, float32 [matrices, columns] (one matrix, or one an expert)."""
+def read_recipes_importance(recipe: Recipe) -> Importance | None:
+    """The importance matrix that a recipe names, if it does. Raises RecipeError."""
     if not recipe.imatrix:
-        return {}
+        return None
     try:
-        fitted = fit(read_importance(Path(recipe.imatrix)), recipe.imatrix, plan)
+        return read_importance(Path(recipe.imatrix))
     except CheckpointError as error:
         raise RecipeError(f"The importance matrix cannot be read: {error}") from None
     except CalibrationError as error:
         raise RecipeError(str(error)) from None
+
+
+def recipes_facts(recipe: Recipe, importance: Importance | None) -> ImportanceFacts | None:
+    """What plans must know of the recipe's importance matrix."""
+    if importance is None or recipe.imatrix is None:
+        return None
+    known = importance.entries
+    return importance_facts(recipe.imatrix, known, importance.datasets, len(known), importance.chunks)
+
+
+def _entries(recipe: Recipe, importance: Importance | None, plan: Plan) -> dict[str, Entry]:
+    """The recipe's importance of the tensors that it weighs."""
+    if importance is None or recipe.imatrix is None:
+        return {}
+    try:
+        fitted = fit(importance, recipe.imatrix, plan)
+    except CalibrationError as error:
+        raise RecipeError(str(error)) from None
     plan.warnings.extend(fitted.warnings)
     entries = fitted.importance.entries
-    lossy = [tensor.name for tensor in plan.tensors if not (tensor.kept or FORMATS[tensor.format].exact)]
-    return {name: entries[name].means() for name in lossy if name in entries}
+    weighed = [tensor.name for tensor in plan.tensors if tensor.weighed]
+    return {name: entries[name] for name in weighed if name in entries}
 
 
 def _file_type(plan: Plan, export: Export, facts: ModelFacts, stated: int | None) -> int:
@@ -147,12 +159,13 @@ def _file_type(plan: Plan, export: Export, facts: ModelFacts, stated: int | None
         return stated
     weights: Counter[str] = Counter()
     for tensor in plan.tensors:
-        weights[tensor.format] += prod(tensor.shape)
-    nearest, most = weights.most_common(1)[0][0], 0
+        if tensor.format in FORMATS:
+            weights[tensor.format] += prod(tensor.shape)
+    nearest, most = weights.most_common(1)[0][0] if weights else "F32", 0
     for name, preset in PRESETS.items():
         if preset.format not in weights or preset_refusal(name, facts):
             continue
-        others = make_plan(preset_recipe(name, facts), export.tensors)
+        others = make_plan(preset_recipe(name, facts, export.tensors), export.tensors)
         pairs = zip(plan.tensors, others.tensors, strict=True)
         alike = sum(prod(ours.shape) for ours, its in pairs if ours.format == its.format and not ours.kept)
         if alike > most:
@@ -162,4 +175,6 @@ def _file_type(plan: Plan, export: Export, facts: ModelFacts, stated: int | None
 
 def _stated_type(checkpoint: Checkpoint) -> int | None:
     stated = checkpoint.metadata.get(Keys.General.FILE_TYPE)
-    return stated.value if stated is not None and stated.value in set(LlamaFileType) else None
+    if stated is None or type(stated.value) is not int or not 0 <= stated.value < 1 << 32:
+        return None
+    return stated.value

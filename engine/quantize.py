@@ -3,16 +3,18 @@
 import logging
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from engine.api.errors import ChangedError, MemoryLimitError, OutputError, UserError
+from engine.api.events import Artifact
 from engine.api.jobs import QuantizeRequest, QuantizeResult
-from engine.api.messages import Artifact
 from engine.api.needs import Needs
-from engine.api.outputs import partials_of
+from engine.api.outputs import OTHERS, partials_of
 from engine.api.progress import Listener, silent
 from engine.api.report import Report
 from engine.checkpoint import open_checkpoint
+from engine.earlier_outputs import about_earlier, give_way
 from engine.estimate import UNMEASURED, needs, refuse_memory, refuse_needs
 from engine.jobs.errors import explained
 from engine.jobs.fingerprint import Unchanged, digest, fingerprint
@@ -24,6 +26,10 @@ from engine.output_files import published, seem_published, unpublished
 from engine.preparation import Prepared, prepare
 from engine.writing import load_kernels, write
 from kernels.compiled import source_digest
+
+MEASURING = {"start": "load model code", "measure": "evaluate"}
+WRITING = {"check": "check weights", "encode": "quantize", "verify": "verify"}
+"""The stages of an estimate, by the name that they have in progress."""
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +118,7 @@ def refuse_place(request: QuantizeRequest, prepared: Prepared, replacing: str = 
             )
     for file in prepared.files(output):
         check_place(file, _inputs(prepared, request), request.overwrite, make_folders=request.make_folders)
+    refuse_name(output)
 
 
 def _make_folders(request: QuantizeRequest) -> None:
@@ -164,10 +171,16 @@ def _work(work: Running, prepared: Prepared, request: QuantizeRequest) -> Quanti
     _log_plan(prepared, request)
     for warning in prepared.plan.warnings:
         work.warn(warning)
-    if not published(work.job, prepared, output, work.listener):
+    if published(work.job, prepared, output, work.listener):
+        work.foresee(lambda: _stages(prepared, request, {}))
+    else:
         load_kernels(prepared, work.listener)
+        work.foresee(lambda: _stages(prepared, request, WRITING))
         write(work, prepared, output, _threads(request), overwrite=request.overwrite)
     files = prepared.files(output)
+    tidied = give_way(prepared, output, _inputs(prepared, request), overwrite=request.overwrite)
+    for text in [*_about_name(files[0]), *tidied]:
+        work.warn(text)
     log.info("%s: %s bytes, read back and verified", files[0], f"{prepared.size:,}")
     work.tell(Artifact(path=str(files[0])))
     report = _measure(work, request, files[0])
@@ -187,6 +200,38 @@ def _work(work: Running, prepared: Prepared, request: QuantizeRequest) -> Quanti
         source_bpw=8 * source.bytes / max(1, source.parameters),
         report=report,
     )
+
+
+def refuse_name(output: Path) -> None:
+    """Raise an `OutputError` for a name that says that the file is something else than GGUF."""
+    if output.suffix.lower() in OTHERS:
+        raise OutputError(
+            f"{output}: is the name of another kind of file; a GGUF file is written, such as "
+            f"{output.with_suffix('.gguf').name}."
+        )
+
+
+def about_output(request: QuantizeRequest, prepared: Prepared) -> list[str]:
+    """Sentences to read before the output is written."""
+    output = Path(request.output).absolute()
+    earlier = about_earlier(prepared, output, _inputs(prepared, request), overwrite=request.overwrite)
+    return [*_about_name(prepared.files(output)[0]), *earlier]
+
+
+def _about_name(file: Path) -> list[str]:
+    """A sentence for a name that programs may not take for that of a GGUF file."""
+    if file.suffix.lower() == ".gguf":
+        return []
+    return [f"{file.name} does not end in .gguf: programs that look for models may pass it over"]
+
+
+def _stages(
+    prepared: Prepared, request: QuantizeRequest, stages: Mapping[str, str]
+) -> dict[str, float | None]:
+    """How long each of `stages`, and then measuring, takes on this machine, by its name in progress."""
+    estimated = {stage.name: stage.seconds for stage in needs(prepared, request).stages}
+    wanted = [*stages.items(), *(MEASURING.items() if request.measure else ())]
+    return {name: estimated[stage] for stage, name in wanted}
 
 
 def _measure(work: Running, request: QuantizeRequest, output: Path) -> Report | None:

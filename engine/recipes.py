@@ -1,18 +1,17 @@
 """The recipe for a checkpoint: a preset's or a file's, with what the command line sets on top."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from gguf import MODEL_ARCH_NAMES
 from pydantic import ValidationError
 
 from engine.api.errors import RecipeError
-from engine.api.metadata import MOST_TEXT
+from engine.api.metadata import MOST_TEXT, full_key, full_keys
 from engine.api.plan import Plannable, Planner
 from engine.api.presets import ModelFacts
 from engine.api.recipe import GgufOptions, Recipe, Rule
-from engine.api.units import size
-from engine.api.wording import shown
+from engine.api.wording import demand, shown
 from engine.checkpoint import Checkpoint
 from engine.checkpoint.names import gguf_architecture
 from engine.export.gguf.plan import export_tensors
@@ -24,19 +23,21 @@ def model_facts(
     """What presets must know of this checkpoint, and of the `tensors` that are exported of it."""
     experts = {tensor.expert for tensor in checkpoint.tensors.values() if tensor.expert is not None}
     stacked = [t.shape[0] for t in checkpoint.tensors.values() if t.role == "expert" and len(t.shape) == 3]
-    shapes = {tensor.canonical: tensor.shape for tensor in checkpoint.tensors.values()}
-    matrix = shapes.get("output.weight") or shapes.get("token_embd.weight")
     known = gguf_architecture(checkpoint.architecture) if checkpoint.architecture else None
     return ModelFacts(
         architecture=MODEL_ARCH_NAMES[known] if known else checkpoint.architecture or "",
-        blocks=checkpoint.blocks,
-        experts=len(experts) or max(stacked, default=0),
+        blocks=_stated(checkpoint, "block_count") or checkpoint.blocks,
+        experts=_stated(checkpoint, "expert_count") or len(experts) or max(stacked, default=0),
         tied=not any(tensor.name == "output.weight" for tensor in tensors),
         has_importance=has_importance,
-        columns=matrix[-1] if matrix else 0,
         group=_group(checkpoint),
-        shared_experts=any(tensor.name.endswith("ffn_down_shexp.weight") for tensor in tensors),
     )
+
+
+def _stated(checkpoint: Checkpoint, key: str) -> int | None:
+    """A whole number of a GGUF's metadata; blocks without a tensor count as well."""
+    value = checkpoint.metadata.get(f"{checkpoint.architecture}.{key}")
+    return value.value if value is not None and type(value.value) is int else None
 
 
 def _group(checkpoint: Checkpoint) -> int:
@@ -86,7 +87,7 @@ def with_types(recipe: Recipe, tied: bool, output: str | None, embedding: str | 
     ):
         if name:
             try:
-                rules.append(Rule(match=role, format=name))
+                rules.append(Rule(match=role, format=name).from_option(option))
             except ValidationError as error:
                 raise _refused(option, error) from None
     return recipe.model_copy(update={"rules": rules})
@@ -102,7 +103,7 @@ def with_tensor_types(recipe: Recipe, asked: list[str]) -> Recipe:
                 f"--tensor-type: write PATTERN=FORMAT, such as ffn_down=Q6_K, not {shown(text)}."
             )
         try:
-            rules.append(Rule(match=match, format=name))
+            rules.append(Rule(match=match, format=name).from_option("--tensor-type"))
         except ValidationError as error:
             raise _refused("--tensor-type", error) from None
     return recipe.model_copy(update={"rules": rules})
@@ -132,23 +133,25 @@ def with_options(recipe: Recipe, **options: object) -> Recipe:
     except ValidationError as error:
         fault = error.errors()[0]
         option = "--" + str(fault["loc"][0]).replace("_", "-")
-        said = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
-        if fault["type"] == "greater_than_equal":
-            said = f"a file has at least {size(fault['ctx']['ge'])}"
+        own = fault["type"] == "value_error"
+        said = str(fault["ctx"]["error"]) if own else demand(fault["msg"]) or fault["msg"]
         said = said.removeprefix(f"{fault['loc'][0]}: ")
         raise RecipeError(f"{option}: {said[0].lower()}{said[1:]}.") from None
     return recipe.model_copy(update={"output": output})
 
 
-def with_metadata(recipe: Recipe, asked: list[str]) -> Recipe:
-    """`recipe` with "KEY=VALUE" edits of metadata; "KEY=@FILE" takes a file's text, "KEY=" leaves it out."""
-    edits: dict[str, object] = dict(recipe.output.options.metadata)
+def with_metadata(recipe: Recipe, asked: list[str], known: Collection[str] = ()) -> Recipe:
+    """`recipe` with "KEY=VALUE" edits of metadata; "KEY=@FILE" takes a file's text, "KEY=" leaves it out.
+
+    `known`: the keys of the file that is quantized.
+    """
+    edits = full_keys(recipe.output.options.metadata, known)
     for text in asked:
         key, equals, value = text.partition("=")
         if not equals:
-            raise RecipeError(f"--metadata: write KEY=VALUE, such as general.author=Me, not {shown(text)}.")
-        edits[key] = _content(Path(value[1:])) if value.startswith("@") else value
-    return with_options(recipe, metadata=edits)
+            raise RecipeError(f"--metadata: write KEY=VALUE, such as author=Me, not {shown(text)}.")
+        edits[full_key(key, known)] = _content(Path(value[1:])) if value.startswith("@") else value
+    return with_options(recipe, metadata=full_keys(edits, known))
 
 
 def _content(file: Path) -> str:

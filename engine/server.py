@@ -20,16 +20,32 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from engine import __version__
-from engine.api import messages
+from engine.api import events
 from engine.api.errors import ChangedError, MemoryLimitError, UserError
 from engine.api.jobs import JobResult, Stopped
-from engine.api.progress import Progress
+from engine.api.messages import HEARTBEAT_SECONDS, PROTOCOL, write
+from engine.api.progress import Progress, StagesForeseen
+from engine.api.requests import (
+    Cancel,
+    CheckCalibrate,
+    Inspection,
+    JobStart,
+    OpenModel,
+    ReadHistogram,
+    ReadImportanceColumns,
+    Request,
+    ResumeJob,
+    StartCalibrate,
+    read_request,
+)
+from engine.api.wording import for_window
 from engine.jobs.limits import NO_MEMORY, out_of_memory, private_memory
 from engine.pace import Pace
 from engine.process import ignore_stopping, keep_libraries_quiet, stop_in_order
 
 if TYPE_CHECKING:
     from engine.inspecting import Inspector
+    from engine.jobs.running import Told
 
 NICENESS = 10
 """Below everything interactive: the machine stays usable while the engine works."""
@@ -43,21 +59,7 @@ LAST_SECONDS = 5.0
 MEMORY_SAMPLES = 8
 """Of the memory in use, to a heartbeat."""
 
-Job = messages.StartQuantize | messages.StartCalibrate | messages.ResumeJob
-Inspection = (
-    messages.OpenModel
-    | messages.CheckRun
-    | messages.CheckCalibrate
-    | messages.ListJobs
-    | messages.RemoveJobs
-    | messages.MeasureSpeeds
-    | messages.ReadHistogram
-    | messages.ReadImportance
-    | messages.ReadImportanceColumns
-    | messages.SaveImportance
-)
-
-REPLACED = (messages.ReadHistogram, messages.ReadImportanceColumns, messages.CheckCalibrate)
+REPLACED = (ReadHistogram, ReadImportanceColumns, CheckCalibrate)
 """Kinds of which nobody waits for any but the newest."""
 
 
@@ -66,24 +68,24 @@ class Inbox:
 
     def __init__(self) -> None:
         self.newest_histogram: int | None = None
-        self._waiting: deque[Job | Inspection] = deque()
+        self._waiting: deque[JobStart | Inspection] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
-    def put(self, request: Job | Inspection) -> None:
+    def put(self, request: JobStart | Inspection) -> None:
         with self._changed:
-            if isinstance(request, messages.OpenModel):
-                self._drop(messages.OpenModel)
-                self._drop(messages.ReadHistogram)
+            if isinstance(request, OpenModel):
+                self._drop(OpenModel)
+                self._drop(ReadHistogram)
                 self.newest_histogram = None
             elif isinstance(request, REPLACED):
                 self._drop(type(request))
-            if isinstance(request, messages.ReadHistogram):
+            if isinstance(request, ReadHistogram):
                 self.newest_histogram = request.id
             self._waiting.append(request)
             self._changed.notify()
 
-    def get(self, timeout: float | None) -> Job | Inspection | None:
+    def get(self, timeout: float | None) -> JobStart | Inspection | None:
         """The next request; None where there will be none. Raises `TimeoutError` after `timeout` seconds."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._waiting or self._closed, timeout):
@@ -113,23 +115,22 @@ class Server:
         self._leaving = False
         self._cancelled = threading.Event()
         self._job = ""
+        self._pace = Pace(self._send)
 
     def run(self) -> int:
         """Serve until the window or the job ends; the exit code."""
         self._writer.start()
         devices = [f"cpu: {len(os.sched_getaffinity(0))} threads"]
-        self._send(
-            messages.Hello(protocol=messages.PROTOCOL, version=__version__, devices=devices, pid=os.getpid())
-        )
+        self._send(events.Hello(protocol=PROTOCOL, version=__version__, devices=devices, pid=os.getpid()))
         try:
             for work in (self._read, self._beat):
                 threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True).start()
             code = self._serve()
             ignore_stopping()
             if self._cancelled.is_set() and not (self._given_job or self._leaving):
-                self._send(messages.Stopped())
+                self._send(events.Stopped())
         except KeyboardInterrupt:
-            self._send(messages.Stopped(job=self._job))
+            self._send(events.Stopped(job=self._job))
             code = 0
         self._lines.put(None)
         self._writer.join()
@@ -167,25 +168,25 @@ class Server:
         except Exception as error:
             self._fail(error, request.id)
 
-    def _work(self, request: Job) -> int:
+    def _work(self, request: JobStart) -> int:
         """Run the job; the exit code."""
-        pace = Pace(self._send)
-        self._send(messages.StageStarted(stage="prepare"))
+        pace = self._pace
+        self._send(events.StageStarted(stage="prepare"))
         try:
             result = self._run_job(request, pace)
             ignore_stopping()
         except Stopped as stopped:
-            self._send(messages.Stopped(job=stopped.job))
+            self._send(events.Stopped(job=stopped.job))
             return 0
         except Exception as error:
             ignore_stopping()
             self._fail(error, None)
             return 2 if isinstance(error, UserError) else 1
         pace.flush()
-        self._send(messages.Done(result=result))
+        self._send(events.Done(result=result))
         return 0
 
-    def _run_job(self, request: Job, pace: Pace) -> JobResult:
+    def _run_job(self, request: JobStart, pace: Pace) -> JobResult:
         from engine.quantize import quantize
         from engine.resume import resume
 
@@ -195,39 +196,42 @@ class Server:
                 raise KeyboardInterrupt
             pace(event)
 
-        if isinstance(request, messages.ResumeJob):
+        if isinstance(request, ResumeJob):
             limit = request.memory_limit
             return resume(request.job, listen, self._tell, restart=request.restart, memory_limit=limit)
-        if isinstance(request, messages.StartCalibrate):
+        if isinstance(request, StartCalibrate):
             from engine.calibrate import calibrate
 
             return calibrate(request.calibrate, listen, self._tell)
         return quantize(request.quantize, listen, self._tell)
 
-    def _tell(self, event: messages.Event) -> None:
-        if isinstance(event, messages.JobStarted):
+    def _tell(self, event: "Told") -> None:
+        if isinstance(event, events.JobStarted):
             self._job = event.job
+        if isinstance(event, StagesForeseen):
+            self._pace.foresee(event.seconds)
+            return
         self._send(event)
 
     def _fail(self, error: Exception, request: int | None) -> None:
         if isinstance(error, UserError):
             notes = " ".join(getattr(error, "__notes__", []))
-            said = _writable(str(error))
-            self._send(messages.Failed(code=_code(error), message=said, hint=notes, id=request))
+            said, hint = for_window(_writable(str(error))), for_window(notes)
+            self._send(events.Failed(code=_code(error), message=said, hint=hint, id=request))
             return
         if out_of_memory(error):
-            self._send(messages.Failed(code="memory", message=NO_MEMORY, id=request))
+            self._send(events.Failed(code="memory", message=NO_MEMORY, id=request))
             return
         trace = _writable("".join(traceback.format_exception(error)))
         print(trace, file=sys.stderr)
         said = _writable(f"Something in Bitwright failed ({type(error).__name__}: {error}).")
         hint = "Please report it, with the details."
-        self._send(messages.Failed(code="defect", message=said, hint=hint, traceback=trace, id=request))
+        self._send(events.Failed(code="defect", message=said, hint=hint, traceback=trace, id=request))
 
     # ------------------------------------------------------------------------------- the others
 
-    def _send(self, event: messages.Event) -> None:
-        self._lines.put(messages.write(event))
+    def _send(self, event: events.Event) -> None:
+        self._lines.put(write(event))
 
     def _write(self) -> None:
         """Write what `_send` was given, until None."""
@@ -244,36 +248,36 @@ class Server:
         memory = peak = 0
         while True:
             for _ in range(MEMORY_SAMPLES):
-                time.sleep(messages.HEARTBEAT_SECONDS / MEMORY_SAMPLES)
+                time.sleep(HEARTBEAT_SECONDS / MEMORY_SAMPLES)
                 with suppress(MemoryError):  # the window must hear of it the more
                     memory = private_memory()
                     peak = max(peak, memory)
-            self._send(messages.Heartbeat(memory=memory, peak=peak))
+            self._send(events.Heartbeat(memory=memory, peak=peak))
 
     def _read(self) -> None:
         """Take requests until stdin closes."""
         with os.fdopen(self._requests, "rb") as lines:
             for line in lines:
                 try:
-                    request = messages.read_request(line)
+                    request = read_request(line)
                 except ValidationError:
                     said = f"This line is no request: {line[:80].decode(errors='replace').strip()!r}."
-                    self._send(messages.Failed(code="protocol", message=said))
+                    self._send(events.Failed(code="protocol", message=said))
                     continue
                 self._take(request)
         self._leave()
 
-    def _take(self, request: messages.Request) -> None:
-        if isinstance(request, messages.Cancel):
+    def _take(self, request: Request) -> None:
+        if isinstance(request, Cancel):
             self._cancelled.set()
             self._inbox.close()  # an interrupt is lost where it strikes a finalizer
             _interrupt_main()
         elif self._given_job:
             said = "This engine works on a job; start another one."
-            waiting = None if isinstance(request, Job) else request.id
-            self._send(messages.Failed(code="busy", message=said, id=waiting))
+            waiting = None if isinstance(request, JobStart) else request.id
+            self._send(events.Failed(code="busy", message=said, id=waiting))
         else:
-            self._given_job = isinstance(request, Job)
+            self._given_job = isinstance(request, JobStart)
             self._inbox.put(request)
 
     def _leave(self) -> None:

@@ -1,5 +1,6 @@
 """The output of a model before its formats are chosen, in the words that the window shares."""
 
+from engine.api.gguf import GgufValue
 from engine.api.metadata import entries_of
 from engine.api.plan import ExportSummary, ExportTensor
 from engine.checkpoint import Checkpoint
@@ -15,6 +16,7 @@ def export_summary(checkpoint: Checkpoint) -> ExportSummary:
         facts=model_facts(checkpoint, export.tensors),
         header_bytes=len(part.header),
         metadata=entries_of(export.metadata | WRITTEN_ANEW),
+        pre_tokenizers=_pre_tokenizers(export.metadata),
         alignment=export.alignment,
         notes=export.notes,
         tensors=[
@@ -31,3 +33,11 @@ def export_summary(checkpoint: Checkpoint) -> ExportSummary:
             for tensor in export.tensors
         ],
     )
+
+
+def _pre_tokenizers(metadata: dict[str, GgufValue]) -> list[str]:
+    """The names to choose from, where there is a choice."""
+    from engine.tokenizer.pretokenizers import BY_NAME
+
+    model = metadata.get("tokenizer.ggml.model")
+    return sorted(BY_NAME) if model is not None and model.value == "gpt2" else []

@@ -18,10 +18,12 @@ from engine.api.metadata import MetadataEntry
 from engine.api.model import ModelSummary
 from engine.api.needs import Needs, stage_times
 from engine.api.plan import Plan, TensorPlan
+from engine.api.preset_sizes import PresetSize
+from engine.api.presets import IMPORTANCE_WANTED, PRESETS
 from engine.api.progress import Listener
 from engine.api.progress import Progress as Event
 from engine.api.report import Report
-from engine.api.units import rough, size
+from engine.api.units import done_of, rough, size
 
 SHOWN_LETTERS = 100
 """Of a metadata value, in a table."""
@@ -85,7 +87,7 @@ def progress() -> Iterator[Listener]:
                 completed=event.done,
                 total=event.total,
                 item=printable(event.item),
-                amount=_amount(event),
+                amount=done_of(event.done, event.total, event.unit),
             )
 
         yield listen
@@ -95,12 +97,6 @@ def _say_compiling(event: Event) -> None:
     """Nobody would expect this wait, not in a log either."""
     if event.stage == "compile encoders" and event.item:
         complain(f"Compiling the encoder of {event.item}, once on this machine: some seconds …")
-
-
-def _amount(event: Event) -> str:
-    if event.unit == "bytes":
-        return f"{size(event.done)} of {size(event.total)}"
-    return f"{event.done} of {event.total} {event.unit}"
 
 
 def table(*columns: str, left: int = 1) -> Table:
@@ -155,19 +151,37 @@ def show_plan(plan: Plan, predicted: int) -> None:
     methods = any(_method(tensor) != DEFAULT_METHOD for tensor in plan.tensors)
     tensors = table(*columns, *(["method"] if methods else []), "", left=2)
     for tensor in plan.tensors:
-        bits = f"{8 * tensor.bytes / prod(tensor.shape):.4g}"
+        bits = f"{8 * tensor.bytes / max(1, prod(tensor.shape)):.4g}"
         name = tensor.sources[0] if len(tensor.sources) == 1 else tensor.name
         changed = "" if tensor.format == tensor.asked or tensor.kept else f"not {tensor.asked}"
-        cells = [printable(name).removesuffix(".weight"), tensor.format, bits, size(tensor.bytes)]
+        cells = [printable(name), tensor.format, bits, size(tensor.bytes)]
         tensors.add_row(*cells, *([_method(tensor)] if methods else []), changed)
     out.print(tensors)
-    kept = sum(tensor.kept for tensor in plan.tensors)
+    kept = sum(tensor.kept and tensor.format == "F32" for tensor in plan.tensors)
     say(f"{kept} small tensors (norms, biases) are kept in F32.")
     say(f"Predicted: {predicted:,} bytes ({size(predicted)}), {plan.bits_per_weight:.4g} bits per weight")
 
 
 def _method(tensor: TensorPlan) -> str:
-    return DEFAULT_METHOD if FORMATS[tensor.format].exact else tensor.method
+    return DEFAULT_METHOD if tensor.copied or FORMATS[tensor.format].exact else tensor.method
+
+
+def show_presets(found: list[PresetSize], *, importance: bool) -> None:
+    """Each preset with the size of the file and its bits, or why it makes none.
+
+    `importance`: whether there is an importance matrix.
+    """
+    shown = table("preset", "size", "bytes", "bits", "")
+    shown.columns[-1].justify = "left"
+    for one in found:
+        if one.bytes is None or one.bpw is None:
+            shown.add_row(one.preset, "", "", "", printable(one.reason or ""))
+            continue
+        about = PRESETS[one.preset].summary if one.preset in PRESETS else "every tensor as it is stored"
+        if one.preset in IMPORTANCE_WANTED and not importance:
+            about = f"wants an importance matrix; {about}"
+        shown.add_row(one.preset, size(one.bytes), f"{one.bytes:,}", f"{one.bpw:.4g}", about)
+    out.print(shown)
 
 
 def show_needs(needs: Needs) -> None:
@@ -244,7 +258,7 @@ def show_importance(found: ImportanceSummary) -> None:
     for one in found.tensors:
         sizes = (one.sum, one.minimum, one.maximum, one.mean, one.deviation)
         tensors.add_row(
-            printable(one.tensor).removesuffix(".weight"),
+            printable(one.tensor),
             *(f"{value:.4g}" for value in sizes),
             _percent(one.active),
             f"{one.columns:,}",
@@ -264,9 +278,14 @@ def show_importance(found: ImportanceSummary) -> None:
     say(f"{len(found.tensors)} tensors, {found.windows:,} windows of {found.window} tokens{made}")
     for stack in found.unseen:
         everyone = numbers(stack.experts, most=len(stack.experts))
-        say(f"No token reached: {stack.tensor}, experts {everyone} of {stack.matrices}")
-    if not found.unseen and any(one.matrices > 1 for one in found.tensors):
-        say("Every expert saw tokens.")
+        if stack.plain:
+            say(f"Nothing but zeros reached: {stack.tensor}")
+        else:
+            experts = f"{stack.tensor}, experts {everyone} of {stack.matrices}"
+            say(f"No token, or nothing but zeros, reached: {experts}")
+    mixture = any(one.matrices > 1 for one in found.tensors)
+    if mixture and all(stack.plain for stack in found.unseen):
+        say("Every expert saw tokens that are not zero.")
 
 
 def _percent(share: float) -> str:

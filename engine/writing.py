@@ -19,6 +19,7 @@ import numpy as np
 
 from engine.api.errors import ExportError, RecipeError
 from engine.api.jobs import Saved
+from engine.api.model import Role
 from engine.api.plan import TensorPlan
 from engine.api.progress import Listener, Progress
 from engine.api.units import size
@@ -127,7 +128,7 @@ class _Written:
         self, tensor: TensorPlan, encoded: Iterator[tuple[_Piece, np.ndarray]]
     ) -> Iterator[memoryview]:
         """The bytes of the tensor, which is the next one of `encoded`."""
-        stop, rows = 0, prod(tensor.shape[:-1])
+        stop, rows = 0, prod(tensor.shape[:-1]) if tensor.bytes else 0
         while stop < rows:
             piece, data = next(encoded)
             stop = piece.stop
@@ -165,17 +166,17 @@ def _pieces(work: Running, prepared: Prepared, finished: Container[str], threads
     """All that is not finished, in the order of the file: pieces of rows of about `PIECE` bytes in float32,
     or fewer where memory is short: rows do not depend on each other, so the bytes are the same."""
     for source, tensor in zip(prepared.export.tensors, prepared.plan.tensors, strict=True):
-        if tensor.name in finished:
+        if tensor.name in finished or not tensor.bytes:
             continue
         rows, columns = prod(tensor.shape[:-1]), tensor.shape[-1]
         importance = prepared.importance.get(tensor.name)
-        height = rows // (1 if importance is None else len(importance))
+        height = rows // (1 if importance is None else len(importance.sums))
         start = 0
         while start < rows:
             wanted = max(LEAST_PIECE, min(PIECE, IN_FLIGHT // (threads + AHEAD + 1)))
             step = max(1, work.guard.share(wanted, LEAST_PIECE) // (4 * columns))
             stop = min(start + step, (start // height + 1) * height, rows)  # not beyond this expert
-            matters = None if importance is None else importance[start // height]
+            matters = None if importance is None else importance.means_of(start // height)
             yield _Piece(source, tensor, start, stop, matters)
             start = stop
 
@@ -192,7 +193,8 @@ def _encode(work: Running, prepared: Prepared, piece: _Piece) -> np.ndarray:
         if tensor.copied:
             return piece.source.read_stored(prepared.checkpoint, piece.start, piece.stop)
         weights = piece.source.read(prepared.checkpoint, piece.start, piece.stop, halves=True)
-        return encode(weights, tensor.format, tensor.method, piece.matters, prepared.plan.effort)
+        restored, effort = tensor.role is not Role.O, prepared.plan.effort
+        return encode(weights, tensor.format, tensor.method, piece.matters, effort, restored=restored)
     except Exception as error:
         rows = piece.stop - piece.start
         if not out_of_memory(error) or rows < 2 or 4 * rows * tensor.shape[-1] <= LEAST_PIECE:

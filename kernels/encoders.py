@@ -8,9 +8,17 @@ The search of whole-number codes and of IQ4, block by block (`looks`: at levels 
 3. Levels up to `reach` away tried for the units, codes rounded to them; then, for `turns` turns, the same
    for the least-squares units of these levels and codes (llama.cpp has none). A turn counts where it helps.
 4. `covering`: 2 and 3 again from the scales that just cover the range, for blocks where that ends better.
+5. Units are stored larger than what has the least error: quantized for least error, a block comes out shorter
+   than it was (sum of w x x' < sum of w x x), by 7 % as Q2_K. Errors of single weights cancel in a product of
+   a thousand of them; this one is the same in all blocks, and adds up from layer to layer. See
+   `kernels.efforts.RESTORED`, and `engine.methods` for matrices where it is left out.
 
 IQ1 to IQ3 the same without 4, with points of a lattice for codes. MXFP4 and NVFP4, whose steps are of a short
 list, try those up to `reach` around the first that covers the range.
+
+A weight's squared error counts its column's importance * sqrt(2 mean + xx), x the weight and the mean of its
+block's squares (ggml has such a factor, too, with 1 or 2 means). Half a mean has 9 % more KL divergence than
+4 of them as IQ3_XXS, 8 have 2 % more as Q3_K. Without importance all count alike.
 
 These functions check, allocate and launch; the CPU is the one backend so far.
 """
@@ -87,11 +95,14 @@ _LATTICES = {
 }
 
 
-def encode(weights: np.ndarray, name: str, importance: np.ndarray | None, effort: str) -> np.ndarray | None:
+def encode(
+    weights: np.ndarray, name: str, importance: np.ndarray | None, effort: str, *, restored: bool = True
+) -> np.ndarray | None:
     """The stored bytes, uint8 [rows, row bytes], of C-contiguous [rows, columns]; None for NaN or Inf in it.
 
     weights: float32, float16, or uint16 for bfloat16's bits. importance: float32 [columns], positive, of mean
-    1. Rows do not depend on each other. Releases the interpreter lock: to be called from many threads.
+    1. `restored`: with step 5. Rows do not depend on each other. Releases the interpreter lock: to be called
+    from many threads.
     Raises ValueError for other types and for columns that blocks do not divide.
     """
     rows, columns = weights.shape
@@ -100,7 +111,8 @@ def encode(weights: np.ndarray, name: str, importance: np.ndarray | None, effort
         raise ValueError(f"{weights.dtype} [{rows}, {columns}] cannot be encoded as {name}")
     out = np.empty((rows, columns // (shape.size * shape.groups) * shape.block_bytes), np.uint8)
     matters = _sealed(_NO_WEIGHTS[F32] if importance is None else importance)
-    arguments = (*_as_stored(weights), matters, shape, effort_of(name, effort), out.reshape(-1), *tables)
+    told = effort_of(name, effort, restored=restored)
+    arguments = (*_as_stored(weights), matters, shape, told, out.reshape(-1), *tables)
     if kernel in _called:
         finite = kernel(*arguments)
     else:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.api import messages
+from engine.api import events, messages, requests
 from engine.api.errors import CheckpointError
 from engine.api.jobs import QuantizeRequest
 from engine.api.launch import module_command
@@ -110,12 +110,12 @@ def test_an_engine_never_has_a_socket(tmp_path, monkeypatch):
     watcher = threading.Thread(target=look)
     watcher.start()
     try:
-        engine.stdin.write(messages.write(messages.OpenModel(id=1, model=str(SAMPLE_MODEL))))
+        engine.stdin.write(messages.write(requests.OpenModel(id=1, model=str(SAMPLE_MODEL))))
         engine.stdin.flush()
-        wait_for(engine.stdout, messages.ExportPage)
-        engine.stdin.write(messages.write(messages.StartQuantize(quantize=job)))
+        wait_for(engine.stdout, events.ExportPage)
+        engine.stdin.write(messages.write(requests.StartQuantize(quantize=job)))
         engine.stdin.flush()
-        wait_for(engine.stdout, messages.Done)
+        wait_for(engine.stdout, events.Done)
     finally:
         ended.set()
         watcher.join()
@@ -127,8 +127,8 @@ def test_an_engine_never_has_a_socket(tmp_path, monkeypatch):
 
 def wait_for(lines: Iterator[bytes], kind: type) -> None:
     for line in lines:
-        event = messages.read_event(line)
-        assert not isinstance(event, messages.Failed), event
+        event = events.read_event(line)
+        assert not isinstance(event, events.Failed), event
         if isinstance(event, kind):
             return
     pytest.fail(f"the engine ended without {kind.__name__}")

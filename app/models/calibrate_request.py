@@ -1,4 +1,4 @@
-"""What the sheet of a calibration proposes and accepts, before it is laid out."""
+"""Files of importance matrices: what is proposed and accepted, before it is laid out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +19,13 @@ def matrix_name(text: str) -> str:
     """The name of the file that a field's text means: GGUF, unless it ends in .dat."""
     name = text.strip()
     return name if not name or name.lower().endswith((GGUF, OLDER)) else name + SUFFIX
+
+
+def in_other_format(matrix: Path) -> Path:
+    """A place for a copy: "a.imatrix.dat" for "a.imatrix.gguf", and the other way round."""
+    known = matrix.suffix.lower() in (GGUF, OLDER)
+    stem = matrix.stem if known else matrix.name
+    return matrix.with_name(stem + (GGUF if matrix.suffix.lower() == OLDER else OLDER))
 
 
 def is_there(output: Path) -> bool:

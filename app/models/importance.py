@@ -13,6 +13,7 @@ from app.models.layer_order import PatternError, search
 from app.plain import as_tip, printable
 from engine.api.figures import Axis, Figure, Series
 from engine.api.importance import ImportanceColumns, ImportanceSummary, TensorStatistics, numbers
+from engine.api.units import digits
 
 Index = QModelIndex | QPersistentModelIndex
 RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
@@ -38,46 +39,45 @@ class Field:
     text: Callable[[Line], str]
 
 
-def _figure(title: str, tip: str, name: str, width: int = 76) -> Field:
+def _of_tensor(title: str, tip: str, name: str, width: int, show: Callable[[float], str]) -> Field:
+    """A statistic of the tensor by its attribute's `name`; empty where it is None."""
+
     def value(line: Line) -> float | None:
         found: float | None = getattr(line.tensor, name)
         return found
 
     def text(line: Line) -> str:
         found = value(line)
-        return "" if found is None else short(found)
+        return "" if found is None else show(found)
 
     return Field(title, tip, width, value, text)
 
 
-def short(value: float) -> str:
-    """Three significant digits: "0.0125", "19,800", "1.2e+07"."""
-    grouped = 1e3 <= abs(value) < 1e6
-    text = f"{float(f'{value:.3g}'):,.0f}" if grouped else f"{value:.3g}"
-    return text.replace("-", MINUS)
+def _figure(title: str, tip: str, name: str, width: int = 76) -> Field:
+    return _of_tensor(title, tip, name, width, short)
 
 
 def _count(title: str, tip: str, name: str, width: int = 76) -> Field:
-    return Field(
-        title,
-        tip,
-        width,
-        lambda line: getattr(line.tensor, name),
-        lambda line: f"{getattr(line.tensor, name):,}",
-    )
+    return _of_tensor(title, tip, name, width, lambda count: f"{count:,}")
 
 
 def _share(title: str, tip: str, name: str, width: int = 76) -> Field:
-    return Field(
-        title,
-        tip,
-        width,
-        lambda line: getattr(line.tensor, name),
-        lambda line: f"{100 * getattr(line.tensor, name):.3g}",
-    )
+    return _of_tensor(title, tip, name, width, lambda share: digits(100 * share))
+
+
+def short(value: float) -> str:
+    """Three significant digits: "0.0125", "0.700", "19,800", "1.20e+07"."""
+    magnitude = abs(value)
+    if 1e3 <= magnitude < 1e6:
+        text = f"{float(f'{value:.3g}'):,.0f}"
+    else:
+        text = digits(value) if value == 0 or 1e-4 <= magnitude < 1e3 else f"{value:.2e}"
+    return text.replace("-", MINUS)
 
 
 def _unseen(line: Line) -> str:
+    if line.unseen and line.tensor.matrices == 1:
+        return "only zeros"
     return f"{len(line.unseen)} of {line.tensor.matrices}" if line.unseen else ""
 
 
@@ -88,7 +88,7 @@ FIELDS = (
     _count("Experts", "Matrices of a stack; 1 for a plain matrix", "matrices", 64),
     Field(
         "Not seen",
-        "Experts that no token reached",
+        "Experts that no token reached, and experts and matrices whose inputs were all zero",
         72,
         lambda line: len(line.unseen),
         lambda line: _unseen(line),
@@ -102,7 +102,7 @@ FIELDS = (
     _share("Active (%)", "Share of columns with a mean square above 0.00001", "active"),
     _count("Columns", "How many the figures are taken over", "columns", 70),
     _figure("Entropy (bit)", "Of the columns' shares of the sum", "entropy", 96),
-    _share("of most (%)", "Entropy, of the most that so many columns can have", "entropy_share", 84),
+    _share("Entropy (% of max)", "Of the most that so many columns can have", "entropy_share", 128),
     _share("z > 1 (%)", "Share of columns more than one deviation above the mean", "z_density", 72),
     _figure("Cosine", "Similarity to the same tensor in the block before", "cosine", 64),
 )
@@ -111,6 +111,16 @@ NAME, EXPERTS, UNSEEN = 0, 1, 2
 
 def named(line: Line) -> str:
     return printable(line.tensor.tensor.removesuffix(".weight"))
+
+
+ANSWERED = {
+    Qt.ItemDataRole.DisplayRole,
+    Qt.ItemDataRole.ToolTipRole,
+    Qt.ItemDataRole.AccessibleTextRole,
+    Qt.ItemDataRole.FontRole,
+    Qt.ItemDataRole.DecorationRole,
+    Qt.ItemDataRole.TextAlignmentRole,
+}
 
 
 class ImportanceTable(QAbstractTableModel):
@@ -125,6 +135,7 @@ class ImportanceTable(QAbstractTableModel):
         self._pattern = ""
         self._column: int | None = None
         self._falling = False
+        self._names_font = theme.names_font()
 
     @property
     def total(self) -> int:
@@ -198,6 +209,8 @@ class ImportanceTable(QAbstractTableModel):
         return 0 if parent is not None and parent.isValid() else len(FIELDS)
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> object:
+        if role not in ANSWERED:  # most of what a view asks for every cell that it draws
+            return None
         line, field = self._shown[index.row()], FIELDS[index.column()]
         match role:
             case Qt.ItemDataRole.DisplayRole:
@@ -207,7 +220,7 @@ class ImportanceTable(QAbstractTableModel):
             case Qt.ItemDataRole.AccessibleTextRole:
                 return f"{field.title}: {field.text(line) or 'none'}"
             case Qt.ItemDataRole.FontRole if index.column() == NAME:
-                return theme.names_font()
+                return self._names_font
             case Qt.ItemDataRole.DecorationRole if index.column() == UNSEEN and line.unseen:
                 return theme.icon("warning", "warning")
             case Qt.ItemDataRole.TextAlignmentRole if index.column() != NAME:
@@ -235,15 +248,22 @@ class ImportanceTable(QAbstractTableModel):
 
 def _tip(line: Line, column: int) -> str:
     if column == UNSEEN:
-        found = numbers(list(line.unseen), most=200)
-        return f"No token reached the experts {found}: quantized without importance" if line.unseen else ""
+        if not line.unseen:
+            return ""
+        found = f"No token, or nothing but zeros, reached the experts {numbers(list(line.unseen), most=200)}"
+        if line.tensor.matrices == 1:
+            found = "Nothing but zeros reached this matrix"
+        return f"{found}: quantized without importance"
     value = FIELDS[column].value(line)
     return "" if value is None else str(value)
 
 
 @dataclass(frozen=True)
 class ByBlock:
-    """A plot of one figure of a kind of tensor over the blocks; `name` is that of the figure's attribute."""
+    """A plot of one figure of a kind of tensor over the blocks; `name` is that of the figure's attribute.
+
+    Shares are drawn in %, as the table has them.
+    """
 
     title: str
     name: str
@@ -256,9 +276,9 @@ BY_BLOCK = (
     ByBlock("Mean by block", "mean"),
     ByBlock("Maximum by block", "maximum"),
     ByBlock("σ by block", "deviation"),
-    ByBlock("Active share by block", "active"),
+    ByBlock("Active share by block", "active", "%"),
     ByBlock("Entropy by block", "entropy", "bit"),
-    ByBlock("z > 1 by block", "z_density"),
+    ByBlock("z > 1 by block", "z_density", "%"),
     ByBlock("Cosine by block", "cosine"),
 )
 
@@ -277,7 +297,8 @@ def block_figure(summary: ImportanceSummary, chosen: TensorStatistics, plot: ByB
     alike = [tensor for tensor in summary.tensors if tensor.block is not None and kind_of(tensor) == kind]
     points = {tensor.block: getattr(tensor, plot.name) for tensor in alike if tensor.block is not None}
     blocks = [block for block in sorted(points) if points[block] is not None]
-    series = [Series(name=kind, x=blocks, y=[points[block] for block in blocks], width=1.0)]
+    scale = 100 if plot.unit == "%" else 1
+    series = [Series(name=kind, x=blocks, y=[scale * points[block] for block in blocks], width=1.0)]
     name = plot.title.removesuffix(" by block").lower()
     title = f"{plot.title}, {kind}"
     return Figure(

@@ -10,6 +10,7 @@ from app.job_record import ACTIVE, JobRecord
 from app.jobs import JobBoard
 from app.models.job_offers import standing
 from app.plain import as_tip
+from engine.api.events import ProgressMade
 from engine.api.jobs import (
     CalibrateResult,
     EvaluateResult,
@@ -17,8 +18,7 @@ from engine.api.jobs import (
     QuantizeRequest,
     QuantizeResult,
 )
-from engine.api.messages import ProgressMade
-from engine.api.units import duration, size
+from engine.api.units import digits, done_of, duration, size
 
 Index = QModelIndex | QPersistentModelIndex
 
@@ -34,6 +34,9 @@ class Column(IntEnum):
 
 
 HEADERS = ("Job", "State", "Progress", "Saved", "Details", "Rate", "Left")
+MOST_SHARE = 0.99
+"""Of a job that is not done."""
+
 RIGHT = (Column.RATE, Column.LEFT)
 
 ICONS: dict[str, tuple[str, theme.Tint]] = {
@@ -61,9 +64,12 @@ RECORD = Qt.ItemDataRole.UserRole
 
 
 def share(record: JobRecord) -> float | None:
-    """How much of the stage in hand, or of a job that is not done, is finished: 0 to 1; None: not known."""
-    counted = record.progress if record.state in ACTIVE and record.progress else record.saved
-    return counted.done / counted.total if counted and counted.total else None
+    """How much of a job that is not done is finished, all its stages together: below 1; None: not known."""
+    saved, request = record.saved, record.request
+    measures = isinstance(request, QuantizeRequest) and request.measure is not None
+    if record.state in ACTIVE or measures:  # then what is saved is that of one stage
+        return record.progress.share if record.progress else None
+    return min(saved.done / saved.total, MOST_SHARE) if saved and saved.total else None
 
 
 def rate(progress: ProgressMade | None) -> str:
@@ -71,18 +77,15 @@ def rate(progress: ProgressMade | None) -> str:
     if progress is None or not progress.rate:
         return ""
     if progress.unit == "bytes":
-        return f"{size(progress.rate)}/s"
-    return f"{progress.rate:.2g} {progress.unit}/s"
+        return f"{size(progress.rate, column=True)}/s"
+    return f"{digits(progress.rate)} {progress.unit}/s"
 
 
 def left(record: JobRecord) -> str:
-    """ "0:42 left"; "0:42, then measuring" where that is another stage; empty where not known."""
-    progress, request = record.progress, record.request
-    if progress is None or progress.eta is None:
+    """ "0:42 left", of the whole job; empty where not known."""
+    progress = record.progress
+    if progress is None or progress.eta is None or progress.share is None:
         return ""
-    measures = isinstance(request, QuantizeRequest) and request.measure is not None
-    if measures and progress.stage in ("quantize", "verify"):
-        return f"{duration(progress.eta)}, then measuring"
     return f"{duration(progress.eta)} left"
 
 
@@ -90,16 +93,15 @@ def amount(progress: ProgressMade | None) -> str:
     """ "32 MB of 58 MB", "17 of 32 windows"; empty where not known."""
     if progress is None or not progress.total:
         return ""
-    if progress.unit == "bytes":
-        return f"{size(progress.done)} of {size(progress.total)}"
-    return f"{progress.done} of {progress.total} {progress.unit}"
+    return done_of(progress.done, progress.total, progress.unit)
 
 
 def detail(record: JobRecord) -> str:
     """What is in hand; or what came of it."""
     progress = record.progress
     if record.state in ACTIVE and progress:
-        return " · ".join(part for part in (progress.stage, progress.item) if part)
+        counted = "" if progress.share is not None else amount(progress)  # no bar says it
+        return " · ".join(part for part in (progress.stage, progress.item, counted) if part)
     if record.state == "done":
         return outcome(record.result) if record.result else ""
     return IN_WORDS.get(record.state, record.message)

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from app.plain import MOST_TOLD, printable, shortened
 from app.state import Row
 from engine.api.editing import outcome
-from engine.api.formats import FORMATS, METHODS
+from engine.api.formats import LAYOUTS, METHODS
 from engine.api.plan import TensorPlan
+from engine.api.units import digits
 
 
 class Column(IntEnum):
@@ -91,12 +92,6 @@ def unit_for(rows: Sequence[Row]) -> Unit:
     return Unit("MB", 10**6) if largest >= 10**5 else Unit("kB", 10**3)
 
 
-def figure(value: float) -> str:
-    """Three significant digits, no exponent: 16.0, 4.50, 0.00102, 1350."""
-    exponent = int(f"{value:.2e}"[-3:])
-    return f"{value:.{max(0, 2 - exponent)}f}" if value else "0"
-
-
 def short_name(row: Row) -> str:
     """The name without the prefix that all of its block share and without `.weight`, to be shown."""
     name = row.name.removesuffix(".weight")
@@ -118,11 +113,11 @@ def tensor_line(entry: Entry, unit: Unit, waiting: Waiting) -> Line:
         tips += [waiting.why] * 3
     else:
         bits = _bits(plan)
-        texts += [_method(plan) or NOTHING, _format(plan), figure(bits)]
+        texts += [_method(plan) or NOTHING, _format(plan), digits(bits)]
         tips += [_method_tip(plan), _format_tip(entry), f"{bits:.6g} bits per weight"]
-    after = figure(plan.bytes / unit.bytes) if plan else waiting.sign
+    after = digits(plan.bytes / unit.bytes) if plan else waiting.sign
     after_tip = f"{plan.bytes:,} bytes, predicted" if plan else waiting.why
-    texts += [figure(row.bytes / unit.bytes), after]
+    texts += [digits(row.bytes / unit.bytes), after]
     tips += [f"{row.bytes:,} bytes", after_tip]
     quiet = plan is not None and plan.kept
     return Line(printable(row.name), tuple(texts), tuple(tips), bits, quiet, entry.pinned, entry.changed)
@@ -160,11 +155,11 @@ def group_line(label: str, entries: Sequence[Entry], unit: Unit, waiting: Waitin
     else:
         free = [plan for plan in plans if not plan.kept] or plans
         methods = [method for method in map(_method, free) if method]
-        texts += [_common(set(methods)) or NOTHING, _common({plan.format for plan in free}), figure(bits)]
+        texts += [_common(set(methods)) or NOTHING, _common({plan.format for plan in free}), digits(bits)]
         formats = _listed(plan.format for plan in plans)
         tips += [_listed(methods), formats, f"{bits:.6g} bits per weight"]
     now = sum(row.bytes for row in rows)
-    texts += [figure(now / unit.bytes), waiting.sign if bits is None else figure(after / unit.bytes)]
+    texts += [digits(now / unit.bytes), waiting.sign if bits is None else digits(after / unit.bytes)]
     tips += [f"{now:,} bytes", waiting.why if bits is None else f"{after:,} bytes, predicted"]
     pinned = all(entry.pinned for entry in entries if entry.plan and not entry.plan.kept)
     pinned = pinned and any(entry.pinned for entry in entries)
@@ -229,7 +224,7 @@ def _method(plan: TensorPlan) -> str:
 def _method_tip(plan: TensorPlan) -> str:
     if plan.copied:
         return COPIED
-    if FORMATS[plan.format].exact:
+    if LAYOUTS[plan.format].exact:
         return f"{plan.format} rounds each weight: there is nothing to choose"
     return f"{plan.method}: {METHODS[plan.method]}"
 
@@ -240,7 +235,7 @@ def _format(plan: TensorPlan) -> str:
 
 def _format_tip(entry: Entry) -> str:
     assert entry.plan is not None
-    info = FORMATS[entry.plan.format]
+    info = LAYOUTS[entry.plan.format]
     parts = [entry.plan.note or f"{info.name}: {info.bits:g} bits per weight", info.summary]
     parts += ["pinned: edits leave it as it is"] * entry.pinned
     parts += ["differs from what the recipe began with"] * entry.changed

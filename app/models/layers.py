@@ -139,7 +139,8 @@ class LayersModel(QStandardItemModel):
         selection, keys = QItemSelection(), tuple(keys)
         if not keys:
             return selection
-        places = sorted(self._places[key] for key in keys if key in self._places)
+        there = self._places
+        places = sorted(there[key] for key in keys if key in there)
         first = 0
         for end in range(1, len(places) + 1):
             group, row = places[end - 1]

@@ -1,7 +1,5 @@
 """The metadata that the file will get, line by line: as the source has it, edited, added, left out."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +10,7 @@ from app import theme
 from app.plain import MOST_TOLD, as_tip, printable, shortened
 from engine.api.errors import RecipeError
 from engine.api.metadata import COMMON, Edit, MetadataEntry, edited_entries
-from engine.api.recipe import Recipe
+from engine.api.tables import csv_text
 
 Index = QModelIndex | QPersistentModelIndex
 Standing = Literal["", "edited", "added", "left out"]
@@ -45,6 +43,11 @@ class KeyLine:
         entry = self.now or self.before
         assert entry is not None, "a line is about something"
         return entry
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in the file's header."""
+        return self.now.bytes if self.now else 0
 
     @property
     def fixed(self) -> str:
@@ -100,12 +103,6 @@ def edited_by(
     return others if entry is not None and now.value == entry.value else {**edits, key: now.value}
 
 
-def with_metadata(recipe: Recipe, edits: Mapping[str, Edit]) -> Recipe:
-    """The recipe with these edits and no others."""
-    options = recipe.output.options.model_copy(update={"metadata": dict(edits)})
-    return recipe.model_copy(update={"output": recipe.output.model_copy(update={"options": options})})
-
-
 def value_of(text: str, kind: str) -> Edit:
     """The value of a new key from what was typed. `kind` is one of `KINDS`. Raises `RecipeError`."""
     said = text.strip()
@@ -143,15 +140,11 @@ def edits_label(edits: Mapping[str, Edit]) -> str:
 
 def csv_of(lines: Sequence[KeyLine]) -> str:
     """Keys, types, values, bytes, what was done, and why a key is fixed."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("key", "type", "value", "bytes", "change", "fixed"))
-    for line in lines:
-        count = line.now.bytes if line.now else 0
-        writer.writerow(
-            (line.key, line.entry.type, text_of(line.entry), count, line.standing, line.entry.fixed or "")
-        )
-    return text.getvalue()
+    rows = (
+        (line.key, line.entry.type, text_of(line.entry), line.bytes, line.standing, line.entry.fixed)
+        for line in lines
+    )
+    return csv_text(("key", "type", "value", "bytes", "change", "fixed"), rows)
 
 
 class KeysModel(QAbstractTableModel):
@@ -220,8 +213,7 @@ class KeysModel(QAbstractTableModel):
             return shortened(printable(text))
         if column == STANDING:
             return "fixed" if line.fixed else line.standing
-        count = line.now.bytes if line.now else 0
-        return {KEY: printable(line.key), TYPE: line.entry.type.lower(), BYTES: f"{count:,}"}[column]
+        return {KEY: printable(line.key), TYPE: line.entry.type.lower(), BYTES: f"{line.bytes:,}"}[column]
 
     def headerData(
         self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole

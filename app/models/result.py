@@ -1,30 +1,20 @@
 """What came of a job, in words and figures, before it is laid out."""
 
-import csv
-import io
-import shlex
-import shutil
-import sys
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from app.ending import saved_sentence
 from app.job_record import ACTIVE, JobRecord
 from engine.api.jobs import (
-    CalibrateRequest,
     CalibrateResult,
     EvaluateRequest,
     EvaluateResult,
     JobResult,
-    QuantizeRequest,
     QuantizeResult,
 )
 from engine.api.report import Report
+from engine.api.tables import csv_text
 from engine.api.units import duration, size
-
-RECIPE_NAME = "recipe.json"
-"""The recipe's file in the folder of a job."""
 
 TABLE_HEAD = ("", "Before", "After, measured", "Change")
 
@@ -38,72 +28,6 @@ class Line:
     after: str
     change: str
     exact: tuple[float | None, float]
-
-
-def command_of(record: JobRecord) -> str:
-    """The command line that does the same, to paste into a shell; empty where the job has no recipe on disk.
-
-    It replaces the file that the job has written.
-    """
-    request = record.request
-    if request is None or not record.folder:
-        return ""
-    if isinstance(request, QuantizeRequest):
-        words = _quantize_words(record, request)
-    elif isinstance(request, CalibrateRequest):
-        words = _calibrate_words(record, request)
-    else:
-        words = _evaluate_words(request)
-    if request.threads:
-        words += ["--threads", str(request.threads)]
-    if request.memory_limit:
-        words += ["--memory-limit", str(request.memory_limit)]
-    return shlex.join([program(), *words])
-
-
-def _quantize_words(record: JobRecord, request: QuantizeRequest) -> list[str]:
-    recipe = str(Path(record.folder) / RECIPE_NAME)
-    words = ["quantize", request.model, "--recipe", recipe, "--out", record.output or request.output]
-    if request.measure:
-        words += ["--measure", request.measure.text]
-        if request.measure.windows:
-            words += ["--windows", str(request.measure.windows)]
-    if request.overwrite or record.state == "done":
-        words.append("--overwrite")
-    return words
-
-
-def _calibrate_words(record: JobRecord, request: CalibrateRequest) -> list[str]:
-    words = ["calibrate", request.model, "--out", request.output, "--length", str(request.length)]
-    for text in request.texts:
-        words += ["--calibration", text]
-    for matrix in request.merge:
-        words += ["--merge", matrix]
-    if request.windows:
-        words += ["--windows", str(request.windows)]
-    if request.output_tensor:
-        words.append("--output-tensor")
-    if request.overwrite or record.state == "done":
-        words.append("--overwrite")
-    return words
-
-
-def _evaluate_words(request: EvaluateRequest) -> list[str]:
-    words = ["evaluate", request.model, "--text", request.text, "--protocol", request.protocol]
-    if request.reference:
-        words += ["--reference", request.reference]
-    if request.windows:
-        words += ["--windows", str(request.windows)]
-    return words
-
-
-@cache
-def program() -> str:
-    """What a shell finds: `bitwright`, or the whole path of ours where that is none or another one."""
-    ours = Path(sys.executable).with_name("bitwright")
-    if not ours.exists() or Path(shutil.which("bitwright") or "") == ours:
-        return "bitwright"
-    return str(ours)
 
 
 def table_of(result: JobResult) -> list[Line]:
@@ -159,11 +83,7 @@ def _with_error(value: float | None, error: float | None) -> str:
 
 def csv_of(result: JobResult) -> str:
     """The table as CSV, figures not rounded."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("figure", "before", "after"))
-    writer.writerows((line.name, *line.exact) for line in table_of(result))
-    return text.getvalue()
+    return csv_text(("figure", "before", "after"), ((line.name, *line.exact) for line in table_of(result)))
 
 
 def outputs(record: JobRecord) -> list[str]:

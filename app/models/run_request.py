@@ -9,9 +9,10 @@ from typing import NamedTuple
 from app.state import State
 from engine.api.jobs import LEAST_MEMORY
 from engine.api.lm_studio import DEFAULT_PUBLISHER, lm_studio_path, models_folder
+from engine.api.metadata import PRE_TOKENIZER
 from engine.api.outputs import part_path, partial_path
 from engine.api.plan import ExportSummary, Plan
-from engine.api.recipe import GgufOptions
+from engine.api.recipe import GgufOptions, Recipe
 from engine.api.units import parse_size, size
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
 
@@ -49,11 +50,25 @@ def _kind(state: State) -> str:
     return "custom" if edited else Path(version.name).stem
 
 
+def pre_tokenizers(export: ExportSummary | None, recipe: Recipe, kind: str) -> dict[str, str | None]:
+    """What to choose from -> the name for the recipe; nothing where the tokenizer is no byte-level BPE.
+
+    `kind` is that of the model: a GGUF file states its name.
+    """
+    if export is None or not export.pre_tokenizers:
+        return {}
+    now = next((entry.text for entry in export.metadata if entry.key == PRE_TOKENIZER), "default")
+    chosen = recipe.output.options.pre_tokenizer
+    names = [*export.pre_tokenizers, *([chosen] if chosen and chosen not in export.pre_tokenizers else [])]
+    return {f"{'as it is' if kind == 'gguf' else 'recognised'} ({now})": None, **{n: n for n in names}}
+
+
 def lm_studio_output(state: State) -> Path:
     """Where LM Studio would list the file. Raises `OutputError`."""
     assert state.path is not None, "a model is open"
     recipe = state.document.recipe
-    named = recipe.output.options.metadata.get("general.name") if recipe else None
+    edits = recipe.output.options.metadata if recipe else {}
+    named = edits.get("general.name", edits.get("name"))
     stated = state.export.metadata if state.export else []
     title = named or next((entry.text for entry in stated if entry.key == "general.name"), state.path.stem)
     return lm_studio_path(DEFAULT_PUBLISHER, str(title), _kind(state))
@@ -176,7 +191,7 @@ def memory_refusal(text: str) -> str:
     except ValueError as error:
         return f"Memory limit: {error}"
     if limit < LEAST_MEMORY:
-        return f"Memory limit: the engine alone takes {size(LEAST_MEMORY)}, and the model comes on top."
+        return f"Memory limit: the engine takes at least {size(LEAST_MEMORY)}, and the model comes on top."
     return ""
 
 

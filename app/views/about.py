@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QPushButton, QVB
 
 from app import theme
 from app.theme import SPACE
-from engine.api.messages import Hello
+from engine.api.events import Hello
 
 PACKAGES = ("PySide6-Essentials", "pyqtgraph", "torch", "transformers", "numba", "numpy", "gguf")
 

@@ -123,7 +123,7 @@ class CalibrateSheet(CheckedSheet):
             windows,
             side_by_side(self.windows, QLabel("of"), self.length, QLabel("tokens"), stretch=True),
         )
-        form.addRow("Look at", self.output_tensor)
+        form.addRow("Include", self.output_tensor)
         form.addRow(top_label("Merge with"), self.merge)
         form.addRow("&Name", self.name)
         form.addRow(folder, side_by_side(self.folder, self.browse_folder))

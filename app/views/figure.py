@@ -20,7 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
-from app.dialogs import ask_new_file
+from app.dialogs import ask_new_file, save_text
 from app.plain import as_tip, breakable
 from app.plotting import plotting
 from engine.api.figures import Figure
@@ -98,14 +98,8 @@ class FigureView(QWidget):
             self._read_out.setText(f"Saved {path.name}." if saved else f"{path}: cannot be written.")
 
     def save_csv(self, path: Path) -> None:
-        if self.figure is None:
-            return
-        try:
-            path.write_text(self.figure.to_csv(), encoding="utf-8")
-        except OSError as error:
-            self._read_out.setText(f"{path}: cannot be written: {error.strerror}.")
-        else:
-            self._read_out.setText(f"Saved {path.name}.")
+        if self.figure is not None:
+            self._read_out.setText(save_text(path, self.figure.to_csv()))
 
     def copy_csv(self) -> None:
         if self.figure is not None:

@@ -2,34 +2,27 @@
 
 from pathlib import Path
 
-from PySide6.QtCore import QItemSelection, QItemSelectionModel, Qt, QTimer, Signal
-from PySide6.QtGui import QAction, QGuiApplication, QKeySequence
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtGui import QAction
 from PySide6.QtWidgets import (
-    QAbstractItemView,
     QComboBox,
-    QFrame,
     QHBoxLayout,
-    QHeaderView,
     QLabel,
     QLineEdit,
     QPushButton,
     QSplitter,
     QStackedWidget,
-    QTableView,
     QVBoxLayout,
     QWidget,
 )
 
 from app import theme
 from app.actions import Actions
-from app.dialogs import ask_new_file
+from app.dialogs import ask_new_file, save_text
 from app.importance import ImportanceDesk
 from app.models.importance import (
     BY_BLOCK,
     COLUMNS,
-    EXPERTS,
-    FIELDS,
-    UNSEEN,
     ImportanceTable,
     block_figure,
     columns_figure,
@@ -38,11 +31,11 @@ from app.models.importance import (
 from app.plain import as_tip, breakable, printable
 from app.state import State
 from app.views.figure import FigureView
-from app.views.icon_label import IconLabel
-from app.views.parts import named
+from app.views.importance_lines import ImportanceLines
+from app.views.marked_lines import MarkedLines
+from app.views.parts import button, follow_action, named
 from engine.api.importance import ImportanceColumns, ImportanceSummary, TensorStatistics, unseen_named
 
-ROW_HEIGHT = 24
 SETTLE_MS = 120
 """How long the selection must stand still before a tensor's columns are read."""
 
@@ -62,7 +55,7 @@ class ImportanceView(QWidget):
         self._desk, self._state, self._actions = desk, state, actions
         self._current: TensorStatistics | None = None
         self._drawn: tuple[object, ...] = ()
-        self._choosing = False
+        self._publishing = False
         self.model = ImportanceTable(self)
         self._settle = QTimer(self, singleShot=True, interval=SETTLE_MS)
         self._settle.timeout.connect(self._read_columns)
@@ -89,10 +82,7 @@ class ImportanceView(QWidget):
         self.use = _action_button(self._actions["use_importance"], "Use for this recipe")
         self.merge = _action_button(self._actions["merge_importance"], "Merge…")
         self.save = _action_button(self._actions["save_importance"], "Save as…")
-        self._notes = QWidget()
-        notes = QVBoxLayout(self._notes)
-        notes.setContentsMargins(0, 0, 0, 0)
-        notes.setSpacing(theme.SPACE)
+        self._notes = MarkedLines("Notes on the importance matrix", 2 * theme.SPACE)
 
     def _make_filter(self) -> None:
         self.field = named(QLineEdit(), "Filter tensors by a regular expression")
@@ -102,6 +92,7 @@ class ImportanceView(QWidget):
         self.field.addAction(theme.icon("funnel", "muted"), QLineEdit.ActionPosition.LeadingPosition)
         self.field.textChanged.connect(self._filter)
         self.reason = named(QLabel(textFormat=Qt.TextFormat.PlainText), "Why the filter is not applied")
+        self.reason.setMinimumWidth(1)  # a long pattern must not widen the view
         self.count = named(QLabel(), "Tensors shown")
         self.csv = QPushButton(theme.icon("table"), "Save CSV…")
         self.csv.setToolTip("Save the table with all digits")
@@ -109,39 +100,13 @@ class ImportanceView(QWidget):
         self.csv.clicked.connect(self._ask_csv)
 
     def _make_table(self) -> None:
-        table = self.table = QTableView()
-        table.setModel(self.model)
-        table.setAccessibleName("Importance by tensor")
-        table.setFrameShape(QFrame.Shape.NoFrame)
-        table.setShowGrid(False)
-        table.setAlternatingRowColors(True)
-        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        table.setSortingEnabled(True)
-        table.setTabKeyNavigation(False)
-        table.setFont(theme.figures_font(table.font()))
-        table.setWordWrap(False)
-        table.verticalHeader().hide()
-        table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-        table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
-        header = table.horizontalHeader()
-        header.setAccessibleName("Columns of the table of importance")
-        header.setSortIndicatorClearable(True)
-        header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
-        header.setHighlightSections(False)
-        # Of the table's own it would ask, cell by cell, whether a whole column is selected.
-        header.setSelectionModel(QItemSelectionModel(self.model, self))
-        for column, field in enumerate(FIELDS):
-            header.resizeSection(column, field.width)
-        table.selectionModel().selectionChanged.connect(self._publish)
+        self.table = ImportanceLines(self.model)
+        self.table.chosen.connect(self._publish)
+        self.table.message.connect(self.message)
         self.model.modelReset.connect(self._choose)
-        copy = QAction("Copy lines", self)
-        copy.setShortcut(QKeySequence.StandardKey.Copy)
-        copy.setShortcutContext(Qt.ShortcutContext.WidgetShortcut)
-        copy.triggered.connect(self.copy)
         save = QAction("Save CSV…", self)
         save.triggered.connect(self._ask_csv)
-        table.addActions([copy, save])
-        table.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
+        self.table.addAction(save)
 
     def _make_plot(self) -> None:
         self.plots = named(QComboBox(), "What is plotted")
@@ -158,12 +123,15 @@ class ImportanceView(QWidget):
         self._text = named(QLabel(wordWrap=True, alignment=Qt.AlignmentFlag.AlignCenter), "State")
         self._text.setTextFormat(Qt.TextFormat.PlainText)
         self.other = _action_button(self._actions["look_importance"], "Choose another file…")
+        self.again = button("Try again", "Read the importance matrix again")
+        self.again.clicked.connect(self._desk.read_again)
         waiting = QWidget()
         middle = QVBoxLayout(waiting)
         middle.setSpacing(2 * theme.SPACE)
         middle.addStretch(2)
         middle.addWidget(self._text)
-        middle.addWidget(self.other, alignment=Qt.AlignmentFlag.AlignHCenter)
+        for offer in (self.again, self.other):
+            middle.addWidget(offer, alignment=Qt.AlignmentFlag.AlignHCenter)
         middle.addStretch(3)
         self._pages = QStackedWidget()
         self._pages.addWidget(waiting)
@@ -175,8 +143,8 @@ class ImportanceView(QWidget):
         words.addWidget(self.title)
         words.addWidget(self.facts)
         top.addLayout(words, 1)
-        for button in (self.use, self.merge, self.save):
-            top.addWidget(button)
+        for act in (self.use, self.merge, self.save):
+            top.addWidget(act)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(2 * theme.SPACE, 2 * theme.SPACE, 2 * theme.SPACE, 0)
         layout.setSpacing(2 * theme.SPACE)
@@ -233,36 +201,30 @@ class ImportanceView(QWidget):
         self._note(desk)
         if desk.summary is None:
             self._text.setText(breakable(desk.problem) if desk.problem else "Reading the importance matrix…")
+            self.again.setVisible(desk.lost)
             self.other.setVisible(bool(desk.problem))
         self._pages.setCurrentIndex(0 if desk.summary is None else 1)
         self._drawn = ()
-        self.model.set_summary(desk.summary)
-        for column in (EXPERTS, UNSEEN):
-            self.table.setColumnHidden(column, not self.model.mixture)
+        self.table.show_summary(desk.summary)
         self._count()
 
     def _note(self, desk: ImportanceDesk) -> None:
         """Sentences: what does not fit the model, which experts saw nothing."""
-        layout = self._notes.layout()
-        assert layout is not None
-        while (item := layout.takeAt(0)) is not None:
-            line = item.widget()
-            assert line is not None, "there are only lines"
-            line.hide()
-            line.deleteLater()
+        self._notes.clear()
         summary = desk.summary
         if summary is None:
             return
         said = [desk.problem] if desk.problem else [_sentence(text) for text in summary.warnings]
-        told = any("no token" in text for text in said)
-        if summary.unseen and not told:
-            said.append(_sentence(unseen_named(summary.unseen)))
+        for text in map(_sentence, unseen_named(summary.unseen)):
+            if not any(line.startswith(text.partition(":")[0]) for line in said):
+                said.append(text)
         for text in said:
-            layout.addWidget(_noted(text))
+            self._notes.add("warning", "warning", text, "Warning")
 
     def _filter(self, pattern: str) -> None:
         reason = self.model.set_filter(pattern)
         self.reason.setText(reason)
+        self.reason.setToolTip(as_tip(reason))
         self._count()
 
     def _count(self) -> None:
@@ -271,51 +233,30 @@ class ImportanceView(QWidget):
 
     # ----------------------------------------------------------------------------- the selection
 
-    def _publish(self, selected: QItemSelection, deselected: QItemSelection) -> None:
+    def _publish(self) -> None:
         """What is selected here is selected everywhere; a tensor of another model only here."""
-        if self._choosing:
-            return
-        tensors = self.selected()
+        tensors = self.table.selected()
         self._current = tensors[-1] if tensors else None
         known = {row.key for row in self._state.rows}
         keys = tuple(tensor.tensor for tensor in tensors if tensor.tensor in known)
         if keys:
-            self._choosing = True
+            self._publishing = True
             self._state.select(keys)
-            self._choosing = False
+            self._publishing = False
         self._draw()
 
-    def selected(self) -> list[TensorStatistics]:
-        """The selected lines; the current one is the last."""
-        current = self.table.currentIndex().row()
-        ranges = self.table.selectionModel().selection()  # `selectedRows` asks every cell
-        rows = [row for one in ranges.toList() for row in range(one.top(), one.bottom() + 1)]
-        rows = [*(row for row in rows if row != current), *([current] if current in rows else [])]
-        return [self.model.tensor(row) for row in rows]
-
     def _follow(self) -> None:
-        if not self._choosing:
+        if not self._publishing:
             self._choose()
 
     def _choose(self) -> None:
         """Select what is selected elsewhere; the first line where that is nothing of this matrix."""
         wanted = self._state.selection or ((self._current.tensor,) if self._current else ())
-        rows = [row for row in map(self.model.row_of, wanted) if row is not None]
         summary = self._desk.summary
         if summary is None:
             self._current = None
             return
-        self._choosing = True
-        selection = QItemSelection()
-        for first, last in _runs(sorted(rows)):
-            selection.select(self.model.index(first, 0), self.model.index(last, len(FIELDS) - 1))
-        model = self.table.selectionModel()
-        model.select(selection, QItemSelectionModel.SelectionFlag.ClearAndSelect)
-        if rows:
-            current = self.model.index(rows[-1], 0)
-            model.setCurrentIndex(current, QItemSelectionModel.SelectionFlag.NoUpdate)
-            self.table.scrollTo(current)
-        self._choosing = False
+        self.table.choose(wanted)
         by_name = {tensor.tensor: tensor for tensor in summary.tensors}
         found = [by_name[name] for name in wanted if name in by_name]
         self._current = found[-1] if found else next(iter(self.model.shown), None)
@@ -362,14 +303,6 @@ class ImportanceView(QWidget):
 
     # ------------------------------------------------------------------------------- taken away
 
-    def copy(self) -> None:
-        """The selected lines, or all that are shown, as CSV."""
-        tensors = self.selected() or self.model.shown
-        if tensors:
-            QGuiApplication.clipboard().setText(self.model.csv_of(tensors))
-            lines = "1 line" if len(tensors) == 1 else f"{len(tensors):,} lines"
-            self.message.emit(f"Copied {lines} as CSV.")
-
     def _ask_csv(self) -> None:
         if self._desk.files:
             proposed = self._desk.files[0].with_suffix(".csv")
@@ -377,12 +310,7 @@ class ImportanceView(QWidget):
 
     def save_csv(self, path: Path) -> None:
         """What the table shows, with all digits."""
-        try:
-            path.write_text(self.model.csv_of(self.model.shown), encoding="utf-8")
-        except OSError as error:
-            self.message.emit(f"{path}: cannot be written: {error.strerror}.")
-        else:
-            self.message.emit(f"Saved {path.name}.")
+        self.message.emit(save_text(path, self.model.csv_of(self.model.shown)))
 
 
 def _facts(summary: ImportanceSummary) -> str:
@@ -395,17 +323,6 @@ def _facts(summary: ImportanceSummary) -> str:
     return " · ".join(parts)
 
 
-def _runs(rows: list[int]) -> list[tuple[int, int]]:
-    """First and last of each run of rows side by side: a view asks every range for every line."""
-    runs: list[tuple[int, int]] = []
-    for row in rows:
-        if runs and row == runs[-1][1] + 1:
-            runs[-1] = (runs[-1][0], row)
-        else:
-            runs.append((row, row))
-    return runs
-
-
 def _tensors(count: int) -> str:
     return "1 tensor" if count == 1 else f"{count:,} tensors"
 
@@ -415,28 +332,9 @@ def _sentence(half: str) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def _noted(text: str) -> QWidget:
-    line = QWidget()
-    words = named(QLabel(breakable(text), wordWrap=True, textFormat=Qt.TextFormat.PlainText), text)
-    words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    row = QHBoxLayout(line)
-    row.setContentsMargins(0, 0, 0, 0)
-    row.setSpacing(2 * theme.SPACE)
-    row.addWidget(IconLabel("warning", "warning", "Warning"), 0, Qt.AlignmentFlag.AlignTop)
-    row.addWidget(words, 1)
-    return line
-
-
 def _action_button(action: QAction, text: str) -> QPushButton:
     """Does what the action does, as long as that can be done."""
-    button = QPushButton(action.icon(), text)
-    button.setAccessibleName(text.removesuffix("…"))
-    button.clicked.connect(lambda: action.trigger())
-
-    def follow() -> None:
-        button.setEnabled(action.isEnabled())
-        button.setToolTip(action.toolTip())
-
-    action.changed.connect(follow)
-    follow()
-    return button
+    made = QPushButton(action.icon(), text)
+    made.setAccessibleName(text.removesuffix("…"))
+    follow_action(made, action)
+    return made

@@ -14,9 +14,9 @@ from app.plain import BREAK, MOST_TOLD, as_tip, breakable, printable, shortened
 from app.plotting import plotting
 from app.state import Row, State
 from app.views.figure import FigureView
+from engine.api.events import HistogramRead
 from engine.api.figures import Axis, Figure, Series
-from engine.api.formats import FORMATS, METHODS
-from engine.api.messages import HistogramRead
+from engine.api.formats import LAYOUTS, METHODS
 from engine.api.plan import TensorPlan
 from engine.api.recipe import Recipe
 from engine.api.units import size
@@ -166,7 +166,7 @@ class Inspector(QWidget):
         self._set(
             "Format",
             f"{plan.format}, {8 * plan.bytes / weights:.3g} bits",
-            f"bits per weight, scales and all\n{FORMATS[plan.format].summary}",
+            f"bits per weight, scales and all\n{LAYOUTS[plan.format].summary}",
         )
         if plan.copied:
             self._set("Method", "copied", COPIED)

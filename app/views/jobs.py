@@ -53,13 +53,13 @@ from app.models.jobs import RECORD, Column, JobsModel, share
 ROW_HEIGHT = 24
 BAR_HEIGHT = 6
 PERCENT_WIDTH = 48
+CELL_MARGINS = 28
+LONGEST = {Column.RATE: "9.99 windows/s", Column.LEFT: "99:59:59 left"}
 WIDTHS = {
     Column.JOB: 320,
     Column.STATE: 112,
     Column.PROGRESS: 150,
     Column.SAVED: 184,
-    Column.RATE: 84,
-    Column.LEFT: 150,
 }
 
 Offer = Literal[
@@ -165,6 +165,8 @@ class JobsPanel(QWidget):
         header.setStretchLastSection(False)
         for column, width in WIDTHS.items():
             header.resizeSection(column, width)
+        for column, text in LONGEST.items():
+            header.resizeSection(column, view.fontMetrics().horizontalAdvance(text) + CELL_MARGINS)
         header.setSectionResizeMode(Column.DETAIL, QHeaderView.ResizeMode.Stretch)
 
     def _make_actions(self) -> None:

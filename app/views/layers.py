@@ -1,20 +1,32 @@
 """The layers view: filter, table, and the gestures on what is selected in it."""
 
-from PySide6.QtCore import QPoint, Qt, Signal
+from collections.abc import Sequence
+
+from PySide6.QtCore import QPoint, Qt, QTimer, Signal
 from PySide6.QtWidgets import QFrame, QLabel, QPushButton, QStackedWidget, QVBoxLayout, QWidget
 
 from app import theme
 from app.models.layer_lines import Column
 from app.models.layers import LayersModel
-from app.models.offers import OfferModel
+from app.models.offers import Offer, OfferModel
 from app.state import Row, State
 from app.views.layers_edits import LayerEdits
 from app.views.layers_filter import FilterRow
 from app.views.layers_menu import context_menu
 from app.views.layers_tree import LayersTree
 from app.views.offers import OfferPopup
+from engine.api.plan import TensorPlan
 
-FORMATS_NOTE = "Bits per weight, scales and all. Grey: the rows of these tensors do not divide."
+FORMATS_NOTE = "Bits per weight, scales and all."
+
+
+def formats_note(offers: Sequence[Offer], plans: Sequence[TensorPlan]) -> str:
+    """What the list of formats for `plans` says below itself: why some cannot be chosen."""
+    if all(offer.possible for offer in offers):
+        return FORMATS_NOTE
+    if any(offer.possible for offer in offers):
+        return f"{FORMATS_NOTE} Grey: their rows do not divide."
+    return f"{FORMATS_NOTE} These tensors stay in {' and '.join(sorted({plan.format for plan in plans}))}."
 
 
 class LayersView(QWidget):
@@ -34,6 +46,8 @@ class LayersView(QWidget):
         self.table.customContextMenuRequested.connect(self._show_menu)
         self.table.chosen_changed.connect(self._publish)
         self._publishing = False
+        self._later = QTimer(self, singleShot=True, interval=0)
+        self._later.timeout.connect(self._catch_up)
         state.selection_changed.connect(self._follow)
         state.model_changed.connect(self._take_model)
         self._path = state.path
@@ -98,7 +112,9 @@ class LayersView(QWidget):
     def _offer_formats(self, rows: list[Row], where: QPoint) -> None:
         """The list of formats for `rows`, at a place of the screen."""
         offers = self.edits.formats(rows)
-        popup = OfferPopup("Formats", OfferModel({"": offers}, marked=True), self, "", FORMATS_NOTE)
+        plans = [plan for row in rows if (plan := self._state.planned(row)) is not None]
+        note = formats_note(offers, plans)
+        popup = OfferPopup("Formats", OfferModel({"": offers}, marked=True), self, "", note)
         popup.chosen.connect(lambda name: self.edits.set_format(rows, name))
         popup.open_at(where, next((offer.name for offer in offers if offer.present), ""))
 
@@ -154,7 +170,16 @@ class LayersView(QWidget):
         self._publishing = False
 
     def _follow(self) -> None:
-        if not self._publishing and self._state.selection != self.table.chosen_keys():
+        if self._publishing:
+            return
+        if self.isVisible():
+            self._catch_up()
+        else:
+            self._later.start()  # the view in front is drawn first: thousands of lines take a while
+
+    def _catch_up(self) -> None:
+        self._later.stop()
+        if self._state.selection != self.table.chosen_keys():
             self.table.choose(self._state.selection)
 
     def _take_model(self) -> None:

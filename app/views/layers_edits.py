@@ -10,9 +10,10 @@ from app.models.layer_lines import COPIED, NOT_WRITTEN, short_name
 from app.models.offers import Offer
 from app.state import Row, State
 from engine.api.editing import format_for_bits, formats_for, is_pinned, set_choice, set_pinned
-from engine.api.formats import FORMATS, METHODS
+from engine.api.formats import FORMATS, LAYOUTS, METHODS
 from engine.api.plan import Plan, Planner, TensorPlan, storage
 from engine.api.recipe import Recipe
+from engine.api.units import digits
 
 ANY_FITS = 256
 """So many columns fit every format."""
@@ -61,21 +62,22 @@ class LayerEdits(QObject):
         offered = [dict(formats_for(plan)) for plan in kinds.values()]
         if not offered:
             return []
-        asked = {plan.asked for plan in free}
+        planned = {plan.format for plan in free}
         offers = []
         for name in offered[0]:
             reasons = dict.fromkeys(reasons[name] for reasons in offered if reasons[name])
             possible = any(not reasons[name] for reasons in offered)
-            text = name if possible else f"{name}  →  {_instead(name, alike)}"
+            instead = _instead(name, alike)
+            text = name if possible or instead == name else f"{name}  →  {instead}"
             info = FORMATS[name]
             offers.append(
                 Offer(
                     name,
                     text,
-                    f"{info.bits:.3g} bits",
+                    f"{digits(info.bits)} bits",
                     info.summary,
                     possible,
-                    present=asked == {name},
+                    present=planned == {name},
                     reason="" if possible else "\n".join(reasons),
                     caution=_partly(name, alike) if possible and reasons else "",
                 )
@@ -259,7 +261,7 @@ def _misfits(target: _Target, wanted: str, given: Mapping[str, Sequence[Row]]) -
 
 def _has_method(plan: TensorPlan) -> bool:
     """Whether codes are chosen for the tensor."""
-    return not (plan.copied or FORMATS[plan.format].exact)
+    return not (plan.copied or LAYOUTS[plan.format].exact)
 
 
 def _partly(name: str, alike: Sequence[tuple[TensorPlan, int]]) -> str:

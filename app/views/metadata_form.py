@@ -1,9 +1,10 @@
 """The fields that people look at or change most, by plain names."""
 
 from collections.abc import Mapping
+from functools import partial
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QLineEdit, QScrollArea, QVBoxLayout, QWidget
 
 from app import theme
 from app.models.metadata import KeyLine
@@ -23,7 +24,7 @@ class MetadataForm(QWidget):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__()
         # Each part has its parent from the start: a move to another one styles it anew.
-        scroll = QScrollArea(self)
+        self._scroll = scroll = QScrollArea(self)
         page = QWidget(scroll)
         self.fields = {
             key: Field(key, name, refusal, page, lines=key in LONG) for key, name in COMMON.items()
@@ -35,6 +36,7 @@ class MetadataForm(QWidget):
         for key, field in self.fields.items():
             field.edited.connect(self.edited)
             field.reset.connect(self.reset)
+            field.faulted.connect(partial(QTimer.singleShot, 0, self, partial(self.reveal, field)))
             label = QLabel(COMMON[key], page)
             label.setToolTip(key + (": separated by commas" if key in LISTS else ""))
             label.setMinimumHeight(field.field.sizeHint().height() if key not in LONG else 0)
@@ -56,7 +58,18 @@ class MetadataForm(QWidget):
         for key, field in self.fields.items():
             field.show_line(lines.get(key))
 
+    def reveal(self, field: Field) -> None:
+        """Scroll to the end of a field, where its fault stands."""
+        self._scroll.ensureVisible(0, field.geometry().bottom(), 0, 2 * theme.SPACE)
+
+    def enter(self) -> None:
+        """Put the cursor behind the first field's text."""
+        first = next(iter(self.fields.values())).field
+        first.setFocus(Qt.FocusReason.OtherFocusReason)
+        if isinstance(first, QLineEdit):
+            first.end(False)
+
     def commit(self) -> None:
         """What is being typed counts now."""
         for field in self.fields.values():
-            field.commit()
+            field.commit(waits=False)

@@ -1,5 +1,7 @@
 """All keys of the file as a table with a filter; below it the value of the current one, and a new key."""
 
+from functools import partial
+
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -18,10 +20,10 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.models.metadata import BYTES, KEY, KINDS, STANDING, TYPE, VALUE, KeyLine, KeysModel, value_of
 from app.plain import as_tip, breakable, printable, shortened
-from app.views.metadata_fields import Field, Refusal
+from app.views.metadata_fields import Field, Refusal, parse_template
 from app.views.parts import Fault
 from engine.api.errors import RecipeError
-from engine.api.metadata import COMMON
+from engine.api.metadata import COMMON, Edit, full_key, is_template
 
 ROW_HEIGHT = 24
 EDITOR_HEIGHT = 88
@@ -82,6 +84,7 @@ class MetadataKeys(QWidget):
         self.field = Field("", "Value of the current key", self._refusal, self, lines=True)
         self.field.field.setFixedHeight(EDITOR_HEIGHT)
         self.field.edited.connect(self.edited)
+        self.field.refused.connect(self._say_lost)
         self.field.reset.connect(self.reset)
         self.leave_out = QPushButton("&Leave out", self)
         self.leave_out.setAccessibleName("Leave out")
@@ -136,7 +139,7 @@ class MetadataKeys(QWidget):
 
     def commit(self) -> None:
         """What is being typed counts now."""
-        self.field.commit()
+        self.field.commit(waits=False)
 
     def _current(self) -> KeyLine | None:
         row = self.table.currentIndex().row()
@@ -163,7 +166,7 @@ class MetadataKeys(QWidget):
         line = self._current()
         lost = self.field.wrong
         if lost and (line is None or line.key != self.field.key):
-            self.wrong.say(f"Not changed: {lost}")
+            self._say_lost(lost)
         self.field.key = line.key if line else ""
         self.field.show_line(line)
         self.field.setEnabled(line is not None)
@@ -178,6 +181,9 @@ class MetadataKeys(QWidget):
         self.leave_out.setEnabled(line is not None and not reason)
         self.leave_out.setToolTip(as_tip(reason or "Leave this key out of the file"))
 
+    def _say_lost(self, why: str) -> None:
+        self.wrong.say(f"Not changed: {why}")
+
     # ---------------------------------------------------------------------------------- edits
 
     def _leave_out(self) -> None:
@@ -186,8 +192,9 @@ class MetadataKeys(QWidget):
             self.edited.emit(line.key, "")
 
     def _add(self) -> None:
-        key = self.new_key.text().strip()
-        if any(line.key == key for line in self.model.lines):
+        known = {line.key for line in self.model.lines}
+        key = full_key(self.new_key.text().strip(), known)
+        if key in known:
             self.wrong.say(f"{key} is there already: edit it above.")
             self.filter.clear()
             self._go_to(key)
@@ -198,8 +205,14 @@ class MetadataKeys(QWidget):
             self.wrong.say(str(error))
             return
         sentence = self._refusal(key, value)
-        if sentence:
-            self.wrong.say(sentence)
+        if not sentence and isinstance(value, str) and is_template(key):
+            parse_template(self, key, value, partial(self._take_new, key, value))
+        else:
+            self._take_new(key, value, sentence)
+
+    def _take_new(self, key: str, value: Edit, refusal: str) -> None:
+        if refusal:
+            self.wrong.say(refusal)
             return
         self.new_key.clear()
         self.new_value.clear()

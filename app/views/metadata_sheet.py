@@ -1,10 +1,11 @@
 """The metadata sheet: what the file will say of itself. Each edit is one undoable step of the recipe."""
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QGuiApplication
+from PySide6.QtGui import QGuiApplication, QShowEvent
 from PySide6.QtWidgets import QDialog, QHBoxLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
 
 from app import theme
+from app.letters import Letters
 from app.models.metadata import (
     KeyLine,
     csv_of,
@@ -12,17 +13,20 @@ from app.models.metadata import (
     edits_label,
     lines_of,
     refusal,
-    with_metadata,
+    text_of,
 )
 from app.plain import printable
 from app.state import State
-from app.views.metadata_form import MetadataForm
+from app.views.metadata_form import LONG, MetadataForm
 from app.views.metadata_keys import MetadataKeys
 from app.views.parts import button
-from engine.api.metadata import COMMON, Edit, MetadataEntry
+from engine.api.metadata import COMMON, Edit, MetadataEntry, full_key
 from engine.api.units import size
 
 WIDTH, HEIGHT = 820, 660
+
+MOST_LETTERS = 100_000
+"""Of a value, are looked for before it is shown."""
 
 
 class MetadataSheet(QDialog):
@@ -32,7 +36,7 @@ class MetadataSheet(QDialog):
         super().__init__(parent)
         assert state.export is not None, "the action needs a plan"
         self._state, self._path = state, state.path
-        self._entries = {entry.key: entry for entry in state.export.metadata}
+        self._entries: dict[str, MetadataEntry] = {}
         self._shown: dict[str, Edit] | None = None
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setWindowTitle(f"Metadata of {printable(state.path.name)}" if state.path else "Metadata")
@@ -41,6 +45,7 @@ class MetadataSheet(QDialog):
         self.form = MetadataForm(self._refusal)
         self._keys: MetadataKeys | None = None
         self._lines: list[KeyLine] = []
+        self._faults_told: dict[str, str] = {}
         self.tabs = QTabWidget(self)
         self.tabs.setDocumentMode(True)
         self.tabs.setAccessibleName("Common fields or all keys")
@@ -60,10 +65,31 @@ class MetadataSheet(QDialog):
         self.reset.clicked.connect(lambda: self._change("Metadata as in the source", {}))
         self.copy.clicked.connect(self._copy)
         self.leave.clicked.connect(self.close)
-        state.document.changed.connect(self._follow)
-        state.plan_changed.connect(self._say)
         state.model_changed.connect(self._leave_with_model)
-        self._follow()
+        for part in (self.tabs, self.copy, self.reset):
+            part.setEnabled(False)
+        self.status.setText("The values are being looked through.")
+        letters = Letters(self)
+        letters.ready.connect(self._begin)
+        texts = {entry.key: text_of(entry)[:MOST_LETTERS] for entry in state.metadata}
+        in_fields = [(theme.names_font(), texts[key]) for key in LONG if key in texts]
+        letters.find([*in_fields, *((self.font(), text) for text in texts.values())])
+
+    def _begin(self) -> None:
+        """The letters of all values can be shown without a pause: what is typed counts from here on."""
+        for part in (self.tabs, self.copy, self.reset):
+            part.setEnabled(True)
+        self._state.document.changed.connect(self._follow)
+        self._state.plan_changed.connect(self._follow_plan)
+        self._follow_plan()
+        if self.isVisible():
+            self.form.enter()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Nothing is selected that typing would replace; what the window system does moves no cursor."""
+        super().showEvent(event)
+        if not event.spontaneous():
+            self.form.enter()
 
     @property
     def keys(self) -> MetadataKeys:
@@ -97,8 +123,10 @@ class MetadataSheet(QDialog):
 
     @property
     def _edits(self) -> dict[str, Edit]:
+        """The recipe's, which may have plain names, under the keys that they stand for."""
         recipe = self._state.document.recipe
-        return recipe.output.options.metadata if recipe else {}
+        edits = recipe.output.options.metadata if recipe else {}
+        return {full_key(key, self._entries): value for key, value in edits.items()}
 
     def _refusal(self, key: str, value: Edit) -> str:
         return refusal(self._entries.get(key), key, value)
@@ -116,9 +144,18 @@ class MetadataSheet(QDialog):
     def _change(self, text: str, edits: dict[str, Edit]) -> None:
         recipe = self._state.document.recipe
         if recipe is not None and edits != self._edits:
-            self._state.change_recipe(text, with_metadata(recipe, edits))
+            self._state.change_recipe(text, recipe.with_options(metadata=edits))
 
     # ------------------------------------------------------------------------------ what it shows
+
+    def _follow_plan(self) -> None:
+        """Which importance matrix is used is in the metadata, too."""
+        entries = {entry.key: entry for entry in self._state.metadata}
+        if entries and entries != self._entries:
+            self._entries, self._shown = entries, None
+            self._follow()
+        else:
+            self._say()
 
     def _follow(self) -> None:
         """Show the recipe's edits: those of this sheet, of undo, of another recipe."""
@@ -149,11 +186,24 @@ class MetadataSheet(QDialog):
 
     def _leave_with_model(self) -> None:
         if self._state.path != self._path or self._state.phase != "ready":
+            self._faults_told = self._faults()
             self.close()
 
     def done(self, result: int) -> None:
-        """What is being typed counts."""
+        """What is being typed counts; what cannot be is told, and is left as it was when asked again."""
         self.form.commit()
         if self._keys is not None:
             self._keys.commit()
-        super().done(result)
+        faults = self._faults()
+        if faults in ({}, self._faults_told):
+            super().done(result)
+            return
+        self._faults_told = faults
+        name = next(iter(faults))
+        self.status.setText(f"{name} cannot be so: mend it, or close again to leave it as it was.")
+        self.status.setAccessibleName(self.status.text())
+
+    def _faults(self) -> dict[str, str]:
+        """Why what stands in fields cannot be, by their names."""
+        fields = [*self.form.fields.values(), *([] if self._keys is None else [self._keys.field])]
+        return {field.name: field.wrong for field in fields if field.wrong}

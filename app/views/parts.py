@@ -3,8 +3,8 @@
 from typing import TypeVar
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QPalette
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
+from PySide6.QtGui import QAction, QPalette
+from PySide6.QtWidgets import QAbstractButton, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from app import theme
 from app.views.icon_label import IconLabel
@@ -47,17 +47,37 @@ def side_by_side(*widgets: QWidget, stretch: bool = False) -> QHBoxLayout:
     return row
 
 
+def marked(picture: IconLabel, words: QLabel) -> QHBoxLayout:
+    """Words behind the icon that says of which kind they are, which is level with their first line."""
+    row = QHBoxLayout()
+    row.setContentsMargins(0, 0, 0, 0)
+    row.setSpacing(2 * theme.SPACE)
+    row.addWidget(picture, 0, Qt.AlignmentFlag.AlignTop)
+    row.addWidget(words, 1)
+    return row
+
+
+def follow_action(button: QAbstractButton, action: QAction) -> None:
+    """The button does what the action does, as long as that can be done."""
+    button.clicked.connect(lambda: action.trigger())
+
+    def follow() -> None:
+        button.setEnabled(action.isEnabled())
+        button.setToolTip(action.toolTip())
+
+    action.changed.connect(follow)
+    follow()
+
+
 class Fault(QWidget):
     """What is wrong with a field, in words with an icon; hidden while nothing is."""
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
         self._words = value_label("")
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(theme.SPACE)
-        row.addWidget(IconLabel("warning-circle", "error", "Wrong"), 0, Qt.AlignmentFlag.AlignTop)
-        row.addWidget(self._words, 1)
+        self.setLayout(marked(IconLabel("warning-circle", "error", "Wrong"), self._words))
+        theme.notifier().changed.connect(self._tint)
+        self._tint()
         self.hide()
 
     @property
@@ -67,7 +87,9 @@ class Fault(QWidget):
     def say(self, sentence: str) -> None:
         self._words.setText(sentence)
         self._words.setAccessibleName(sentence)
+        self.setVisible(bool(sentence))
+
+    def _tint(self) -> None:
         palette = self._words.palette()
         palette.setColor(QPalette.ColorRole.WindowText, theme.colors().error)
         self._words.setPalette(palette)
-        self.setVisible(bool(sentence))

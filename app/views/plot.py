@@ -1,6 +1,6 @@
 """Draws a figure with pyqtgraph. Imported by `app.plotting` alone, when the first figure is to be drawn."""
 
-from math import log10
+from math import ceil, floor, log10
 
 import numpy as np
 import pyqtgraph as pg
@@ -36,7 +36,7 @@ def compact(value: float) -> str:
 
 
 class CompactAxis(pg.AxisItem):
-    """An axis whose numbers are short; on a logarithmic one only powers of ten are named.
+    """An axis whose numbers are short; on a logarithmic one only powers of ten are named, if there are two.
 
     Where it `counts`, only whole numbers.
     """
@@ -48,7 +48,10 @@ class CompactAxis(pg.AxisItem):
             return [compact(value) if float(value).is_integer() else "" for value in values]
         if not self.logMode:
             return [compact(value * scale) for value in values]
-        return [compact(10.0**value) if float(value).is_integer() else "" for value in values]
+        low, high = sorted(self.range)
+        powers = floor(high) - ceil(low) + 1
+        named = (1, 10) if powers > 1 else (1, 2, 5, 10) if high - low > 0.5 else range(1, 11)
+        return [compact(10.0**value) if round(10.0 ** (value % 1), 6) in named else "" for value in values]
 
 
 class Plot(pg.GraphicsView):
@@ -140,15 +143,25 @@ class Plot(pg.GraphicsView):
         line = [colors.source, colors.accent, *map(QColor, MORE_COLORS)][place]
         fill = QColor(line)
         fill.setAlpha(90 if len(self._figure.series) == 1 else 40)  # type: ignore[union-attr]
-        edges = np.append(series.x, series.x[-1] + series.width) - self._half if series.x else np.zeros(1)
+        edges, heights = self._steps(series)
         return pg.PlotCurveItem(
             edges,
-            self._height(series)[:-1],
+            heights,
             stepMode="center",
             fillLevel=self._ground(),
             brush=fill,
             pen=pg.mkPen(line, width=1, style=LINES[place]),
         )
+
+    def _steps(self, series: Series) -> tuple[np.ndarray, np.ndarray]:
+        """Edges float64 [steps + 1] and heights [steps] of a series: on the ground where it has no bin."""
+        if not series.x:
+            return np.zeros(1), np.zeros(0)
+        low, heights = np.array(series.x), self._height(series)[:-1]
+        high = low + series.width
+        gaps = np.flatnonzero(low[1:] - high[:-1] > 0.01 * series.width)
+        edges = np.append(np.insert(low, gaps + 1, high[gaps]), high[-1])
+        return edges - self._half, np.insert(heights, gaps + 1, self._ground())
 
     @property
     def _half(self) -> float:

@@ -82,7 +82,7 @@ class PresetChooser(QObject):
         refusal = preset_refusal(name, export.facts) or (known if isinstance(known, str) else "")
         figure, tip = WAITING, ""
         if isinstance(known, int):
-            figure, tip = size(known), f"{known:,} bytes: predicted, exact"
+            figure, tip = size(known, column=True), f"{known:,} bytes: predicted, exact"
         wants = name in IMPORTANCE_WANTED and version.recipe.imatrix is None
         return Offer(
             name=name,

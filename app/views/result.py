@@ -22,15 +22,20 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
+from app.document import replace_file
 from app.job_record import JobRecord
 from app.machine import memory_available
+from app.models.command import command_of, recipe_file
 from app.models.job_offers import folder_refusal, less_memory_refusal, standing
 from app.models.jobs import ICONS
-from app.models.result import TABLE_HEAD, Line, command_of, csv_of, headline, outputs, story, table_of, traces
+from app.models.result import TABLE_HEAD, Line, csv_of, headline, outputs, story, table_of, traces
 from app.plain import as_tip
 from app.views.icon_label import IconLabel
 from app.views.jobs import open_output_folder
-from engine.api.jobs import CalibrateResult, EvaluateResult, JobResult, QuantizeResult
+from app.views.parts import marked
+from engine.api.errors import OutputError
+from engine.api.jobs import CalibrateResult, EvaluateResult, JobResult, QuantizeRequest, QuantizeResult
+from engine.api.wording import for_window
 
 HEADING_ICON = 24
 PAGE_WIDTH = 760
@@ -114,7 +119,7 @@ class ResultPanel(QScrollArea):
             layout.addWidget(_table(lines))
         layout.addLayout(self._buttons(record, result))
         for warning in record.warnings:
-            layout.addLayout(_noted("warning", "warning", warning))
+            layout.addLayout(_noted("warning", "warning", for_window(warning)))
         if isinstance(result, QuantizeResult | EvaluateResult):
             self._fill_measured(layout, result)
         command = command_of(record)
@@ -124,6 +129,9 @@ class ResultPanel(QScrollArea):
             shown.setFont(theme.names_font())
             shown.setAccessibleName(f"Command: {command}")
             layout.addWidget(shown)
+        needed = recipe_file(record)
+        if needed is not None:
+            layout.addWidget(_text(f"It reads the recipe from {needed}; Save recipe writes it there."))
 
     def _fill_measured(self, layout: QVBoxLayout, result: QuantizeResult | EvaluateResult) -> None:
         report = result.report
@@ -168,6 +176,8 @@ class ResultPanel(QScrollArea):
             row.addWidget(
                 _button("Copy command", "terminal", lambda: self._copy("command", command_of(record)))
             )
+        if recipe_file(record) is not None:
+            row.addWidget(_button("Save recipe", "floppy-disk", partial(self._save_recipe, record)))
         if result is not None and table_of(result):
             row.addWidget(_button("Copy table", "table", lambda: self._copy("table", csv_of(result))))
         if record.trace:
@@ -181,9 +191,33 @@ class ResultPanel(QScrollArea):
         row.addStretch()
         return row
 
+    def _save_recipe(self, record: JobRecord) -> None:
+        """For the command; a file that is there and says something else is left alone."""
+        path, request = recipe_file(record), record.request
+        assert path is not None, "there is no button else"
+        assert isinstance(request, QuantizeRequest), "no other has a recipe"
+        text = request.recipe.to_json()
+        try:
+            if not path.exists():
+                replace_file(path, text)
+            elif not _says(path, text.encode()):
+                self.message.emit(f"{path.name} says something else already: move it away first.")
+                return
+        except OutputError as error:
+            self.message.emit(str(error))
+        except OSError as error:
+            self.message.emit(f"{path}: cannot be read: {error.strerror}.")
+        else:
+            self.message.emit(f"The recipe is in {path}.")
+
     def _copy(self, what: str, text: str) -> None:
         QGuiApplication.clipboard().setText(text)
         self.message.emit(f"The {what} is copied.")
+
+
+def _says(path: Path, content: bytes) -> bool:
+    """Whether a file, which may be any and of any size, holds just this."""
+    return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
 
 
 def _heading(record: JobRecord) -> QHBoxLayout:
@@ -192,12 +226,7 @@ def _heading(record: JobRecord) -> QHBoxLayout:
     font.setPointSizeF(font.pointSizeF() * 1.4)
     font.setWeight(font.Weight.DemiBold)
     words.setFont(font)
-    picture = IconLabel(*ICONS[record.state], f"State: {standing(record)}", HEADING_ICON)
-    row = QHBoxLayout()
-    row.setSpacing(2 * theme.SPACE)
-    row.addWidget(picture, 0, Qt.AlignmentFlag.AlignTop)
-    row.addWidget(words, 1)
-    return row
+    return marked(IconLabel(*ICONS[record.state], f"State: {standing(record)}", HEADING_ICON), words)
 
 
 def _table(lines: list[Line]) -> QTableWidget:
@@ -234,12 +263,7 @@ def _table(lines: list[Line]) -> QTableWidget:
 
 
 def _noted(icon: str, tint: theme.Tint, text: str) -> QHBoxLayout:
-    picture = IconLabel(icon, tint, "Warning" if icon == "warning" else "Note")
-    row = QHBoxLayout()
-    row.setSpacing(2 * theme.SPACE)
-    row.addWidget(picture, 0, Qt.AlignmentFlag.AlignTop)
-    row.addWidget(_text(text), 1)
-    return row
+    return marked(IconLabel(icon, tint, "Warning" if icon == "warning" else "Note"), _text(text))
 
 
 def _caption(text: str) -> QLabel:

@@ -18,6 +18,7 @@ from PySide6.QtWidgets import (
 
 from app.background import Latest
 from app.dialogs import ask_file, ask_folder
+from app.models.command import preset_start
 from app.models.metadata import edits_label
 from app.models.run_request import (
     QUICK_WINDOWS,
@@ -27,6 +28,7 @@ from app.models.run_request import (
     lm_studio_output,
     memory_limit,
     memory_refusal,
+    pre_tokenizers,
     proposed_folder,
     proposed_name,
     refusal,
@@ -35,6 +37,7 @@ from app.models.run_request import (
     will_be_made,
     written,
 )
+from app.plain import as_tip, printable
 from app.settings import Settings
 from app.state import State
 from app.views.checked_sheet import CheckedSheet
@@ -43,10 +46,11 @@ from app.views.output_options import OutputOptions
 from app.views.parts import button, named, side_by_side, top_label, value_label
 from engine.api.errors import OutputError
 from engine.api.formats import EFFORTS
-from engine.api.jobs import Check, Measure, QuantizeRequest
+from engine.api.jobs import Check, Measure, PresetStart, QuantizeRequest
 from engine.api.lm_studio import models_folder
 from engine.api.recipe import Recipe
 from engine.api.units import size
+from engine.api.wording import for_window
 from resources import EVALUATION_TEXT
 
 WIDTH = 660
@@ -76,6 +80,7 @@ class RunSheet(CheckedSheet):
         # As they are now: another model may be opened under the sheet.
         self._model, self._recipe = state.path, state.document.recipe
         self._plan, self._export = state.plan, state.export
+        self._start: PresetStart | None = None
         self._written: Written | None = None
         self._counter = Latest(self)
         self._counter.answered.connect(self._take_written)
@@ -86,6 +91,7 @@ class RunSheet(CheckedSheet):
         self.setMinimumWidth(WIDTH)
         self._make_fields()
         self._make_form()
+        self._show_pre_tokenizers()
         self._take_text(EVALUATION_TEXT)
         self._connect()
         self._change()
@@ -99,6 +105,7 @@ class RunSheet(CheckedSheet):
             model=str(self._model),
             output=str(self._output()),
             recipe=self._chosen,
+            preset=self._start,
             make_folders=will_be_made(self.folder.text().strip()),
             overwrite=self._replaces,
             measure=measure,
@@ -115,9 +122,8 @@ class RunSheet(CheckedSheet):
     @property
     def _chosen(self) -> Recipe:
         """The recipe with the effort and the size of files that are chosen here."""
-        options = self._recipe.output.options.model_copy(update={"split_max_size": self.options.most})
-        output = self._recipe.output.model_copy(update={"options": options})
-        return self._recipe.model_copy(update={"effort": self.effort.currentData(), "output": output})
+        recipe = self._recipe.with_options(split_max_size=self.options.most)
+        return recipe.model_copy(update={"effort": self.effort.currentData()})
 
     # ------------------------------------------------------------------------------ its making
 
@@ -133,6 +139,7 @@ class RunSheet(CheckedSheet):
             self.lm_studio.setToolTip(tip)
         self.replace = named(QCheckBox("Replace what is there"), "Replace what is there")
         self.written = value_label("What will be written")
+        self.importance = value_label("Importance matrix")
         self.options = OutputOptions(self._recipe.output.options.split_max_size)
         self.effort = named(QComboBox(), "Effort of the encoders")
         for name, text in EFFORTS.items():
@@ -169,8 +176,11 @@ class RunSheet(CheckedSheet):
         form.addRow(top_label("Written"), self.written)
         form.addRow(top_label("Options"), self.options)
         form.addRow("&Effort", self.effort)
-        form.addRow("Importance", self._importance())
-        form.addRow("Calibration", self._calibration())
+        form.addRow("Importance", self.importance)
+        if self._recipe.calibration:
+            unused = value_label("Calibration text")
+            unused.setText("the recipe names one, but none of its methods uses it")
+            form.addRow("Calibration", unused)
         form.addRow(top_label("Checks"), self.checks)
         form.addRow("Measure", side_by_side(self.measure, self.windows, QLabel("windows"), stretch=True))
         form.addRow("", side_by_side(self.text_line, self.browse_text))
@@ -178,22 +188,17 @@ class RunSheet(CheckedSheet):
         self._form = form
         self._lay_out(form)
 
-    def _importance(self) -> QLabel:
-        recipe = self._state.document.recipe
-        line = value_label("Importance matrix")
-        line.setText(Path(recipe.imatrix).name if recipe and recipe.imatrix else "none")
-        line.setToolTip(recipe.imatrix if recipe and recipe.imatrix else "")
-        return line
-
-    def _calibration(self) -> QLabel:
-        recipe = self._state.document.recipe
-        line = value_label("Calibration text")
-        unused = "the recipe names one, but none of its methods uses it"
-        line.setText(unused if recipe and recipe.calibration else "none: the chosen methods need none")
-        return line
+    def _name_importance(self) -> None:
+        """What the recipe weighs errors by; a calibration that ends under the sheet may change that."""
+        awaited = self._awaited
+        imatrix = awaited or (Path(self._recipe.imatrix) if self._recipe.imatrix else None)
+        name = printable(imatrix.name) if imatrix else "none"
+        self.importance.setText(f"{name}, being read" if awaited else name)
+        self.importance.setToolTip(as_tip(str(imatrix or "")))
 
     def _connect(self) -> None:
         self._state.document.changed.connect(self._follow_recipe)
+        self._state.awaited_changed.connect(self._change)
         self._state.plan_changed.connect(self._follow_plan)
         self.name.textChanged.connect(self._change)
         self.folder.textChanged.connect(self._change)
@@ -207,6 +212,7 @@ class RunSheet(CheckedSheet):
         self.options.changed.connect(self._change)
         self.options.unfolded.connect(self._fit)
         self.options.edit_metadata.connect(self._edit_metadata)
+        self.options.pre_tokenizer_chosen.connect(self._choose_pre_tokenizer)
         self.browse_text.clicked.connect(self._choose_text)
 
     # ------------------------------------------------------------------------------ the fields
@@ -224,7 +230,7 @@ class RunSheet(CheckedSheet):
         try:
             output = lm_studio_output(self._state)
         except OutputError as error:
-            self._refuse(str(error))
+            self._refuse(for_window(str(error)))
             return
         self.folder.setText(str(output.parent))
         self.name.setText(output.name)
@@ -234,15 +240,32 @@ class RunSheet(CheckedSheet):
         if self._same_model:
             MetadataSheet(self._state, self).open()
 
+    def _choose_pre_tokenizer(self, name: str | None) -> None:
+        """A step of the recipe, as the metadata's edits are."""
+        if self._same_model:
+            text = f"Pre-tokenizer {name}" if name else "Pre-tokenizer as recognised"
+            self._state.change_recipe(text, self._recipe.with_options(pre_tokenizer=name))
+
     @property
     def _same_model(self) -> bool:
         return self._state.path == self._model and self._state.phase == "ready"
+
+    @property
+    def _awaited(self) -> Path | None:
+        """The matrix that the recipe gets if it fits."""
+        return self._state.awaited if self._same_model else None
 
     def _follow_recipe(self) -> None:
         recipe = self._state.document.recipe
         if self._same_model and recipe is not None and recipe != self._recipe:
             self._recipe, self._plan = recipe, None
+            self._show_pre_tokenizers()
             self._change()
+
+    def _show_pre_tokenizers(self) -> None:
+        kind = self._state.summary.kind if self._state.summary else ""
+        choices = pre_tokenizers(self._export, self._recipe, kind)
+        self.options.show_pre_tokenizers(choices, self._recipe.output.options.pre_tokenizer)
 
     def _follow_plan(self) -> None:
         if self._same_model and self._state.plan is not None:
@@ -271,6 +294,7 @@ class RunSheet(CheckedSheet):
             control.setEnabled(self.measure.isChecked())
             tip = control.toolTip().removesuffix(": measuring is off")
             control.setToolTip(tip if self.measure.isChecked() else f"{tip}: measuring is off")
+        self._name_importance()
         self.options.show_metadata(edits_label(self._recipe.output.options.metadata))
         self._count()
         self._describe()
@@ -278,7 +302,10 @@ class RunSheet(CheckedSheet):
     def _wrong(self) -> str:
         name = file_name(self.name.text())
         wrong = refusal(name, self.folder.text()) or memory_refusal(self.memory.text())
-        return wrong or self.options.refusal
+        wrong = wrong or self.options.refusal
+        if self._awaited and not wrong:
+            return f"{printable(self._awaited.name)} is being read: wait until the recipe uses it."
+        return wrong
 
     def _count(self) -> None:
         """How many files of which size it will be: beside the window's thread, for it asks every tensor."""
@@ -317,6 +344,7 @@ class RunSheet(CheckedSheet):
             self.run.setFocus()
 
     def _remember(self) -> None:
+        self._start = preset_start(self._state, self._recipe) if self._same_model else None
         self._settings.effort = self.effort.currentData()
         if not will_be_made(str(self._output().parent)):  # LM Studio's are of one model
             self._settings.output_folder = str(self._output().parent)

@@ -18,7 +18,7 @@ from app.settings import Settings
 from app.state import State
 from app.theme import ICON_SIZE, SPACE
 from engine.api.model import ModelSummary
-from engine.api.needs import Speeds, measure_seconds, quantize_seconds
+from engine.api.needs import Speeds, measure_seconds, measure_start, quantize_seconds
 from engine.api.plan import ExportSummary, Plan
 from engine.api.units import duration, rough, size
 
@@ -37,7 +37,8 @@ def estimate(export: ExportSummary, plan: Plan, speeds: Speeds, source_bytes: in
     """How long a run takes on a machine of these speeds. Goes through all tensors."""
     return Times(
         quantize_seconds(export, plan, speeds, source_bytes),
-        2 * measure_seconds(export, speeds, MEASURED_WINDOWS),  # the original, and what it became
+        # The original, and what it became.
+        measure_start(export) + 2 * measure_seconds(export, speeds, MEASURED_WINDOWS),
     )
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from engine.api.formats import FORMATS
+from engine.api.formats import FORMATS, LAYOUTS
 from engine.api.model import Role
 from engine.api.plan import LITERAL, Plan, Planner, Shaped, TensorPlan, storage
 from engine.api.recipe import Choice, Recipe, Rule, block_ranges
@@ -93,7 +93,7 @@ def is_pinned(recipe: Recipe, tensor: TensorPlan) -> bool:
 
 def outcome(format: str, method: str) -> tuple[str, str]:
     """A format that a tensor gets and its method, "" where weights are rounded one by one: as one sees it."""
-    return format, "" if FORMATS[format].exact else method
+    return format, "" if LAYOUTS[format].exact else method
 
 
 def outcomes(recipe: Recipe, planner: Planner) -> list[tuple[str, str]]:

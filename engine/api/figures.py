@@ -1,11 +1,11 @@
 """A figure is data: drawn in the window and in reports, and always a table and a CSV as well."""
 
-import csv
-import io
 from bisect import bisect_right
 from typing import Self
 
 from pydantic import BaseModel, model_validator
+
+from engine.api.tables import csv_text
 
 
 class Axis(BaseModel):
@@ -76,8 +76,4 @@ class Figure(BaseModel):
 
     def to_csv(self) -> str:
         """The table as CSV with its head; floats are written so that reading gives the same ones."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns())
-        writer.writerows(self.rows())
-        return text.getvalue()
+        return csv_text(self.columns(), self.rows())

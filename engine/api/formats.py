@@ -82,18 +82,37 @@ FORMATS: dict[str, FormatInfo] = {
     )
 }
 
+STORED: dict[str, FormatInfo] = {
+    info.name: info
+    for info in (
+        FormatInfo("F64", 1, 8, "64-bit floats: only copied"),
+        FormatInfo("I64", 1, 8, "64-bit integers: only copied"),
+        FormatInfo("I32", 1, 4, "32-bit integers: only copied"),
+        FormatInfo("I16", 1, 2, "16-bit integers: only copied"),
+        FormatInfo("I8", 1, 1, "8-bit integers: only copied"),
+        FormatInfo("Q8_1", 32, 40, "8 bits, a scale and a sum for each 32: only copied"),
+        FormatInfo("Q8_K", 256, 292, "8 bits, a scale for each 256: only copied"),
+        FormatInfo("Q2_0", 64, 18, "2 bits, a scale for each 64: only copied"),
+        FormatInfo("Q1_0", 128, 18, "1 bit, a scale for each 128: only copied"),
+    )
+}
+"""Types of GGUF files that hold no weights to quantize or are not decoded: such tensors are copied."""
+
+LAYOUTS = FORMATS | STORED
+"""Every type that a tensor of a GGUF file may have."""
+
 WANT_IMPORTANCE = frozenset(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"))
 """Formats that llama-quantize refuses, or warns of, without an importance matrix."""
 
 METHODS: dict[str, str] = {
     "rtn": "round to nearest: scales that just cover the range of each group",
-    "search": "searched scales: least squared error, weighted by importance where it is known",
+    "search": "searched scales: little squared error, weighted by importance where it is known",
 }
 DEFAULT_METHOD = "search"
 
 EFFORTS: dict[str, str] = {
-    "fast": "no more squared error than llama.cpp's encoders, in a fraction of the time",
-    "best": "the least squared error",
+    "fast": "a little more loss, in a fraction of the time",
+    "best": "the least loss",
 }
 """How long `search` searches."""
 

@@ -8,8 +8,10 @@ from engine.api.importance import Unseen
 from engine.api.recipe import Recipe
 from engine.api.report import Report
 
-LEAST_MEMORY = 340_000_000
-"""Bytes below which a limit of memory is refused: imports and encoders, loaded, and the smallest pieces."""
+LEAST_MEMORY = 105_000_000
+"""Bytes below which a limit of memory is refused: what the leanest job (from a GGUF file) takes at least.
+
+Imports and encoders, loaded, and the smallest pieces. Others say what they need before they begin."""
 
 State = Literal["running", "done", "failed", "interrupted", "replaced", "unreadable"]
 """`replaced`: another job started over on its output. `unreadable`: its folder is damaged."""
@@ -31,8 +33,17 @@ class Measure(BaseModel):
     windows: int | None = Field(None, ge=1)
 
 
+class PresetStart(BaseModel):
+    """The default and the first `rules` rules of a recipe are those of the preset `name` for its model."""
+
+    name: str
+    rules: int
+
+
 class QuantizeRequest(BaseModel):
     """Quantize `model` (a path) by `recipe` into `output`.
+
+    `preset`: what the recipe stands on, where that is known; it only serves to say the recipe in short.
 
     `make_folders`: the output's folder is made when the job begins, where it is not there. `threads`: None
     takes all cores. `memory_limit`: bytes of private memory that the engine may use; None:
@@ -43,6 +54,7 @@ class QuantizeRequest(BaseModel):
     model: str
     output: str
     recipe: Recipe
+    preset: PresetStart | None = None
     make_folders: bool = False
     threads: int | None = Field(None, ge=1)
     overwrite: bool = False
@@ -129,7 +141,8 @@ class EvaluateResult(BaseModel):
 class CalibrateResult(BaseModel):
     """What a finished calibrate job says: how many `tensors` the file knows, from how many tokens.
 
-    `unseen`: experts that no token reached. `seconds`, `resumed`, `peak_private_bytes`: as above.
+    `unseen`: experts that no token, or nothing but zeros, reached. `seconds`, `resumed`,
+    `peak_private_bytes`: as above.
     """
 
     kind: Literal["calibrate"] = "calibrate"

@@ -3,8 +3,9 @@
 Edits are part of a recipe's output (`GgufOptions.metadata`): a key and its new value, "" to leave it out.
 """
 
+import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -43,6 +44,17 @@ COMMON = {
     "tokenizer.chat_template": "Chat template",
 }
 """What people look at or change most, with plain names; the order is that of forms."""
+
+PRE_TOKENIZER = "tokenizer.ggml.pre"
+"""How byte-level BPE splits text, by llama.cpp's name; "default" where it is left out."""
+ALIASES = {key.rpartition(".")[2]: key for key in COMMON if key != "general.license.link"} | {
+    "licence": "general.license",
+    "organisation": "general.organization",
+}
+"""Plain names that stand for keys in edits."""
+
+TEMPLATE = "tokenizer.chat_template"
+"""Also the beginning of the keys of further templates, with a dot behind it."""
 
 MOST_TEXT = 1 << 20
 MOST_SHOWN = 64 << 10
@@ -112,7 +124,7 @@ def entry_of(key: str, value: GgufValue) -> MetadataEntry:
 def edited_entries(entries: Iterable[MetadataEntry], edits: Mapping[str, Edit]) -> list[MetadataEntry]:
     """`entries` as `edited` leaves them. Raises RecipeError as it does."""
     found = {entry.key: entry for entry in entries}
-    for key, value in edits.items():
+    for key, value in full_keys(edits, found).items():
         old = found.get(key)
         if old is None:
             new = edited({}, {key: value})
@@ -137,12 +149,53 @@ def why_fixed(key: str, value: GgufValue | None) -> str | None:
     return None if key in LISTS else "it is a list that the tokenizer or the tensors belong to"
 
 
+def full_key(name: str, known: Collection[str] = ()) -> str:
+    """The key that a plain name stands for ("author": "general.author"), else the name itself.
+
+    `known`: the file's keys; one of them is meant where it is spelled just so.
+    """
+    return name if name in known else ALIASES.get(name.lower(), name)
+
+
+def full_keys(edits: Mapping[str, Edit], known: Collection[str]) -> dict[str, Edit]:
+    """The edits under full keys, `known` being the file's.
+
+    Raises RecipeError where two of them are one, or one is of no use.
+    """
+    found: dict[str, Edit] = {}
+    for name, value in edits.items():
+        _check_key(name)
+        key = full_key(name, known)
+        if "." not in key and key not in known and value != "":
+            raise _useless(key)
+        if key in found:
+            raise RecipeError(
+                f"metadata: {key} is there twice, as itself and by a plain name; leave one out."
+            )
+        found[key] = value
+    return found
+
+
+def check_edits(edits: Mapping[str, Edit]) -> None:
+    """Raise RecipeError for an edit that no file can take, whatever it holds."""
+    for key, value in edits.items():
+        _check_key(key)
+        reason = why_fixed(key, None)
+        if reason is not None:
+            raise _refusal(key, reason)
+        if isinstance(value, list):
+            _list(full_key(key), value)
+        elif isinstance(value, str):
+            _string(key, value)
+        elif isinstance(value, float):
+            new_value(key, value, None)
+
+
 def edited(metadata: Mapping[str, GgufValue], edits: Mapping[str, Edit]) -> dict[str, GgufValue]:
     """`metadata` with the edits; new keys come last. Raises RecipeError for what cannot be."""
+    check_edits(edits)
     found = dict(metadata)
-    for key, value in edits.items():
-        if not KEY.fullmatch(key):
-            raise RecipeError(f"metadata: {shown(key)} is no key; write letters, digits, '.', '_' and '-'.")
+    for key, value in full_keys(edits, metadata).items():
         reason = why_fixed(key, found.get(key))
         if reason is not None:
             raise _refusal(key, reason)
@@ -151,6 +204,18 @@ def edited(metadata: Mapping[str, GgufValue], edits: Mapping[str, Edit]) -> dict
         else:
             found[key] = new_value(key, value, found.get(key))
     return found
+
+
+def _check_key(key: str) -> None:
+    if not KEY.fullmatch(key):
+        raise RecipeError(f"metadata: {shown(key)} is no key; write letters, digits, '.', '_' and '-'.")
+
+
+def _useless(name: str) -> RecipeError:
+    """No program looks at a key without a dot."""
+    close = [ALIASES[one] for one in difflib.get_close_matches(name.lower(), ALIASES, 3)]
+    hint = f"nearest: {', '.join(dict.fromkeys(close))}" if close else "such as general.author"
+    return RecipeError(f"metadata: {name} is no key that programs know; write it in full ({hint}).")
 
 
 def _refusal(key: str, reason: str) -> RecipeError:
@@ -166,8 +231,8 @@ def new_value(key: str, value: Edit, old: GgufValue | None) -> GgufValue:
         return _list(key, value)
     kind = _type_of(value) if old is None else old.type
     content: Any = _parsed(value, kind) if isinstance(value, str) else value
-    if kind == GGUFValueType.STRING and isinstance(content, str) and len(content) <= MOST_TEXT:
-        return GgufValue(kind, _utf8(key, content))
+    if kind == GGUFValueType.STRING and isinstance(content, str):
+        return GgufValue(kind, _string(key, content))
     if kind == GGUFValueType.BOOL and isinstance(content, bool):
         return GgufValue(kind, content)
     if isinstance(content, bool):
@@ -177,7 +242,15 @@ def new_value(key: str, value: Edit, old: GgufValue | None) -> GgufValue:
     floats = (GGUFValueType.FLOAT32, GGUFValueType.FLOAT64)
     if kind in floats and isinstance(content, int | float) and abs(content) <= 3.4e38:
         return GgufValue(kind, float(content))
-    raise RecipeError(f"metadata: {key} holds {_KINDS[kind]}, and {shown(value)} is none that fits.")
+    raise _unfit(key, kind, value)
+
+
+def _unfit(key: str, kind: GGUFValueType, value: object) -> RecipeError:
+    return RecipeError(f"metadata: {key} holds {_KINDS[kind]}, and {shown(value)} is none that fits.")
+
+
+def is_template(key: str) -> bool:
+    return key == TEMPLATE or key.startswith(f"{TEMPLATE}.")
 
 
 def value_bytes(key: str, value: GgufValue) -> int:
@@ -204,6 +277,12 @@ def _list(key: str, value: object) -> GgufValue:
         raise RecipeError(f"metadata: {key} is a list of texts, and {shown(value)} is none.")
     items = [_utf8(key, text) for text in texts]
     return GgufValue(GGUFValueType.ARRAY, items, GGUFValueType.STRING)
+
+
+def _string(key: str, text: str) -> str:
+    if len(text) > MOST_TEXT:
+        raise _unfit(key, GGUFValueType.STRING, text)
+    return _utf8(key, text)
 
 
 def _utf8(key: str, text: str) -> str:

@@ -11,6 +11,10 @@ Python 3.11, torch 2.13 and transformers 5.23 (vocabulary × width):
     quantize  304 M weights, 8,192 × 2,048                  334 MB
     quantize  467 M weights, 64,000 × 2,048                 344 MB
     quantize  128,000 (header of 4.6 MB)                    398 MB
+    quantize  sample model from GGUF                        103 MB; 196 MB where it compiles its kernels
+    quantize  124 M weights, 8,192 × 2,048, from GGUF       108 MB
+    quantize  64,000 × 256, from GGUF (header of 1.7 MB)    125 MB
+    quantize  512 experts of 32,768 columns, from GGUF      100 MB; 161 MB with an importance matrix of 67 MB
     quantize and measure  sample model, 16 windows          485 MB
     evaluate  sample model against itself, 16 windows       433 MB
     evaluate  304 M weights, 8,192 × 2,048, 4 windows       786 MB
@@ -23,7 +27,7 @@ Neither the number of threads nor the formats made a difference.
 
 from collections.abc import Sequence
 from math import prod
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel
 
@@ -33,11 +37,26 @@ from engine.api.model import Role
 from engine.api.plan import Plan
 from engine.api.units import duration
 
-QUANTIZE_BASE = 430_000_000
-"""As `LEAST_MEMORY`, with larger pieces in hand."""
+START_SECONDS = 5.0
+"""Loading all libraries, before the first weight is read."""
 
-COMPILE_BASE = 490_000_000
-"""Where encoders are compiled."""
+
+class Base(NamedTuple):
+    """What quantizing takes whatever the model: bytes, and seconds until the first weight is read.
+
+    `least`: with the smallest pieces; `usual`: with larger ones in hand; `compiling`: where encoders are
+    compiled.
+    """
+
+    least: int
+    usual: int
+    compiling: int
+    seconds: float
+
+
+FROM_GGUF = Base(LEAST_MEMORY, 140_000_000, 215_000_000, 1.0)
+CONVERTING = Base(340_000_000, 430_000_000, 490_000_000, START_SECONDS)
+"""With transformers and torch, which read the config of any other source."""
 
 MEASURE_BASE = 370_000_000
 """The imports with transformers' models."""
@@ -71,13 +90,13 @@ LOGIT_ROWS = 256
 LOGIT_ARRAYS = 6
 """Logits and what is made of them at a time: so many float64 arrays of at most `LOGITS` values."""
 
+SUM_BYTES, COUNT_BYTES = 4, 8
+"""Of an importance matrix, for each column and each matrix."""
+
 SUMS_ARRAYS = 4
 """Those of a block, of a batch, what is added up of both, and what is being written."""
 
 WINDOW = 512
-
-START_SECONDS = 5.0
-"""Loading the libraries, before the first weight is read."""
 
 FINITE = 2e9
 """Bytes a second that are looked through for NaN and infinity."""
@@ -153,8 +172,13 @@ class Tensor(Protocol):
 
 
 class Shapes(Protocol):
-    """A model as far as its needs go; an `ExportSummary`, for instance."""
+    """A model as far as its needs go; an `ExportSummary`, for instance.
 
+    `converted`: the source is no GGUF file.
+    """
+
+    @property
+    def converted(self) -> bool: ...
     @property
     def header_bytes(self) -> int: ...
     @property
@@ -168,20 +192,37 @@ def encoder(format_name: str, method: str, effort: str = DEFAULT_EFFORT) -> str:
     return f"{format_name} {method} {effort}" if method == "search" else f"{format_name} {method}"
 
 
-def quantize_memory(export: Shapes, limit: int | None = None) -> int:
+def base_of(export: Shapes) -> Base:
+    """What quantizing takes besides the model, by the libraries that are loaded for such a source."""
+    return CONVERTING if export.converted else FROM_GGUF
+
+
+def quantize_memory(export: Shapes, importance: int, limit: int | None = None) -> int:
     """Bytes of memory that quantizing takes at its peak, whatever the size of the model.
 
-    Under a `limit` pieces shrink, down to `least_quantize_memory`.
+    `importance`: `importance_bytes` of the plan. Under a `limit` pieces shrink, down to
+    `least_quantize_memory`.
     """
-    wanted = QUANTIZE_BASE + TOKENIZER * export.header_bytes
+    wanted = base_of(export).usual + TOKENIZER * export.header_bytes + importance
     if limit is None:
         return wanted
-    return min(wanted, max(limit, least_quantize_memory(export)))
+    return min(wanted, max(limit, least_quantize_memory(export, importance)))
 
 
-def least_quantize_memory(export: Shapes) -> int:
+def least_quantize_memory(export: Shapes, importance: int) -> int:
     """Bytes of memory without which quantizing cannot be done."""
-    return LEAST_MEMORY + TOKENIZER * export.header_bytes
+    return base_of(export).least + TOKENIZER * export.header_bytes + importance
+
+
+def importance_bytes(plan: Plan) -> int:
+    """What is held of the importance matrix that a plan uses, if it does, until the job is done."""
+    if not plan.metadata:
+        return 0
+    return sum(
+        prod(tensor.shape[:-2]) * (SUM_BYTES * tensor.shape[-1] + COUNT_BYTES)
+        for tensor in plan.tensors
+        if tensor.weighed
+    )
 
 
 def quantize_stages(
@@ -192,8 +233,9 @@ def quantize_stages(
     limit: int | None = None,
 ) -> list[Stage]:
     """The stages of quantizing by `plan`. `source_bytes` of the model's weights; None: two for each."""
-    memory = quantize_memory(export, limit)
-    least = least_quantize_memory(export)
+    importance = importance_bytes(plan)
+    memory = quantize_memory(export, importance, limit)
+    least = least_quantize_memory(export, importance)
     weights = sum(prod(tensor.shape) for tensor in plan.tensors)
     source = 2 * weights if source_bytes is None else source_bytes
     written = sum(tensor.bytes for tensor in plan.tensors)
@@ -204,7 +246,7 @@ def quantize_stages(
         times["check"] = source / speeds.read + source / FINITE
         times["encode"] = None if encoding is None else max(encoding, moving)  # on several threads
         times["verify"] = written / speeds.read + written / CHECKSUM
-    start = Stage(name="start", memory=least, seconds=START_SECONDS)
+    start = Stage(name="start", memory=least, seconds=base_of(export).seconds)
     return [start, *(Stage(name=name, memory=memory, seconds=time) for name, time in times.items())]
 
 
@@ -249,6 +291,11 @@ def calibrate_memory(export: Shapes, windows: int, window: int, sums: int, *, ou
         stages.append(_float32(head) + 4 * LOGIT_ROWS * head.shape[-2] + LEFTOVERS * activations)
     held = _slots(export, windows, window)[1]
     return CALIBRATE_BASE + TOKENIZER * export.header_bytes + held + max(stages) + SUMS_ARRAYS * sums
+
+
+def measure_start(export: Shapes) -> float:
+    """Seconds of loading what quantizing has not loaded, where a measurement comes after it."""
+    return START_SECONDS - base_of(export).seconds
 
 
 def measure_disk(export: Shapes, windows: int, window: int = WINDOW) -> int:

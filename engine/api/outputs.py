@@ -80,6 +80,13 @@ def _size(start: int, tensors: Sequence[Space], alignment: int) -> int:
     return padded(header, alignment) + sum(tensor.data for tensor in tensors)
 
 
+OTHERS = (
+    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx"),
+    *(".json", ".txt", ".md", ".csv", ".dat"),
+)
+"""Ends of names that say that a file is something else than GGUF."""
+
+
 def part_path(output: Path, index: int, count: int) -> Path:
     """The file of part `index` (from 0) of `count`, named as llama.cpp's `gguf-split` names it.
 

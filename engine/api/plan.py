@@ -11,12 +11,16 @@ from typing import NamedTuple, Protocol
 from pydantic import BaseModel, Field
 
 from engine.api.errors import RecipeError
-from engine.api.formats import DEFAULT_EFFORT, FORMATS, WANT_IMPORTANCE
-from engine.api.metadata import MetadataEntry, edited_entries
+from engine.api.formats import DEFAULT_EFFORT, FORMATS, LAYOUTS, STORED, WANT_IMPORTANCE
+from engine.api.gguf import GgufValue, GGUFValueType
+from engine.api.importance import ImportanceFacts, with_importance_keys
+from engine.api.metadata import PRE_TOKENIZER, MetadataEntry, edited_entries, entries_of, entry_of
+from engine.api.mixtures import preset_recipe, stored_recipe
 from engine.api.model import Role
 from engine.api.outputs import Space, output_bytes, part_counts, tensor_space
-from engine.api.presets import COPY, ModelFacts, preset_name, preset_recipe, stored_recipe
+from engine.api.presets import COPY, ModelFacts, preset_name
 from engine.api.recipe import Choice, GgufOptions, Recipe, Rule
+from engine.api.wording import fits, shown
 
 LITERAL = re.compile(r"\^((?:[^.^$*+?{}\[\]\\|()]|\\[.^$*+?{}\[\]\\|()])*)\$")
 """A regular expression for one name, its special characters escaped: `^blk\\.0\\.attn_q\\.weight$`."""
@@ -78,7 +82,8 @@ class ExportSummary(BaseModel):
 
     `header_bytes`: everything before the first tensor of an undivided file; each tensor takes a multiple of
     `alignment` bytes. `facts` are for presets, `notes` for the reader. `metadata`: all keys, also those that
-    follow from the formats.
+    follow from the formats, but for those that a plan adds. `pre_tokenizers`: the names that byte-level BPE
+    can have for how it splits text; empty where the tokenizer is another one.
     """
 
     facts: ModelFacts
@@ -87,6 +92,21 @@ class ExportSummary(BaseModel):
     notes: list[str]
     tensors: list[ExportTensor]
     metadata: list[MetadataEntry] = Field(default_factory=list)
+    pre_tokenizers: list[str] = Field(default_factory=list)
+
+    @property
+    def converted(self) -> bool:
+        """Whether the source is no GGUF file."""
+        return not any(tensor.copyable for tensor in self.tensors)
+
+    def entries(self, plan: "Plan | None", options: GgufOptions) -> list[MetadataEntry]:
+        """All keys of the output that `plan` gives, before they are edited."""
+        found = {entry.key: entry for entry in self.metadata}
+        if options.pre_tokenizer is not None and self.pre_tokenizers:
+            name = GgufValue(GGUFValueType.STRING, options.pre_tokenizer)
+            found[PRE_TOKENIZER] = entry_of(PRE_TOKENIZER, name)
+        added = {entry.key: entry for entry in entries_of(plan.metadata if plan else {})}
+        return list(with_importance_keys(found, added).values())
 
     def file_bytes(self, plan: "Plan", options: GgufOptions) -> int:
         """The size of the output that `plan` gives, to the byte, of all its files. Raises RecipeError."""
@@ -98,7 +118,7 @@ class ExportSummary(BaseModel):
 
     def _contents(self, plan: "Plan", options: GgufOptions) -> tuple[int, list[Space], int, int | None]:
         """What `engine.api.outputs` asks of an output."""
-        entries = edited_entries(self.metadata, options.metadata)
+        entries = edited_entries(self.entries(plan, options), options.metadata)
         spaces = [tensor_space(t.name, t.shape, t.bytes, self.alignment) for t in plan.tensors]
         return sum(entry.bytes for entry in entries), spaces, self.alignment, options.split_max_size
 
@@ -127,32 +147,40 @@ class TensorPlan(BaseModel):
     copied: bool = False
     note: str | None = None
 
+    @property
+    def weighed(self) -> bool:
+        """Whether codes are chosen by errors, which an importance matrix can weigh."""
+        return self.method == "search" and not (self.copied or LAYOUTS[self.format].exact)
+
 
 class Plan(BaseModel):
     """All tensors in the order of the file; `warnings`: rules without effect, formats that do not fit.
 
-    `effort`: the recipe's.
+    `effort`: the recipe's. `metadata`: keys that say which importance matrix is used.
     """
 
     tensors: list[TensorPlan]
     warnings: list[str]
     effort: str = DEFAULT_EFFORT
+    metadata: dict[str, GgufValue] = Field(default_factory=dict)
 
     @property
     def bits_per_weight(self) -> float:
         """Everything stored for the tensors, scales and all, over the number of weights."""
         weights = sum(prod(tensor.shape) for tensor in self.tensors)
-        return 8 * sum(tensor.bytes for tensor in self.tensors) / weights
+        return 8 * sum(tensor.bytes for tensor in self.tensors) / max(1, weights)
 
 
 class Planner:
     """Plans recipes for one list of tensors.
 
     Remembers what rules matched and what the last plan gave, so an edit costs what it changes.
+    `importance`: the matrix that recipes name, where it is known.
     """
 
-    def __init__(self, tensors: Iterable[Plannable]) -> None:
+    def __init__(self, tensors: Iterable[Plannable], importance: ImportanceFacts | None = None) -> None:
         self.tensors = list(tensors)
+        self.importance = importance
         self._names = [(tensor.name, *tensor.sources) for tensor in self.tensors]
         self._matched: dict[tuple[str, str | None], list[int]] = {}
         self._places: dict[str, list[int]] = {}
@@ -175,23 +203,28 @@ class Planner:
         coarse = [
             tensor.stored
             for tensor, plan in zip(self.tensors, planned, strict=True)
-            if tensor.copyable and not (plan.copied or FORMATS[tensor.stored].exact)
+            if tensor.copyable and not (plan.copied or LAYOUTS[tensor.stored].exact)
         ]
         warnings = [
             *_idle_rules(recipe, matched),
             *_fallbacks(planned),
             *_quantized_again(coarse),
-            *([] if recipe.imatrix else _unweighted(planned)),
+            *_only_copied(planned),
+            *(_unused_importance(planned) if recipe.imatrix else _unweighted(planned)),
         ]
-        return Plan(tensors=planned, warnings=warnings, effort=recipe.effort)
+        metadata = self._importance_keys(recipe, planned)
+        return Plan(tensors=planned, warnings=warnings, effort=recipe.effort, metadata=metadata)
+
+    def _importance_keys(self, recipe: Recipe, planned: list[TensorPlan]) -> dict[str, GgufValue]:
+        known = self.importance
+        if known is None or recipe.imatrix != known.path:
+            return {}
+        used = any(tensor.weighed and tensor.name in known.tensors for tensor in planned)
+        return known.metadata if used else {}
 
     def recipe_of(self, preset: str, facts: ModelFacts) -> Recipe:
-        """The recipe of a preset, `COPY` too, less the rules that select nothing here. Raises RecipeError."""
-        if preset_name(preset) == COPY:
-            return self._stored()
-        recipe = preset_recipe(preset, facts)
-        rules = [rule for rule in recipe.rules if self.matched(rule)]
-        return recipe.model_copy(update={"rules": rules})
+        """The recipe of a preset, `COPY` too. Raises RecipeError."""
+        return self._stored() if preset_name(preset) == COPY else preset_recipe(preset, facts, self.tensors)
 
     def _stored(self) -> Recipe:
         chosen = []
@@ -251,21 +284,26 @@ class Planner:
         return sorted({*self._places.get(name, ()), *self._places.get(name + "\n", ())})
 
 
-def make_plan(recipe: Recipe, tensors: Iterable[Plannable]) -> Plan:
-    """Apply `recipe` to `tensors`, once."""
-    return Planner(tensors).plan(recipe)
+def make_plan(
+    recipe: Recipe, tensors: Iterable[Plannable], importance: ImportanceFacts | None = None
+) -> Plan:
+    """Apply `recipe` to `tensors`, once. `importance`: what its matrix says, where it has one."""
+    return Planner(tensors, importance).plan(recipe)
 
 
 def _idle_rules(recipe: Recipe, matched: list[list[TensorPlan]]) -> list[str]:
-    """A sentence for each rule that matches nothing, or only tensors that stay in F32 whatever it says."""
+    """A sentence for each rule that matches nothing, or only tensors that stay whatever it says."""
     said = []
     for index, (rule, found) in enumerate(zip(recipe.rules, matched, strict=True)):
         blocks = f", blocks {rule.blocks}" if rule.blocks else ""
-        name = f"rule {index + 1} ({rule.match!r}{blocks})"
+        pattern = f"'{rule.match}'" if fits(rule.match) else shown(rule.match)
+        given = f"{rule.option} {pattern}{blocks}"
+        name = given if rule.option else f"rule {index + 1} ({pattern}{blocks})"
         if not found:
             said.append(f"{name} matches no tensor of this model")
-        elif rule.format != "F32" and all(tensor.kept for tensor in found):
-            said.append(f"{name} has no effect: every tensor it matches is kept in F32")
+        elif all(tensor.kept for tensor in found) and any(tensor.format != rule.format for tensor in found):
+            types = " or ".join(sorted({tensor.format for tensor in found}))
+            said.append(f"{name} has no effect: every tensor it matches is kept in {types}")
     return said
 
 
@@ -277,8 +315,14 @@ def _unweighted(planned: list[TensorPlan]) -> list[str]:
     count = "1 tensor gets" if len(given) == 1 else f"{len(given)} tensors get"
     return [
         f"{count} {' and '.join(sorted(set(given)))} without an importance matrix, and will lose much more "
-        "than with one: `bitwright calibrate` makes it"
+        "than with one (`bitwright calibrate` makes it)"
     ]
+
+
+def _unused_importance(planned: list[TensorPlan]) -> list[str]:
+    if any(tensor.weighed for tensor in planned):
+        return []
+    return ["the importance matrix is not used: no tensor gets a format whose codes are searched for"]
 
 
 def _quantized_again(types: list[str]) -> list[str]:
@@ -288,6 +332,19 @@ def _quantized_again(types: list[str]) -> list[str]:
     return [
         f"{count} quantized in the source already ({', '.join(sorted(set(types)))}); quantizing again adds "
         "to the errors, so take the original model where you can"
+    ]
+
+
+def _only_copied(planned: list[TensorPlan]) -> list[str]:
+    """A sentence for tensors of types that are not quantized, unless nothing is quantized anyway."""
+    found = [tensor.format for tensor in planned if tensor.format in STORED]
+    if not found or all(tensor.copied or tensor.kept for tensor in planned):
+        return []
+    types = ", ".join(sorted(set(found)))
+    if len(found) == 1:
+        return [f"1 tensor is stored as {types}, which is not quantized; it is copied byte for byte"]
+    return [
+        f"{len(found)} tensors are stored as {types}, which are not quantized; they are copied byte for byte"
     ]
 
 
@@ -317,6 +374,8 @@ class Storage(NamedTuple):
 def storage(tensor: Shaped, asked: str) -> Storage:
     """How `tensor` would be stored in the format `asked`, or in what takes its place."""
     columns = tensor.shape[-1] if tensor.shape else 1
+    if tensor.fixed in STORED:
+        return Storage(tensor.fixed, True, f"kept in {tensor.fixed}, which is not quantized")
     if tensor.fixed:
         return Storage(tensor.fixed, True, f"kept in {tensor.fixed}: runtimes compute with it as it is")
     reason = kept_in_float(tensor)
@@ -359,7 +418,7 @@ def _plan_tensor(tensor: Plannable, choice: Choice, rule: int | None) -> TensorP
         format=name,
         params=choice.params,
         rule=rule,
-        bytes=prod(tensor.shape[:-1]) * FORMATS[name].row_bytes(columns),
+        bytes=prod(tensor.shape[:-1]) * LAYOUTS[name].row_bytes(columns),
         asked=choice.format,
         fixed=tensor.fixed,
         kept=kept,

@@ -20,6 +20,13 @@ class Progress:
     item: str = ""
 
 
+@dataclass(frozen=True)
+class StagesForeseen:
+    """What is still to come: seconds by the names of the stages, in their order."""
+
+    seconds: dict[str, float]
+
+
 Listener = Callable[[Progress], None]
 """Takes each event; must return quickly. May raise `KeyboardInterrupt` to cancel the work."""
 

@@ -22,13 +22,23 @@ from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from engine.api.errors import RecipeError
 from engine.api.formats import DEFAULT_EFFORT, DEFAULT_METHOD, EFFORTS, FORMATS, METHODS
-from engine.api.metadata import Edit, edited
+from engine.api.metadata import Edit, check_edits
 from engine.api.model import Role
-from engine.api.wording import named, shown
+from engine.api.units import size
+from engine.api.wording import demand, named, shown
 
 ROLES = frozenset(role.value for role in Role)
 RANGE = re.compile(r"\d{1,6}(-(\d{1,6})?)?")
@@ -40,6 +50,7 @@ PATIENCE, PATIENCE_PER_NAME = 0.5, 5e-5
 
 PATTERN_LIMIT = 2000
 BLOCKS_LIMIT = 100_000
+LEAST_FILE = 1_000_000
 FILE_LIMIT = 64 << 20  # a rule for each tensor of the largest mixtures of experts takes 10 MB
 
 
@@ -84,6 +95,16 @@ class Rule(Choice):
     match: str
     blocks: str | None = None
     pinned: Literal[True] | None = None
+    _option: str = PrivateAttr("")
+
+    @property
+    def option(self) -> str:
+        """The option of the command line that the rule came from, for sentences; not part of a recipe."""
+        return self._option
+
+    def from_option(self, option: str) -> "Rule":
+        self._option = option
+        return self
 
     @field_validator("match")
     @classmethod
@@ -140,20 +161,27 @@ class CalibrationText(_Strict):
 class GgufOptions(_Strict):
     """How a GGUF output is written.
 
-    `split_max_size`: bytes of one file, more go to further files. `metadata`: keys and their new values, ""
-    to leave one out. `pre_tokenizer`: llama.cpp's name for how byte-level BPE splits text, instead of the
-    recognised one.
+    `split_max_size`: bytes of one file, more go to further files. `metadata`: keys, or plain names ("author")
+    for them, and their new values, "" to leave one out. `pre_tokenizer`: llama.cpp's
+    name for how byte-level BPE splits text, instead of the recognised one.
     """
 
-    split_max_size: int | None = Field(None, ge=1_000_000)
+    split_max_size: int | None = None
     metadata: dict[str, Edit] = Field(default_factory=dict, exclude_if=lambda edits: not edits)
     pre_tokenizer: str | None = None
+
+    @field_validator("split_max_size")
+    @classmethod
+    def _large_enough(cls, most: int | None) -> int | None:
+        if most is not None and most < LEAST_FILE:
+            raise ValueError(f"split_max_size: a file has at least {size(LEAST_FILE)} ({LEAST_FILE:,} bytes)")
+        return most
 
     @field_validator("metadata")
     @classmethod
     def _possible(cls, edits: dict[str, Edit]) -> dict[str, Edit]:
         try:
-            edited({}, edits)
+            check_edits(edits)
         except RecipeError as error:
             raise ValueError(str(error).rstrip(".")) from None
         return edits
@@ -187,6 +215,11 @@ class Recipe(_Strict):
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2, exclude_none=True) + "\n"
+
+    def with_options(self, **options: object) -> "Recipe":
+        """Itself with these options of its output, whose values are not checked."""
+        changed = self.output.options.model_copy(update=options)
+        return self.model_copy(update={"output": self.output.model_copy(update={"options": changed})})
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
@@ -342,6 +375,8 @@ def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
     elif path[:2] == ["output", "options"] and len(path) > 2:
         where, path, known = "output.options: ", path[2:], list(GgufOptions.model_fields)
     key = ".".join(str(part) for part in path)
+    if where == "output.options: " and path[:1] == ["metadata"] and len(path) > 2:
+        return f"{where}{named(path[1])} must be text, a number, true, false or a list of texts"
     match fault["type"]:
         case "extra_forbidden":
             close = difflib.get_close_matches(str(path[-1]), known, 1)
@@ -351,10 +386,8 @@ def _sentence(error: ValidationError, content: dict[str, Any]) -> str:
             return f"{where}{key!r} is missing"
         case "value_error":
             return f"{where}{fault['ctx']['error']}"
-        case "string_type":
-            return f"{where}{key} must be text in quotes"
         case "model_type" | "model_attributes_type":
             return f"{where}{key or 'it'} must be an object in braces"
         case _:
-            text = fault["msg"][0].lower() + fault["msg"][1:]
-            return f"{where}{key or 'recipe'}: {text}"
+            said = demand(fault["msg"]) or fault["msg"][0].lower() + fault["msg"][1:]
+            return f"{where}{key or 'recipe'} {said}"

@@ -6,13 +6,30 @@ SIZE = re.compile(r"\s*([0-9.]+(?:e[0-9]+)?)\s*(?:([kmgt])(i?)b?|b|bytes)?\s*", 
 POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 
-def size(count: float) -> str:
-    """Bytes in decimal units with three significant digits: 812 B, 9.42 MB, 1.07 GB."""
+def digits(value: float) -> str:
+    """Three significant digits for a column, zeros and all, no exponent: 16.0, 4.50, 0.00102, 1350."""
+    exponent = int(f"{value:.2e}".partition("e")[2])
+    return f"{value:.{max(0, 2 - exponent)}f}" if value else "0"
+
+
+def size(count: float, *, column: bool = False) -> str:
+    """Bytes in decimal units with three significant digits: 812 B, 9.42 MB, 1.07 GB.
+
+    `column`: in one of several, so also 6.00 MB.
+    """
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if count < 999.5 or unit == "TB":
             break
         count /= 1000
-    return f"{count:.3g} {unit}"
+    number = digits(count) if column and unit != "B" else f"{count:.3g}"
+    return f"{number} {unit}"
+
+
+def done_of(done: int, total: int, unit: str) -> str:
+    """ "32 MB of 58 MB", "17 of 32 windows"."""
+    if unit == "bytes":
+        return f"{size(done)} of {size(total)}"
+    return f"{done} of {total} {unit}"
 
 
 def parse_size(text: str) -> int:

@@ -1,8 +1,34 @@
 """What files say, as our sentences can hold it: on one line, and short. Files may say anything anywhere."""
 
+import re
 import reprlib
 
+COMMAND_LINE = re.compile(
+    r" \((?:--[a-z][^()]*|`bitwright [^`]*`[^()]*)\)"
+    r"|: bitwright resume \S+(?: --restart)?$"
+)
+"""What a sentence says to the command line alone: "… (--overwrite)", "…: bitwright resume 1f"."""
+
 NAME_LIMIT = 500  # the longest names of tensors have about 100 letters
+
+DEMANDS = {
+    r"a valid integer.*": "a whole number",
+    r"a valid number.*": "a number",
+    r"a valid boolean.*": "true or false",
+    r"a valid string.*": "text in quotes",
+    r"a valid list.*": "a list in brackets",
+    r"a valid (dictionary|object).*": "an object in braces",
+    r"greater than or equal to (\S+)": r"at least \1",
+    r"less than or equal to (\S+)": r"at most \1",
+    r"True": "true",
+}
+"""What pydantic says that an input should be, and what we say that it must be."""
+
+
+def for_window(sentence: str) -> str:
+    """A sentence without what only helps on the command line: the window has buttons for it."""
+    left = COMMAND_LINE.sub("", sentence)
+    return left if left == sentence or left.endswith((".", "!", "?")) else f"{left}."
 
 
 def fits(text: str, longest: int = NAME_LIMIT) -> bool:
@@ -27,3 +53,16 @@ def named(name: object) -> str:
 def word(value: object, longest: int = 60) -> str | None:
     """The value if it is text that can stand in a sentence, else None."""
     return value if isinstance(value, str) and fits(value, longest) else None
+
+
+def demand(message: str) -> str | None:
+    """A sentence of pydantic ("Input should be greater than or equal to 1") as ours: "must be at least 1"."""
+    if message.startswith("Unable to parse input string as an integer"):
+        return "must be a smaller whole number"
+    found = re.fullmatch(r"(?i:input should be) (.+)", message)
+    if found is None:
+        return None
+    for theirs, ours in DEMANDS.items():
+        if match := re.fullmatch(theirs, found[1]):
+            return f"must be {match.expand(ours)}"
+    return f"must be {found[1]}"

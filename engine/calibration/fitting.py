@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import prod
 
 from engine.api.errors import CalibrationError
-from engine.api.formats import FORMATS
 from engine.api.importance import unseen_named
 from engine.api.model import Role
 from engine.api.plan import Plan, TensorPlan
@@ -57,9 +56,8 @@ def fit(importance: Importance, where: str, plan: Plan) -> Fitted:
 
 
 def _is_needed(tensor: TensorPlan) -> bool:
-    """Whether it is quantized, and by importance if there is one: both ends of a model mostly are without."""
-    exact = tensor.kept or FORMATS[tensor.format].exact
-    return not exact and tensor.role not in (Role.EMBEDDING, Role.OUTPUT)
+    """Whether it is quantized by importance if there is one: both ends of a model mostly are without."""
+    return tensor.weighed and tensor.role not in (Role.EMBEDDING, Role.OUTPUT)
 
 
 def _warnings(fitted: Importance, known: Mapping[str, Entry], needed: Collection[str]) -> list[str]:
@@ -71,9 +69,7 @@ def _warnings(fitted: Importance, known: Mapping[str, Entry], needed: Collection
     if strange:
         found.append(f"the importance matrix is also of {_named(strange)}, which this model has not")
     unseen = [stack for stack in unseen_experts(fitted) if stack.tensor in needed]
-    if unseen:
-        found.append(f"{unseen_named(unseen)}: quantized as without an importance matrix")
-    return found
+    return found + [f"{text}: quantized as without an importance matrix" for text in unseen_named(unseen)]
 
 
 def _named(names: list[str]) -> str:

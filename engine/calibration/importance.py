@@ -48,6 +48,11 @@ class Entry:
         means[self.unseen] = 1
         return means
 
+    def means_of(self, matrix: int) -> np.ndarray | None:
+        """The row of `means` of one matrix; None where it is one of the `unseen`: nothing is known of it."""
+        sums, count = self.sums[matrix], self.counts[matrix]
+        return sums / np.float32(count) if count > 0 and (sums > 0).any() else None
+
 
 @dataclass
 class Importance:

@@ -25,9 +25,10 @@ from gguf.gguf_writer import WriterState
 from engine.api.errors import CalibrationError, CheckpointError, OutputError
 from engine.api.gguf import GgufValue
 from engine.api.outputs import partial_path
-from engine.api.wording import fits
+from engine.api.wording import NAME_LIMIT, fits, named
 from engine.calibration.importance import CHUNK, Entry, Importance
 from engine.checkpoint.decoding import decode
+from engine.checkpoint.errors import TruncatedError
 from engine.checkpoint.files import SourceFile
 from engine.checkpoint.gguf import MAGIC, read_header
 from engine.jobs.errors import explained
@@ -36,9 +37,6 @@ from engine.jobs.units import sync_folder
 
 SUMS, COUNTS = ".in_sum2", ".counts"
 DATASETS, CHUNKS, CHUNK_SIZE = "imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size"
-LEAST_ENTRY = 14
-"""Bytes of the shortest entry of the older format: a name of one letter, one value."""
-
 MOST_TOKENS = 1 << 62
 """No count is larger."""
 
@@ -49,6 +47,11 @@ def read_importance(path: Path) -> Importance:
     Raises `CheckpointError` where the file cannot be read, `CalibrationError` where it holds something else,
     or values that no text can give.
     """
+    if not os.path.lexists(path):
+        raise CalibrationError(
+            f"{named(str(path))}: there is no such importance matrix; name a file in GGUF or .dat "
+            "(`bitwright calibrate` makes one)."
+        )
     file = SourceFile(path)
     try:
         is_gguf = file.read(0, min(4, file.size)) == MAGIC
@@ -107,6 +110,21 @@ def write_importance(path: Path, importance: Importance, *, overwrite: bool) -> 
             raise
         sync_folder(path.parent)
     return len(content)
+
+
+def losses(path: Path, importance: Importance) -> list[str]:
+    """A sentence for what a file of this name cannot hold of the matrix."""
+    if path.suffix.lower() != ".dat":
+        return []
+    lost = []
+    if len(importance.datasets) > 1:
+        lost.append(f"all names of its {len(importance.datasets)} texts, only the last one's")
+    if importance.chunk_size != CHUNK:
+        lost.append(f"that windows have {importance.chunk_size} tokens ({CHUNK} is assumed)")
+    if any(len(entry.counts) > 1 for entry in importance.entries.values()):
+        lost.append("how many tokens each expert saw")
+    told = ", nor ".join(lost)
+    return [f"{path}: the older format (.dat) does not keep {told}; GGUF does"] if lost else []
 
 
 def _check(path: Path, name: str, entry: Entry) -> None:
@@ -182,26 +200,44 @@ class _Cursor:
 
 def _read_older(file: SourceFile) -> Importance:
     cursor = _Cursor(file)
-    count = cursor.i32("the number of entries") if file.size >= 4 else 0
-    if not 0 < count <= cursor.left // LEAST_ENTRY:
-        raise _not_one(file)
     entries: dict[str, Entry] = {}
-    for _ in range(count):
-        name = _name(cursor, "an entry's name")
-        calls, values = cursor.i32(name), cursor.i32(name)
-        if name in entries or values < 1 or calls < 0 or 4 * values > cursor.left:
+    name, chunks, datasets = "", 0, []
+    try:
+        count = cursor.i32("the number of entries")
+        if count < 1:
             raise _not_one(file)
-        means = np.frombuffer(cursor.take(4 * values, name), "<f4")[None]
-        with np.errstate(over="ignore", invalid="ignore"):  # `_check` finds what is not finite
-            entries[name] = Entry(means * np.float32(CHUNK), np.array([max(calls, 1) * CHUNK]))
-    chunks = cursor.i32("the number of windows") if cursor.left >= 4 else 0
-    datasets = [_name(cursor, "the name of the text")] if cursor.left > 4 else []
+        for _ in range(count):
+            name = _name(cursor, "an entry's name")
+            calls, values = cursor.i32(name), cursor.i32(name)
+            if name in entries or values < 1 or calls < 0:
+                raise _not_one(file)
+            means = np.frombuffer(cursor.take(4 * values, name), "<f4")[None]
+            with np.errstate(over="ignore", invalid="ignore"):  # `_check` finds what is not finite
+                entries[name] = Entry(means * np.float32(CHUNK), np.array([max(calls, 1) * CHUNK]))
+        if cursor.left:
+            chunks = cursor.i32("the number of windows")
+        if cursor.left:
+            datasets = _text_name(cursor)
+    except TruncatedError:
+        if entries or name.endswith(".weight"):  # plainly one of these, cut off
+            raise
+        raise _not_one(file) from None
     return Importance(entries, datasets, max(0, chunks))
+
+
+def _text_name(cursor: _Cursor) -> list[str]:
+    """The text's name where a line can hold it: the sums are as good without."""
+    what = "the name of the text"
+    length = cursor.i32(what)
+    if length < 0:
+        raise _not_one(cursor.file)
+    name = cursor.take(length, what).decode("utf-8", "replace").rstrip("\0")
+    return [name] if name and fits(name) else []
 
 
 def _name(cursor: _Cursor, what: str) -> str:
     length = cursor.i32(what)
-    if not 0 < length <= cursor.left:
+    if not 1 <= length <= 4 * NAME_LIMIT:
         raise _not_one(cursor.file)
     name = cursor.take(length, what).decode("utf-8", "replace").rstrip("\0")
     if not fits(name):
@@ -211,8 +247,8 @@ def _name(cursor: _Cursor, what: str) -> str:
 
 def _not_one(file: SourceFile) -> CalibrationError:
     return CalibrationError(
-        f"{file.path}: is not an importance matrix, neither in GGUF nor in llama.cpp's older format (.dat); "
-        "`bitwright calibrate` makes one."
+        f"{file.path}: is not an importance matrix, neither in GGUF nor in llama.cpp's older format (.dat) "
+        "(`bitwright calibrate` makes one)."
     )
 
 

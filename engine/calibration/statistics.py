@@ -26,13 +26,17 @@ BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
 def summarize(
-    importance: Importance, files: Sequence[str], warnings: Sequence[str] = ()
+    importance: Importance, files: Sequence[str], warnings: Sequence[str] = (), known: int | None = None
 ) -> ImportanceSummary:
-    """The figures of all tensors and blocks, and the experts that saw no token. `files` it was read from."""
+    """The figures of all tensors and blocks, and the experts that saw no token. `files` it was read from.
+
+    `known`: how many tensors they know, where `importance` is of some of them.
+    """
     entries = importance.entries
     tensors = [_tensor(name, entries) for name in sorted(entries, key=_order)]
     return ImportanceSummary(
         files=list(files),
+        entries=len(entries) if known is None else known,
         datasets=importance.datasets,
         windows=importance.chunks,
         window=importance.chunk_size,
@@ -54,7 +58,7 @@ def sorted_columns(importance: Importance, tensor: str) -> ImportanceColumns:
 
 
 def unseen_experts(importance: Importance) -> list[Unseen]:
-    """The stacks with experts that saw no token; a matrix alone that saw none, too."""
+    """The stacks with experts that saw no token, or nothing but zeros; plain matrices of which that is so."""
     entries = importance.entries
     return [
         Unseen(tensor=name, matrices=len(entries[name].sums), experts=entries[name].unseen.tolist())

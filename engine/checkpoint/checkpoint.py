@@ -98,6 +98,11 @@ class Checkpoint:
         return self._quantization.label if self._quantization else None
 
     @property
+    def stamp(self) -> tuple[tuple[int, ...], ...]:
+        """What tells the files that hold tensors from any others, and from themselves before a change."""
+        return tuple(file.stamp for file in self._opened.values())
+
+    @property
     def folder(self) -> Path:
         """Where files about the model (config, tokenizer) lie."""
         return self.path if self.path.is_dir() else self.path.parent

@@ -35,7 +35,10 @@ def unreadable(path: Path, error: OSError) -> MissingPathError | UnreadableError
 
 
 class SourceFile:
-    """An open file of known size; `bytes_read` counts. Closed at the latest with its last reference."""
+    """An open file of known size; `bytes_read` counts. Closed at the latest with its last reference.
+
+    `stamp`: what tells it from any other file, and from itself before it was changed.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -51,7 +54,9 @@ class SourceFile:
                 raise MissingPathError(f"{str(path)!r} is not a path.") from error
             raise unreadable(path, error) from error
         self._finalizer = weakref.finalize(self, os.close, self._descriptor)
-        self.size = os.fstat(self._descriptor).st_size
+        found = os.fstat(self._descriptor)
+        self.size = found.st_size
+        self.stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
     def close(self) -> None:
         self._finalizer()

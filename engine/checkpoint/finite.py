@@ -58,8 +58,8 @@ def check_finite(checkpoint: Checkpoint, listener: Listener = silent) -> None:
     """Reads all weights of the text part once; raises `NonFiniteError` for the first that is NaN or infinite.
 
     The error names the tensor and the position; in GGML's block types that of the first weight of the block.
-    Reports `Progress("check weights", …)` in bytes. Weights of a type that cannot be decoded are passed over:
-    reading them is refused anyway.
+    Reports `Progress("check weights", …)` in bytes. Integers, and weights of a type that cannot be decoded,
+    are passed over: they are copied or refused.
     """
     total = sum(tensor.bytes for tensor in checkpoint.tensors.values())
     done = told = 0

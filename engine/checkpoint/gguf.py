@@ -13,8 +13,9 @@ import struct
 from math import prod
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import GGMLQuantizationType
 
+from engine.api.formats import LAYOUTS
 from engine.api.gguf import GgufValue, GGUFValueType
 from engine.api.wording import shown
 from engine.checkpoint.errors import (
@@ -46,6 +47,10 @@ ITEM_TYPES: dict[GGUFValueType, np.dtype] = {
     GGUFValueType.FLOAT64: np.dtype("<f8"),
     GGUFValueType.BOOL: np.dtype("?"),
 }
+NUMBERS = {kind.name: int(kind) for kind in GGMLQuantizationType} | {"Q2_0": 42}
+"""ggml's number of each type (ggml.h, ggml_type); the library does not know the newest."""
+
+_NAMES = {number: name for name, number in NUMBERS.items()}
 _SIGNED_BYTES = [*range(128), *range(-128, 0)]
 
 
@@ -180,16 +185,20 @@ def _scalar(cursor: Cursor, kind: GGUFValueType, key: str) -> object:
     return np.frombuffer(cursor.take(dtype.itemsize, key), dtype)[0].item()
 
 
-def _info(cursor: Cursor) -> tuple[str, tuple[int, ...], GGMLQuantizationType, int]:
+def _info(cursor: Cursor) -> tuple[str, tuple[int, ...], str, int]:
     """Name, shape in NumPy's order, type, and offset in the data of the next tensor."""
     name = cursor.name("a tensor's name")
     dimensions = cursor.u32(name)
     require(dimensions <= 4, cursor.file.path, f"{name!r} has {dimensions} dimensions")
     shape = struct.unpack(f"<{dimensions}Q", cursor.take(8 * dimensions, name))[::-1]
-    kind = cursor.u32(name)
-    if kind not in list(GGMLQuantizationType):
-        raise UnknownTypeError(f"{cursor.file.path} stores {name} as GGML type {kind}, which is not known.")
-    return name, shape, GGMLQuantizationType(kind), cursor.u64(name)
+    number = cursor.u32(name)
+    kind = _NAMES.get(number)
+    if kind not in LAYOUTS:
+        raise UnknownTypeError(
+            f"{cursor.file.path} stores {name} as GGML type {number}, which is not known, nor is its size; "
+            "convert the original model with a current llama.cpp."
+        )
+    return name, shape, kind, cursor.u64(name)
 
 
 def _alignment(file: SourceFile, metadata: dict[str, GgufValue]) -> int:
@@ -203,7 +212,7 @@ def _place(
     file: SourceFile,
     header_end: int,
     alignment: int,
-    infos: list[tuple[str, tuple[int, ...], GGMLQuantizationType, int]],
+    infos: list[tuple[str, tuple[int, ...], str, int]],
 ) -> list[Stored]:
     data = -(-header_end // alignment) * alignment
     tensors = []
@@ -212,16 +221,16 @@ def _place(
         if name in names:
             raise DuplicateTensorError(f"{file.path} names {name!r} twice in its header.")
         names.add(name)
-        block_values, block_bytes = GGML_QUANT_SIZES[kind]
-        if offset % alignment or (shape[-1] if shape else 1) % block_values:
+        layout = LAYOUTS[kind]
+        if offset % alignment or not layout.fits(shape[-1] if shape else 1):
             raise TensorOffsetsError(
-                f"{file.path} has a damaged header: {name} of type {kind.name} and shape {list(shape)} "
+                f"{file.path} has a damaged header: {name} of type {kind} and shape {list(shape)} "
                 f"at offset {offset:,} breaks the blocks of its type or the alignment."
             )
-        size = prod(shape) // block_values * block_bytes
+        size = prod(shape) // layout.block_values * layout.block_bytes
         if data + offset + size > file.size:
             raise file.truncated(name, data + offset + size)
         check_shape(file.path, name, shape)
-        tensors.append(Stored(name, shape, kind.name, file, data + offset, size))
+        tensors.append(Stored(name, shape, kind, file, data + offset, size))
     check_apart(tensors, contiguous=False)
     return tensors

@@ -36,7 +36,7 @@ IQ3_S, 110 bytes: 8 groups of 32, free signs, fraction 1.
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -176,21 +176,32 @@ class IQ2XS(LatticeGrid):
 
 
 @dataclass(frozen=True)
-class IQ2S(LatticeGrid):
-    """1024 points, free signs."""
+class _FreeSigns(LatticeGrid):
+    """A byte of each point's number and its upper bits apart, a sign for each code."""
+
+    layout: ClassVar[np.dtype]
+    upper_bits: ClassVar[int]
 
     def _blocks(self, fields: Fields) -> np.ndarray:
-        blocks = np.empty(fields.points.shape[:2], _IQ2_S)
+        blocks = np.empty(fields.points.shape[:2], self.layout)
         blocks["low"] = fields.points & 255
-        blocks["upper"] = _join_upper(fields.points, 2)
+        blocks["upper"] = _join_upper(fields.points, self.upper_bits)
         blocks["signs"] = fields.signs
         blocks["levels"] = _join_pairs(fields.levels)
         return blocks
 
     def _fields(self, data: np.ndarray) -> tuple[np.ndarray, Fields]:
-        blocks = data.view(_IQ2_S)
-        points = _with_upper(blocks["low"], blocks["upper"], 2)
+        blocks = data.view(self.layout)
+        points = _with_upper(blocks["low"], blocks["upper"], self.upper_bits)
         return blocks, Fields(points, blocks["signs"], _split_pairs(blocks["levels"]))
+
+
+@dataclass(frozen=True)
+class IQ2S(_FreeSigns):
+    """1024 points, free signs."""
+
+    layout = _IQ2_S
+    upper_bits = 2
 
 
 @dataclass(frozen=True)
@@ -209,21 +220,11 @@ class IQ3XXS(LatticeGrid):
 
 
 @dataclass(frozen=True)
-class IQ3S(LatticeGrid):
+class IQ3S(_FreeSigns):
     """512 points, free signs."""
 
-    def _blocks(self, fields: Fields) -> np.ndarray:
-        blocks = np.empty(fields.points.shape[:2], _IQ3_S)
-        blocks["low"] = fields.points & 255
-        blocks["upper"] = _join_upper(fields.points, 1)
-        blocks["signs"] = fields.signs
-        blocks["levels"] = _join_pairs(fields.levels)
-        return blocks
-
-    def _fields(self, data: np.ndarray) -> tuple[np.ndarray, Fields]:
-        blocks = data.view(_IQ3_S)
-        points = _with_upper(blocks["low"], blocks["upper"], 1)
-        return blocks, Fields(points, blocks["signs"], _split_pairs(blocks["levels"]))
+    layout = _IQ3_S
+    upper_bits = 1
 
 
 _ODD = range(1, 32, 2)

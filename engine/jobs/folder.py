@@ -296,15 +296,21 @@ def list_jobs() -> list[JobSummary]:
     return [job.summary() for job in all_jobs()]
 
 
-def jobs_writing(output: Path) -> list[Job]:
-    """The unfinished jobs on `output`, newest last."""
+def jobs_on(output: Path) -> list[Job]:
+    """The jobs that were asked for `output`, newest last; without those whose request cannot be read."""
     found = []
     for job in all_jobs():
-        summary = job.summary()
-        unfinished = summary.state in ("running", "failed", "interrupted")
-        if unfinished and summary.output and Path(summary.output).resolve() == output.resolve():
-            found.append(job)
+        with suppress(JobError):
+            asked = job.asked().output
+            if asked and Path(asked).resolve() == output.resolve():
+                found.append(job)
     return found
+
+
+def jobs_writing(output: Path) -> list[Job]:
+    """The unfinished jobs on `output`, newest last."""
+    unfinished = ("running", "failed", "interrupted")
+    return [job for job in jobs_on(output) if job.state()[0] in unfinished]
 
 
 @contextmanager

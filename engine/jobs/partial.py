@@ -16,7 +16,7 @@ from engine.jobs.errors import explained
 from engine.jobs.journal import Journal
 from engine.jobs.units import UnitFile, make_folder, sync_folder
 
-REPLACE = "choose another name, or replace it (--overwrite)"
+REPLACE = "choose another name, or replace what is there (--overwrite)"
 """What to do about an output that exists, in words that hold in the window and on the command line."""
 
 
@@ -53,10 +53,15 @@ def check_place(
 def _check_folder(output: Path, make_folders: bool) -> None:
     if output.is_dir():
         raise OutputError(f"{output}: is a folder; give the name of a file, such as {output / 'model.gguf'}.")
-    folder = _nearest(output.parent) if make_folders else output.parent
+    nearest = _nearest(output.parent)
+    if nearest.exists() and not nearest.is_dir():
+        raise OutputError(f"{output}: {nearest} is a file, no folder; choose another one.")
+    folder = nearest if make_folders else output.parent
     if not folder.is_dir():
-        what = f"{folder} is no folder" if make_folders else f"the folder {folder} does not exist"
-        raise OutputError(f"{output}: {what}; {'choose another one' if make_folders else 'make it first'}.")
+        raise OutputError(f"{output}: the folder {folder} does not exist; make it first.")
+    room = os.statvfs(folder)
+    if room.f_blocks == room.f_files == 0:  # /proc and the like: the system's own, without a disk
+        raise OutputError(f"{output}: no file can be written in {folder}; choose another folder.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "no permission")
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from engine.api.errors import ChangedError, JobError, MemoryLimitError, OutputError, UserError
+from engine.api.events import Artifact, JobStarted, Metric, ProgressSaved, Warned
 from engine.api.jobs import Saved, State, Stopped
-from engine.api.messages import Artifact, JobStarted, Metric, ProgressSaved, Warned
-from engine.api.progress import Listener, Progress
+from engine.api.progress import Listener, Progress, StagesForeseen
 from engine.api.units import size
 from engine.jobs.errors import explained_job
 from engine.jobs.fingerprint import Unchanged, differences
@@ -22,7 +22,8 @@ from engine.jobs.folder import Job
 from engine.jobs.limits import DiskWatch, MemoryGuard, out_of_memory
 from engine.jobs.units import make_folder
 
-Tell = Callable[[JobStarted | Warned | Artifact | Metric | ProgressSaved], None]
+Told = JobStarted | StagesForeseen | Warned | Artifact | Metric | ProgressSaved
+Tell = Callable[[Told], None]
 """Takes what happens to a job beside its progress; must return quickly."""
 
 Result = TypeVar("Result", bound=BaseModel)
@@ -30,7 +31,7 @@ Result = TypeVar("Result", bound=BaseModel)
 log = logging.getLogger(__name__)
 
 
-def nobody(event: JobStarted | Warned | Artifact | Metric | ProgressSaved) -> None:
+def nobody(event: Told) -> None:
     """The `Tell` that tells nobody."""
 
 
@@ -64,6 +65,14 @@ class Running:
         with explained_job(self.job.folder):
             make_folder(folder)
         return folder
+
+    def foresee(self, seconds: Callable[[], Mapping[str, float | None]]) -> None:
+        """Tell how long the stages still to come will take, where somebody listens and all is known."""
+        if self.tell is nobody:
+            return
+        with suppress(UserError):  # the work itself says it better
+            found = {name: time for name, time in seconds().items() if time is not None}
+            self.tell(StagesForeseen(seconds=found))
 
     def check(self) -> None:
         """To be called between pieces of work. Raises `UserError` where memory or disk run short."""

@@ -23,12 +23,18 @@ def encode(
     method: str = DEFAULT_METHOD,
     importance: np.ndarray | None = None,
     effort: str = DEFAULT_EFFORT,
+    *,
+    restored: bool = True,
 ) -> np.ndarray:
     """The bytes of finite [rows, columns] in that format, uint8 [rows, row bytes].
 
     weights: float32, float16, or uint16 for the bits of bfloat16. importance: float32 [columns], none
     negative: how much a squared error in each column matters. effort: of `search`, one of EFFORTS. Rows do
     not depend on each other: however they are cut up, the bytes are the same.
+
+    restored: of `search`, whether blocks are stored longer than the least squared error leaves them. That
+    leaves less KL divergence, but of attention's output matrix: there the least error leaves 8 % less as Q2_K
+    and 10 % less as IQ2_XS (sample model, that matrix alone quantized).
 
     Raises RecipeError for an unknown format, method or effort, ExportError for a weight beyond a
     floating-point format, ValueError for NaN, Inf and shapes that do not fit.
@@ -40,7 +46,7 @@ def encode(
     row_bytes = FORMATS[format_name].row_bytes(columns)
     importance = _checked(importance, columns)
     if method == "search" and not FORMATS[format_name].exact:
-        found = search.encode(weights, format_name, importance, effort)
+        found = search.encode(weights, format_name, importance, effort, restored=restored)
         if found is None:
             raise ValueError("the weights hold NaN or Inf")
         return found

@@ -1,4 +1,4 @@
-"""Searched scales: the least squared error, each weight's counted by the importance of its column.
+"""Searched scales: little squared error, each weight's counted by the importance of its column.
 
 `kernels.encoders` says how. This method knows its formats by name: scales, codes and bytes of sixteen blocks
 at a time are made in one pass by one kernel, and a method of parts, each for any grid, took eight times as
@@ -10,13 +10,17 @@ import numpy as np
 from kernels import encoders
 
 
-def encode(weights: np.ndarray, name: str, importance: np.ndarray | None, effort: str) -> np.ndarray | None:
+def encode(
+    weights: np.ndarray, name: str, importance: np.ndarray | None, effort: str, *, restored: bool
+) -> np.ndarray | None:
     """The bytes in the format, uint8 [rows, row bytes]; None where a weight is NaN or Inf.
 
     weights: [rows, columns] of float32, float16, or uint16 for the bits of bfloat16. importance: float32
-    [columns], how much a squared error in each column matters; None where all are alike.
+    [columns], how much a squared error in each column matters; None where all are alike. restored: whether
+    blocks are stored longer than the least squared error leaves them.
     """
-    return encoders.encode(np.ascontiguousarray(weights), name, _relative(importance), effort)
+    matters = _relative(importance)
+    return encoders.encode(np.ascontiguousarray(weights), name, matters, effort, restored=restored)
 
 
 def _relative(importance: np.ndarray | None) -> np.ndarray | None:

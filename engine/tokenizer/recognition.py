@@ -165,7 +165,7 @@ def _unknown(chain: tuple[str, ...], pieces: Pieces | None, source: str) -> str:
     return (
         f"{source} splits text in a way that llama.cpp has no name for ({steps}), so the way 'default' is "
         "written: llama.cpp will give other tokens than the original for some texts. If you know a better "
-        f"name, give it with --pre-tokenizer or as pre_tokenizer in the recipe's output options{nearest}"
+        f"name, give it (--pre-tokenizer, or pre_tokenizer in the recipe's output options){nearest}"
     )
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from numba import njit
 
 from kernels.cpu.shapes import Effort, Shape
-from kernels.cpu.symmetric import INFINITE, TINY, ZERO, finite_or_zero, inverse_of, keep, split
+from kernels.cpu.symmetric import INFINITE, ONE, TINY, ZERO, finite_or_zero, gain, inverse_of, keep, split
 from kernels.cpu.tiles import Tile, rounded, size_of, storable
-from kernels.cpu.vectors import LANES, Floats, least, load, most, select, splat, store
+from kernels.cpu.vectors import LANES, Floats, Truths, least, load, most, select, splat, store
 
 
 @njit(error_model="numpy")
@@ -126,6 +126,13 @@ def settle_group(
 
 
 @njit(error_model="numpy")
+def _finely_stored(unit: Floats) -> Truths:
+    """Whether F16 holds numbers like it to all its digits; else two units would grow by different factors."""
+    size = size_of(unit)
+    return (size == ZERO) | ((size >= np.float32(2.0**-14)) & (size < np.float32(2.0**15)))
+
+
+@njit(error_model="numpy")
 def settle(
     tile: Tile,
     shape: Shape,
@@ -134,8 +141,11 @@ def settle(
     units: tuple[Floats, Floats],
     levels: np.ndarray,
     shift_levels: np.ndarray,
-) -> tuple[Floats, Floats, Floats]:
-    """The best levels near those given, in place; the error, and the units refitted to them."""
+) -> tuple[Floats, tuple[Floats, Floats], tuple[Floats, Floats]]:
+    """The best levels near those given, in place; the error, and the units refitted to them.
+
+    The last returned are the units to store where these levels are kept.
+    """
     total = aa = ar = ab = bb = br = splat(ZERO)
     for group in range(shape.groups):
         at = group * LANES
@@ -154,7 +164,17 @@ def settle(
     determinant = aa * bb - ab * ab
     more = finite_or_zero((ar * bb - br * ab) / determinant)
     more_shift = finite_or_zero((br * aa - ar * ab) / determinant)
-    return total, storable(units[0] + more), storable(units[1] + more_shift)
+    along = units[0] * ar + units[1] * br
+    kept = units[0] * (units[0] * aa + (units[1] + units[1]) * ab) + units[1] * units[1] * bb
+    larger = gain(tile, total + along, along + kept)
+    larger = select(_finely_stored(units[0]) & _finely_stored(units[1]), larger, splat(ONE))
+    refitted = storable(units[0] + more), storable(units[1] + more_shift)
+    return total, refitted, (storable(units[0] * larger), storable(units[1] * larger))
+
+
+@njit(error_model="numpy")
+def _chosen(wins: Truths, new: tuple[Floats, Floats], old: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    return select(wins, new[0], old[0]), select(wins, new[1], old[1])
 
 
 @njit(error_model="numpy")
@@ -165,8 +185,11 @@ def search(
     scratch: tuple[np.ndarray, ...],
     best: np.ndarray,
     best_shifts: np.ndarray,
-) -> tuple[Floats, Floats]:
-    """The units of each lane; into best and best_shifts [groups, 16] the levels. scratch: six of these."""
+) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+    """The units to choose codes for and those to store; into best and best_shifts [groups, 16] the levels.
+
+    scratch: six of these.
+    """
     wished, wished_shifts, covers, cover_shifts, levels, shift_levels = scratch
     groups, bottom, top = shape.groups, shape.bottom, shape.top
     for group in range(groups):
@@ -177,22 +200,25 @@ def search(
         step, shift = free_scales(tile, begin, shape, cover, effort)
         store(wished, at, step)
         store(wished_shifts, at, shift)
-    best_unit = best_shift_unit = best_error = splat(INFINITE)
+    best_error = splat(INFINITE)
+    best_units = best_stored = best_error, best_error
     for start in range(1 + effort.covering):
         steps, shifts = (covers, cover_shifts) if start else (wished, wished_shifts)
-        unit = split(steps, groups, bottom, top, levels)
-        shift_unit = split(shifts, groups, bottom, top, shift_levels)
+        units = (
+            split(steps, groups, bottom, top, levels),
+            split(shifts, groups, bottom, top, shift_levels),
+        )
         for turn in range(1 + effort.turns):
-            error, refitted, refitted_shift = settle(
-                tile, shape, effort.reach, effort.looks, (unit, shift_unit), levels, shift_levels
+            error, refitted, stored = settle(
+                tile, shape, effort.reach, effort.looks, units, levels, shift_levels
             )
             wins = error < best_error
             if start + turn == 0:  # its error may be no number
-                wins = unit == unit
+                wins = units[0] == units[0]
             best_error = select(wins, error, best_error)
-            best_unit = select(wins, unit, best_unit)
-            best_shift_unit = select(wins, shift_unit, best_shift_unit)
+            best_units = _chosen(wins, units, best_units)
+            best_stored = _chosen(wins, stored, best_stored)
             keep(wins, levels, best, groups)
             keep(wins, shift_levels, best_shifts, groups)
-            unit, shift_unit = refitted, refitted_shift
-    return best_unit, best_shift_unit
+            units = refitted
+    return best_units, best_stored

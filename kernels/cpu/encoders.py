@@ -33,6 +33,11 @@ def _levels(shape: Shape | LatticeShape) -> np.ndarray:
     return np.empty(shape.groups * LANES, np.float32)
 
 
+@njit(error_model="numpy")
+def _tile(x: np.ndarray, w: np.ndarray, stride: int, effort: Effort) -> Tile:
+    return Tile(x, w, stride, np.float32(effort.restored[1] if stride else effort.restored[0]))
+
+
 @njit(error_model="numpy", nogil=True, cache=True)
 def encode_symmetric(
     plain: np.ndarray,
@@ -50,14 +55,15 @@ def encode_symmetric(
     for first in range(0, blocks, LANES):
         if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
             return False
-        stride = load_importance(importance, weights, first, blocks, rows, w)
-        unit = symmetric.search(rule, Tile(x, w, stride), shape, effort, scratch, levels)
+        stride = load_importance(importance, weights, first, blocks, rows, x, w)
+        tile = _tile(x, w, stride, effort)
+        unit, stored_unit = symmetric.search(rule, tile, shape, effort, scratch, levels)
         for group in range(shape.groups):
             inverse = inverse_of(unit * load(levels, group * LANES))
             for i in range(group * shape.size, (group + 1) * shape.size):
                 code = nearest(load(x, i * LANES) * inverse, rule)
                 store(codes, i * LANES, to_int(code) - shape.offset)
-        layouts.put_symmetric(shape.layout, codes, unit, levels, data)
+        layouts.put_symmetric(shape.layout, codes, stored_unit, levels, data)
         write_bytes(data, shape.block_bytes, first, blocks, words, turned, out)
     return True
 
@@ -80,11 +86,12 @@ def encode_in_table(
     for first in range(0, blocks, LANES):
         if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
             return False
-        stride = load_importance(importance, weights, first, blocks, rows, w)
-        unit = symmetric.search(table, Tile(x, w, stride), shape, effort, scratch, levels)
+        stride = load_importance(importance, weights, first, blocks, rows, x, w)
+        tile = _tile(x, w, stride, effort)
+        unit, stored_unit = symmetric.search(table, tile, shape, effort, scratch, levels)
         for group in range(shape.groups):
             put_places(table, x, shape, group, unit * load(levels, group * LANES), codes)
-        layouts.put_symmetric(shape.layout, codes, unit, levels, data)
+        layouts.put_symmetric(shape.layout, codes, stored_unit, levels, data)
         write_bytes(data, shape.block_bytes, first, blocks, words, turned, out)
     return True
 
@@ -108,8 +115,9 @@ def encode_stepped(
     for first in range(0, blocks, LANES):
         if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
             return False
-        stride = load_importance(importance, weights, first, blocks, rows, w)
-        tables.search(table, steps, Tile(x, w, stride), shape, effort, places)
+        stride = load_importance(importance, weights, first, blocks, rows, x, w)
+        tile = _tile(x, w, stride, effort)
+        tables.search(table, steps, tile, shape, effort, places)
         for group in range(shape.groups):
             put_places(table, x, shape, group, gather(steps, load(places, group * LANES)), codes)
         layouts.put_stepped(codes, places, shape.size, shape.groups, data)
@@ -137,15 +145,16 @@ def encode_affine(
     for first in range(0, blocks, LANES):
         if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
             return False
-        stride = load_importance(importance, weights, first, blocks, rows, w)
-        unit, shift_unit = affine.search(Tile(x, w, stride), shape, effort, scratch, levels, shift_levels)
+        stride = load_importance(importance, weights, first, blocks, rows, x, w)
+        tile = _tile(x, w, stride, effort)
+        units, stored_units = affine.search(tile, shape, effort, scratch, levels, shift_levels)
         for group in range(shape.groups):
-            inverse = inverse_of(unit * load(levels, group * LANES))
-            shift = shift_unit * load(shift_levels, group * LANES)
+            inverse = inverse_of(units[0] * load(levels, group * LANES))
+            shift = units[1] * load(shift_levels, group * LANES)
             for i in range(group * shape.size, (group + 1) * shape.size):
                 code = rounded(least(most((load(x, i * LANES) - shift) * inverse, low), high))
                 store(codes, i * LANES, to_int(code))
-        layouts.put_affine(shape.layout, codes, unit, shift_unit, levels, shift_levels, data)
+        layouts.put_affine(shape.layout, codes, stored_units[0], stored_units[1], levels, shift_levels, data)
         write_bytes(data, shape.block_bytes, first, blocks, words, turned, out)
     return True
 
@@ -171,11 +180,11 @@ def encode_lattice(
     for first in range(0, blocks, LANES):
         if not load_tile(plain, stored, kind, weights, first, blocks, rows, x):
             return False
-        stride = load_importance(importance, weights, first, blocks, rows, w)
+        stride = load_importance(importance, weights, first, blocks, rows, x, w)
+        tile = _tile(x, w, stride, effort)
         if shape.signs != lattices.UNSIGNED:
-            lattices.strip_signs(Tile(x, w, stride), weights, shape.signs == lattices.EVEN, signs)
-        unit = lattices.search(lattice, shape, Tile(x, w, stride), effort, scratch, levels, points, others)
-        unit = unit * np.float32(shape.units)
+            lattices.strip_signs(tile, weights, shape.signs == lattices.EVEN, signs)
+        unit = lattices.search(lattice, shape, tile, effort, scratch, levels, points, others)
         lattice_layouts.put_lattice(shape.layout, points, signs, unit, levels, data)
         write_bytes(data, shape.block_bytes, first, blocks, words, turned, out)
     return True

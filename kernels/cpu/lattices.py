@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from kernels.cpu.shapes import Effort, LatticeShape
-from kernels.cpu.symmetric import INFINITE, ONE, ZERO, finite_or_zero, inverse_of
+from kernels.cpu.symmetric import INFINITE, ONE, ZERO, finite_or_zero, gain, inverse_of
 from kernels.cpu.tiles import Tile, rounded, size_of, storable
 from kernels.cpu.vectors import (
     LANES,
@@ -225,14 +225,18 @@ def settle(
     lattice: Lattice,
     shape: LatticeShape,
     tile: Tile,
+    squares: Floats,
     reach: int,
     neighbours: int,
     unit: Floats,
     levels: np.ndarray,
     points: np.ndarray,
     others: np.ndarray,
-) -> tuple[Floats, Floats]:
-    """The best levels up to `reach` places from those given, in place; the cost, and the unit refitted."""
+) -> tuple[Floats, Floats, Floats]:
+    """The best levels up to `reach` places from those given, in place; the cost, and the unit refitted.
+
+    squares: the block's sum of w x x. The last returned is what to store where these levels are kept.
+    """
     total = ar = aa = splat(ZERO)
     for group in range(shape.groups):
         start = load(levels, group * LANES)
@@ -254,7 +258,9 @@ def settle(
         ar = ar + best * best_xv
         aa = aa + best * best * best_vv
     wished = most(finite_or_zero(ar / aa), splat(ZERO))
-    return total, storable(wished * np.float32(shape.units)) / np.float32(shape.units)
+    kept = unit * ar
+    larger = unit * gain(tile, squares - kept, kept) * np.float32(shape.units)
+    return total, storable(wished * np.float32(shape.units)) / np.float32(shape.units), storable(larger)
 
 
 @njit(error_model="numpy")
@@ -274,7 +280,7 @@ def search(
     points: np.ndarray,
     others: np.ndarray,
 ) -> Floats:
-    """The unit of each lane, into best [groups, 16] the levels, into points [vectors, 16] the points.
+    """What to store as unit; into best [groups, 16] the levels, into points [vectors, 16] the points.
 
     scratch: two more of [groups, 16].
     """
@@ -288,16 +294,22 @@ def search(
         step = free_step(lattice, shape.span, tile, begin, shape.size, cover, effort, points, others)
         store(wished, group * LANES, step)
     unit = split(wished, shape, levels)
-    best_unit, best_cost = unit, splat(INFINITE)
+    best_unit = best_stored = unit
+    best_cost = splat(INFINITE)
+    squares = splat(ZERO)
+    for i in range(shape.groups * shape.size):
+        weight = load(tile.x, i * LANES)
+        squares = squares + load(tile.w, i * tile.stride) * weight * weight
     for turn in range(1 + effort.turns):
-        cost, refitted = settle(
-            lattice, shape, tile, effort.reach, effort.neighbours[1], unit, levels, points, others
+        cost, refitted, stored = settle(
+            lattice, shape, tile, squares, effort.reach, effort.neighbours[1], unit, levels, points, others
         )
         wins = cost < best_cost
         if turn == 0:
             wins = unit == unit
         best_cost = select(wins, cost, best_cost)
         best_unit = select(wins, unit, best_unit)
+        best_stored = select(wins, stored, best_stored)
         for group in range(shape.groups):
             at = group * LANES
             store(best, at, select(wins, load(levels, at), load(best, at)))
@@ -308,4 +320,4 @@ def search(
         place = first // lattice.width * LANES
         neighbours, here = effort.neighbours[1], points[place:]
         best_points(lattice, shape.span, tile, first, shape.size, step, neighbours, here, others)
-    return best_unit
+    return best_stored

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from kernels.cpu.shapes import Effort, Shape
+from kernels.cpu.shapes import MOST_LOST, Effort, Shape
 from kernels.cpu.tiles import Tile, rounded, size_of, storable
 from kernels.cpu.vectors import LANES, Floats, Truths, float32x16, least, load, most, select, splat, store
 
@@ -19,6 +19,7 @@ TINY = np.float32(1e-30)  # a smaller step counts as none: its inverse would ove
 ZERO = np.float32(0)
 ONE = np.float32(1)
 INFINITE = np.float32(np.inf)
+_MOST_LOST = np.float32(MOST_LOST)
 
 
 @njit(error_model="numpy")
@@ -31,6 +32,16 @@ def inverse_of(step: Floats) -> Floats:
 def finite_or_zero(x: Floats) -> Floats:
     """x, but 0 where a refit has no answer: all codes equal, say."""
     return select(size_of(x) < INFINITE, x, splat(ZERO))
+
+
+@njit(error_model="numpy")
+def gain(tile: Tile, lost: Floats, kept: Floats) -> Floats:
+    """How much larger than those of least error a block's scales are stored (step 5 in `kernels.encoders`).
+
+    lost, kept: sums of w x r and of w x (x - r), where r is what the codes miss of x.
+    """
+    share = least(most(finite_or_zero(lost / kept), splat(ZERO)), splat(_MOST_LOST))
+    return splat(ONE) + share * tile.restored
 
 
 def nearest(scaled: Any, rule: Any) -> Any:
@@ -113,8 +124,11 @@ def split(wished: np.ndarray, groups: int, bottom: np.float32, top: np.float32, 
 @njit(error_model="numpy")
 def settle(
     rule: Any, tile: Tile, shape: Shape, reach: int, unit: Floats, levels: np.ndarray
-) -> tuple[Floats, Floats]:
-    """The best levels up to `reach` from those given, in place; the error, and the unit refitted to them."""
+) -> tuple[Floats, Floats, Floats]:
+    """The best levels up to `reach` from those given, in place; the error, and the unit refitted to them.
+
+    The last returned is the unit to store where these levels are kept: see `gain`.
+    """
     total = ar = aa = splat(ZERO)
     for group in range(shape.groups):
         start = load(levels, group * LANES)
@@ -133,7 +147,9 @@ def settle(
         total = total + best_error
         ar = ar + best * best_rq
         aa = aa + best * best * best_qq
-    return total, storable(unit + finite_or_zero(ar / aa))
+    along = unit * ar
+    larger = gain(tile, total + along, along + unit * unit * aa)
+    return total, storable(unit + finite_or_zero(ar / aa)), storable(unit * larger)
 
 
 @njit(error_model="numpy")
@@ -152,8 +168,11 @@ def search(
     effort: Effort,
     scratch: tuple[np.ndarray, np.ndarray, np.ndarray],
     best: np.ndarray,
-) -> Floats:
-    """The unit of each lane, and into best [groups, 16] the levels. scratch: three more of [groups, 16]."""
+) -> tuple[Floats, Floats]:
+    """The unit to choose codes for and the one to store; into best [groups, 16] the levels.
+
+    scratch: three more of [groups, 16].
+    """
     wished, covers, levels = scratch
     groups, bottom, top = shape.groups, shape.bottom, shape.top
     for group in range(groups):
@@ -162,16 +181,17 @@ def search(
         store(covers, group * LANES, cover)
         step = free_step(rule, tile, begin, shape.size, cover, effort)
         store(wished, group * LANES, step)
-    best_unit = best_error = splat(INFINITE)
+    best_unit = best_stored = best_error = splat(INFINITE)
     for start in range(1 + effort.covering):
         unit = split(covers if start else wished, groups, bottom, top, levels)
         for turn in range(1 + effort.turns):
-            error, refitted = settle(rule, tile, shape, effort.reach, unit, levels)
+            error, refitted, stored = settle(rule, tile, shape, effort.reach, unit, levels)
             wins = error < best_error
             if start + turn == 0:  # its error may be no number
                 wins = unit == unit
             best_error = select(wins, error, best_error)
             best_unit = select(wins, unit, best_unit)
+            best_stored = select(wins, stored, best_stored)
             keep(wins, levels, best, groups)
             unit = refitted
-    return best_unit
+    return best_unit, best_stored

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from kernels.cpu.shapes import LEVEL
 from kernels.cpu.vectors import (
     LANES,
     Floats,
@@ -21,6 +22,7 @@ from kernels.cpu.vectors import (
     most,
     select,
     splat,
+    square_root,
     store,
     to_int,
     turn,
@@ -30,12 +32,14 @@ from kernels.cpu.vectors import (
 class Tile(NamedTuple):
     """Weights x and their importances w, float32 [size, 16] each, flat.
 
-    The importance of weight i lies at i * stride: 0 where all are alike.
+    The importance of weight i lies at i * stride: 0 where all are alike. `restored`: how much of what a block
+    loses along itself its stored scales give back.
     """
 
     x: np.ndarray
     w: np.ndarray
     stride: int
+    restored: np.float32
 
 
 F32, F16, BF16 = range(3)
@@ -146,9 +150,15 @@ def load_tile(
 
 @njit(error_model="numpy")
 def load_importance(
-    importance: np.ndarray, size: int, first: int, blocks: int, rows: np.ndarray, w: np.ndarray
+    importance: np.ndarray,
+    size: int,
+    first: int,
+    blocks: int,
+    rows: np.ndarray,
+    x: np.ndarray,
+    w: np.ndarray,
 ) -> int:
-    """The importance of the columns of a tile's blocks into w [size, 16], which holds ones.
+    """The importance of a tile's weights x into w [size, 16], which holds ones.
 
     importance: float32 [columns], columns a multiple of `size`: block b has those from b * size % columns on;
     empty where all are alike. Returns by how much to go on in w for the next weight.
@@ -160,7 +170,29 @@ def load_importance(
         copy(importance, begin, size, rows, lane * size)
     for i in range(0, size, LANES):
         turn(rows, i, size, w, i * LANES)
+    _favour_large(x, size, w)
     return LANES
+
+
+@njit(error_model="numpy")
+def _favour_large(x: np.ndarray, size: int, w: np.ndarray) -> None:
+    """Importances w [size, 16] times sqrt(2 mean + xx) of the weights, in place.
+
+    x here in parts of the largest of its block, for squares that neither vanish nor end in Inf.
+    """
+    largest = size_of(load(x, 0))
+    for i in range(1, size):
+        largest = most(size_of(load(x, i * LANES)), largest)
+    zeros = largest == np.float32(0)
+    largest = select(zeros, splat(np.float32(1)), largest)
+    mean = splat(np.float32(0))
+    for i in range(size):
+        part = load(x, i * LANES) / largest
+        mean = mean + part * part
+    level = select(zeros, splat(np.float32(1)), mean * np.float32(LEVEL / size))
+    for i in range(size):
+        part = load(x, i * LANES) / largest
+        store(w, i * LANES, load(w, i * LANES) * square_root(level + part * part))
 
 
 @njit(error_model="numpy")

@@ -286,6 +286,18 @@ def from_bits(typing: Any, a: Vector) -> Any:
 
 
 @intrinsic
+def square_root(typing: Any, a: Vector) -> Any:
+    """The float32 nearest to the square root, lane by lane."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+        declared = ir.FunctionType(float32x16.llvm, [float32x16.llvm])
+        function = cgutils.get_or_insert_function(builder.module, declared, f"llvm.sqrt.v{LANES}f32")
+        return builder.call(function, args)
+
+    return float32x16(a), emit
+
+
+@intrinsic
 def any_lane(typing: Any, condition: Vector) -> Any:
     """Whether the condition holds in at least one lane."""
 

@@ -40,13 +40,14 @@ def encode(
         return np.array([[_bf16(value) for value in row] for row in weights], "<u2").view(np.uint8)
     shape = SHAPES[format_name]
     x = weights.reshape(-1, shape.groups, shape.size)
-    w = np.ones_like(x) if importance is None else np.tile(importance, len(weights)).reshape(x.shape)
+    w = np.ones_like(x) if importance is None else _weighing(x, importance)
     with np.errstate(all="ignore"):
         if method == "rtn":
             (units, levels), codes = rtn.covered(x, shape)
         else:
             searched = lattice_search.searched if shape.points else search.searched
-            (units, levels), codes = searched(x, w, shape, Effort(*effort))
+            told = Effort(*effort)
+            (units, levels), codes = searched(x, w, shape, told, told.restored[importance is not None])
     pack = lattices.pack if shape.points else blocks.pack
     packed = [
         pack(
@@ -62,6 +63,20 @@ def encode(
         for place in range(len(x))
     ]
     return np.frombuffer(b"".join(packed), np.uint8).reshape(len(weights), -1)
+
+
+def _weighing(x: np.ndarray, importance: np.ndarray) -> np.ndarray:
+    """What squared errors of weights x [blocks, groups, size] count: importance * sqrt(2 mean + xx).
+
+    x and the mean of xx are in parts of the block's largest.
+    """
+    blocks = x.reshape(len(x), -1)
+    largest = np.abs(blocks).max(axis=1, keepdims=True)
+    part = blocks / np.where(largest == 0, F32(1), largest)
+    mean = (part * part).cumsum(axis=1, dtype=F32)[:, -1:] * F32(2 / blocks.shape[1])
+    factor = np.sqrt(np.where(largest == 0, F32(1), mean) + part * part)
+    columns = np.resize(importance, x.size).reshape(blocks.shape)
+    return (columns * factor).reshape(x.shape)
 
 
 def decode(data: np.ndarray, format_name: str) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from kernels.reference.lattices import points_of
 from kernels.reference.rtn import Scales, storable
-from kernels.reference.shapes import F32, Effort, Shape
+from kernels.reference.shapes import F32, MOST_LOST, Effort, Shape
 
 
 class Fits(NamedTuple):
@@ -43,25 +43,34 @@ class Choice(NamedTuple):
     cost: np.ndarray
 
 
-def searched(x: np.ndarray, w: np.ndarray, shape: Shape, effort: Effort) -> tuple[Scales, np.ndarray]:
-    """Storable scales and the codes, float32 of the shape of x [blocks, groups, size]."""
+def searched(
+    x: np.ndarray, w: np.ndarray, shape: Shape, effort: Effort, restored: float
+) -> tuple[Scales, np.ndarray]:
+    """Scales to store and the codes, float32 of the shape of x [blocks, groups, size]."""
     signs, sizes = _stripped(x.astype(np.float64), w, shape)
     fits = _fits(sizes, w.astype(np.float64), shape)
     wished = _free_search(fits, np.abs(sizes).max(axis=-1) / shape.high, effort)
     unit, levels = _split(wished, shape)
-    best_unit, best_levels, least = unit, levels, np.full(len(x), np.inf)
+    best_unit, best_stored, best_levels, least = unit, unit, levels, np.full(len(x), np.inf)
+    squares = (w * sizes**2).sum(axis=(1, 2))
     for turn in range(1 + effort.turns):
         levels, choice = _best_levels(fits, unit, levels, shape, effort.reach)
         cost = choice.cost.sum(axis=1)
         wins = (cost < least) | (turn == 0)
         best_unit, least = np.where(wins, unit, best_unit), np.where(wins, cost, least)
         best_levels = np.where(wins[:, None], levels, best_levels)
+        kept = unit * (levels * choice.xv).sum(axis=1)
+        gain = 1 + restored * np.clip(_ratio(squares - kept, kept), 0, MOST_LOST)
+        best_stored = np.where(wins, _storable(unit * gain, shape), best_stored)
         refitted = _ratio((levels * choice.xv).sum(axis=1), (levels**2 * choice.vv).sum(axis=1))
         unit = _storable(np.maximum(refitted, 0), shape)
     choice = _best_points(fits, best_unit[:, None] * best_levels)
     codes = signs * fits.values[choice.moves, choice.points].reshape(x.shape)
     zero = np.zeros_like(best_unit)
-    scales = (best_unit.astype(F32), zero.astype(F32)), (best_levels.astype(F32), np.zeros_like(best_levels))
+    scales = (
+        (best_stored.astype(F32), zero.astype(F32)),
+        (best_levels.astype(F32), np.zeros_like(best_levels)),
+    )
     return scales, codes.astype(F32)
 
 

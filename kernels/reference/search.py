@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.reference.rtn import Pair, Scales, split, storable, wished_scales
-from kernels.reference.shapes import F32, TINY, Effort, Shape
+from kernels.reference.shapes import F32, MOST_LOST, TINY, Effort, Shape
 
 
 class Sums(NamedTuple):
@@ -26,18 +26,36 @@ class Sums(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """Scales, and for each block the error and the units refitted to its codes and levels."""
+    """Scales, and for each block the error, the units refitted to its codes and levels, and sums of w x r
+    and of w x (x - r): what it loses along itself, and what it keeps."""
 
     scales: Scales
     error: np.ndarray
     refitted: Pair
+    along: Pair
 
 
-def searched(x: np.ndarray, w: np.ndarray, shape: Shape, effort: Effort) -> tuple[Scales, np.ndarray]:
-    """Storable scales of little squared error, weighted by w, and the codes, float32 of the shape of x."""
-    scales = _stepped(x, w, shape, effort) if shape.own else _levelled(x, w, shape, effort)
-    units, levels = scales
-    return scales, nearest(x, units[0][:, None] * levels[0], units[1][:, None] * levels[1], shape)
+def searched(
+    x: np.ndarray, w: np.ndarray, shape: Shape, effort: Effort, restored: float
+) -> tuple[Scales, np.ndarray]:
+    """Scales to store, of little squared error weighted by w, and the codes, float32 of the shape of x.
+
+    The codes are the nearest for the scales of least error; the units stored are larger, by the part
+    `restored` of what each block loses along itself.
+    """
+    if shape.own:
+        units, levels = stored, _ = _stepped(x, w, shape, effort)
+    else:
+        best = _levelled(x, w, shape, effort)
+        units, levels = best.scales
+        lost, kept = best.along
+        gain = F32(1) + _within(_finite(lost / kept), 0, MOST_LOST) * F32(restored)
+        if shape.affine:  # two numbers that F16 holds roughly would grow by different factors
+            fine = [(unit == 0) | ((np.abs(unit) >= 2.0**-14) & (np.abs(unit) < 2.0**15)) for unit in units]
+            gain = np.where(fine[0] & fine[1], gain, F32(1))
+        stored = storable(units[0] * gain), storable(units[1] * gain)
+    codes = nearest(x, units[0][:, None] * levels[0], units[1][:, None] * levels[1], shape)
+    return (stored, levels), codes
 
 
 def nearest(x: np.ndarray, step: np.ndarray, shift: np.ndarray, shape: Shape) -> np.ndarray:
@@ -102,12 +120,12 @@ def _stepped(x: np.ndarray, w: np.ndarray, shape: Shape, effort: Effort) -> Scal
 # ----------------------------------------------------------------------------------- units and their levels
 
 
-def _levelled(x: np.ndarray, w: np.ndarray, shape: Shape, effort: Effort) -> Scales:
+def _levelled(x: np.ndarray, w: np.ndarray, shape: Shape, effort: Effort) -> Trial:
     wished = wished_scales(x, shape)
     best = _turned(x, w, _stored(_free_search(x, w, wished, shape, effort), shape), shape, effort)
     if effort.covering:
         best = _turned(x, w, _stored(wished, shape), shape, effort, best)
-    return best.scales
+    return best
 
 
 def _turned(
@@ -186,20 +204,25 @@ def _settled(x: np.ndarray, w: np.ndarray, scales: Scales, shape: Shape, effort:
             sums = Sums(*(np.where(wins, new, old) for new, old in zip(found, sums, strict=True)))
             moved = np.rint(_within(shift_level + found.r / (found.w * shift_column), *shape.shift_levels))
             shift_level = np.where(np.abs(shift_column) > TINY, moved, shift_level)
-    refitted = _refitted(scales[0], a, b, sums._replace(w=_in_order(w)), shape)
-    return Trial((scales[0], (a, b)), _in_order(sums.error), refitted)
+    return _with_units_refitted((scales[0], (a, b)), sums._replace(w=_in_order(w)), shape)
 
 
-def _refitted(units: Pair, a: np.ndarray, b: np.ndarray, sums: Sums, shape: Shape) -> Pair:
-    """Units of least squared error for the codes, and the levels a and b."""
-    aa, ar = _in_order(a * a * sums.qq), _in_order(a * sums.rq)
+def _with_units_refitted(scales: Scales, sums: Sums, shape: Shape) -> Trial:
+    """`refitted`: of least squared error for the codes and levels."""
+    units, (a, b) = scales
+    error, aa, ar = _in_order(sums.error), _in_order(a * a * sums.qq), _in_order(a * sums.rq)
     if not shape.affine:
-        return storable(units[0] + _finite(ar / aa)), units[1]
+        along = units[0] * ar
+        refitted = storable(units[0] + _finite(ar / aa)), units[1]
+        return Trial(scales, error, refitted, (error + along, along + units[0] * units[0] * aa))
     ab, bb, br = _in_order(a * b * sums.q), _in_order(b * b * sums.w), _in_order(b * sums.r)
     determinant = aa * bb - ab * ab
     more_step = _finite((ar * bb - br * ab) / determinant)
     more_shift = _finite((br * aa - ar * ab) / determinant)
-    return storable(units[0] + more_step), storable(units[1] + more_shift)
+    along = units[0] * ar + units[1] * br
+    square = units[0] * (units[0] * aa + (units[1] + units[1]) * ab) + units[1] * units[1] * bb
+    refitted = storable(units[0] + more_step), storable(units[1] + more_shift)
+    return Trial(scales, error, refitted, (error + along, along + square))
 
 
 def _better(new: Trial, old: Trial) -> Trial:
@@ -213,4 +236,5 @@ def _better(new: Trial, old: Trial) -> Trial:
             np.where(wins[:, None], levels[1], old_levels[1]),
         ),
     )
-    return Trial(scales, np.where(wins, new.error, old.error), old.refitted)
+    along = np.where(wins, new.along[0], old.along[0]), np.where(wins, new.along[1], old.along[1])
+    return Trial(scales, np.where(wins, new.error, old.error), old.refitted, along)

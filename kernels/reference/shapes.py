@@ -8,6 +8,7 @@ import numpy as np
 
 F32 = np.float32
 TINY = F32(1e-30)
+MOST_LOST = 0.35
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Effort(NamedTuple):
     looks: int
     covering: int
     neighbours: tuple[int, int]
+    restored: tuple[float, float]
 
 
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)

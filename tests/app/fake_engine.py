@@ -322,8 +322,13 @@ def answer_check_calibrate(asked: dict) -> None:
 
 
 def answer_importance(asked: dict) -> None:
-    """Three blocks' tensors, those of more files with more tokens. By name: "broken", "other" model's."""
+    """Three blocks' tensors, those of more files with more tokens. By name: "broken", "other" model's.
+
+    "deadly" ends the engine.
+    """
     names = " ".join(asked["files"])
+    if "deadly" in names:
+        os.kill(os.getpid(), signal.SIGKILL)
     if "broken" in names or ("other" in names and asked["model"]):
         text = "is no importance matrix." if "broken" in names else "it was made for another model."
         say("error", code="user", message=f"{names}: {text}", id=asked["id"])
@@ -333,6 +338,10 @@ def answer_importance(asked: dict) -> None:
         [{"tensor": tensors[1]["tensor"], "matrices": 8, "experts": [3, 5]}] if "experts" in names else []
     )
     summary = {"files": asked["files"], "datasets": ["text.txt"], "windows": 7, "window": 512, "layers": []}
+    summary["entries"] = 3
+    if "zeros" in names:
+        tensors[2] |= {"matrices": 1}
+        unseen = [{"tensor": tensors[2]["tensor"], "matrices": 1, "experts": [0]}]
     warnings = ["the importance matrix says nothing of 1 tensor (x): quantized without it"] * bool(unseen)
     summary |= {"tensors": tensors, "unseen": unseen, "warnings": warnings}
     say("importance", id=asked["id"], summary=summary)
@@ -357,10 +366,15 @@ def answer_columns(asked: dict) -> None:
 
 
 def answer_save(asked: dict) -> None:
-    if asked["output"].startswith("/nowhere"):
+    """To /nowhere there is no way, nor over what is read; .dat holds less."""
+    output = asked["output"]
+    if output.startswith("/nowhere"):
         say("error", code="user", message="There is no folder.", id=asked["id"])
+    elif output in (*asked["files"], asked["model"]):
+        say("error", code="user", message=f"{output}: is the input itself.", id=asked["id"])
     else:
-        say("importance_saved", id=asked["id"], path=asked["output"], bytes=10)
+        lost = [f"{output}: the older format does not keep all"] * output.endswith(".dat")
+        say("importance_saved", id=asked["id"], path=output, bytes=10, warnings=lost)
 
 
 def npy(values: tuple[float, ...]) -> bytes:

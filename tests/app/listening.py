@@ -8,7 +8,7 @@ from pytestqt.qtbot import QtBot
 
 from app.ending import Ending
 from app.engine_client import PATIENCE, EngineProcess, Patience
-from engine.api.messages import Event, Hello
+from engine.api.events import Event, Hello
 
 FAKE = Path(__file__).with_name("fake_engine.py")
 

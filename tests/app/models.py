@@ -30,7 +30,8 @@ def write_wide_gguf(path: Path, blocks: int, tokens: int = 0) -> Path:
         writer.add_tokenizer_model("gpt2")
         writer.add_token_list([f"token {number}" for number in range(tokens)])
         writer.add_token_merges([f"a{number} b" for number in range(tokens)])
-        writer.add_chat_template("{% if messages %}{{ messages[0] }}{% endif %}\n" * 700)
+        letters = "<\uff5c\u2581\u6f22\ud55c\u0441\u0627\u0939\u0e44\U0001f600\uff5c>"  # of many fonts
+        writer.add_chat_template(letters + "{% if messages %}{{ messages[0] }}{% endif %}\n" * 700)
     random = np.random.default_rng(0)
     matrices = {name: random.normal(0, 0.02, shape).astype(np.float16) for name, shape in ROLES.items()}
     writer.add_tensor("token_embd.weight", matrices["attn_q"])

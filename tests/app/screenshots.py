@@ -29,8 +29,8 @@ from app.views.metadata_sheet import MetadataSheet
 from app.views.offers import OfferPopup
 from app.views.palette import CommandPalette
 from app.views.run_sheet import RunSheet
+from engine.api.events import ProgressMade
 from engine.api.jobs import JobSummary, Measure, QuantizeRequest, Saved
-from engine.api.messages import ProgressMade
 from engine.api.recipe import Choice, Recipe
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
 
@@ -241,7 +241,9 @@ OUT_OF_MEMORY = Evidence(
     code=9,
     signalled=True,
     job=True,
-    progress=ProgressMade(stage="quantize", done=17, total=32, unit="blocks", item="blk.17.ffn_down"),
+    progress=ProgressMade(
+        stage="quantize", done=17, total=32, unit="blocks", item="blk.17.ffn_down", share=0.5
+    ),
     saved=Saved(done=17, total=32, unit="blocks"),
     peak=21_400_000_000,
     memory=23_000_000_000,

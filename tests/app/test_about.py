@@ -10,7 +10,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QGuiApplication
 
 from app.views.about import AboutPanel
-from engine.api.messages import PROTOCOL, Hello
+from engine.api.events import Hello
+from engine.api.messages import PROTOCOL
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QMainWindow, QMenu
 
-from app.action_table import ACTIONS, MENUS, Need
+from app.action_specs import Need
+from app.action_table import ACTIONS, MENUS
 from app.actions import Actions
 from app.theme import icon
 

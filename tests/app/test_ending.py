@@ -5,8 +5,8 @@ from signal import SIGABRT, SIGBUS, SIGKILL, SIGSEGV, SIGTERM
 import pytest
 
 from app.ending import TAIL_LINES, Evidence, explain, portion, signal_name
+from engine.api.events import Done, Failed, ProgressMade, Stopped
 from engine.api.jobs import QuantizeResult, Saved
-from engine.api.messages import Done, Failed, ProgressMade, Stopped
 
 GB = 1_000_000_000
 TRACE = "Fatal Python error: Segmentation fault\n\nCurrent thread 0x1 (most recent call first):\n  File x"

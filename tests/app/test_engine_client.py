@@ -11,19 +11,11 @@ import pytest
 from PySide6.QtCore import QTimer
 
 from app.engine_client import LOG_LIMIT, TURN_SECONDS, LineBuffer, Patience
+from engine.api.events import Event, Heartbeat, Hello, JobsListed, ProgressMade, Warned
 from engine.api.jobs import QuantizeRequest
-from engine.api.messages import (
-    PROTOCOL,
-    Event,
-    Heartbeat,
-    Hello,
-    JobsListed,
-    ListJobs,
-    ProgressMade,
-    StartQuantize,
-    Warned,
-)
+from engine.api.messages import PROTOCOL
 from engine.api.recipe import Choice, Recipe
+from engine.api.requests import ListJobs, StartQuantize
 from tests.app.listening import Heard, alive, fake
 
 APP = Path(__file__).parents[2] / "app"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from math import log10
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,33 @@ def test_linear_and_log_counts(qtbot: QtBot, view: FigureView):
     assert view._plot.box.viewRange()[1][1] < 6  # powers of ten
     view.logarithmic.setChecked(False)
     assert view._plot.box.viewRange()[1][1] > 12345
+
+
+def test_bars_end_where_a_block_has_none(qtbot: QtBot, view: FigureView):
+    """Of a hybrid model, say: attention in blocks 4 and 12 alone."""
+    blocks = Series(name="attn_v", x=[4, 12, 13], y=[30.0, 50.0, 40.0], width=1)
+    view.show_figure(Figure(title="", x=Axis(name="block", counts=True), y=Axis(name="sum"), series=[blocks]))
+    drawn(qtbot, view)
+    view.logarithmic.setChecked(False)
+    edges, heights = view._plot._steps(blocks)
+    assert edges.tolist() == [3.5, 4.5, 11.5, 12.5, 13.5]
+    assert heights.tolist() == [30.0, 0.0, 50.0, 40.0]
+
+
+def test_a_logarithmic_axis_always_has_numbers(qtbot: QtBot, view: FigureView):
+    view.show_figure(FIGURE)
+    drawn(qtbot, view)
+    axis = view._plot._axes["left"]
+    ticks = [log10(value) for value in (10, 20, 30, 50, 70, 100, 200)]
+    told = []
+    for low, high in ((0, 3), (1.2, 2.4), (1.2, 1.5)):
+        axis.setRange(low, high)
+        told.append([text for text in axis.tickStrings(ticks, 1, 1) if text])
+    assert told == [
+        ["10", "100"],
+        ["10", "20", "50", "100", "200"],
+        ["10", "20", "30", "50", "70", "100", "200"],
+    ]
 
 
 def test_a_double_click_shows_all_of_it_again(qtbot: QtBot, view: FigureView):

@@ -28,6 +28,8 @@ from app.session import Session
 from app.settings import Settings
 from app.views.calibrate_sheet import CalibrateSheet
 from engine.api.jobs import LEAST_MEMORY
+from engine.checkpoint import open_checkpoint
+from engine.preparation import prepare
 from tests.app.conftest import close
 from tests.app.listening import FAKE
 from tests.app.test_window import WORK, banner_button, click, drop, open_model, press, texts
@@ -143,8 +145,38 @@ def test_without_a_model_a_matrix_is_looked_at(qtbot, faked):
     assert faked.start_page.isVisible()
 
 
-def test_a_matrix_of_another_model_is_told_before_any_run(qtbot, faked):
+def test_a_matrix_of_another_model_leaves_the_recipe_as_it_is(qtbot, faked):
+    loaded(qtbot, faked)
+    before = faked.state.document.recipe
+    drop(faked, Path("/m/other.dat"))
+    qtbot.waitUntil(lambda: bool(faked.banner.banners))
+    said = texts(faked.banner)
+    assert "made for another model" in said
+    assert "It is not used: the recipe keeps some.gguf." in said
+    assert faked.state.document.recipe is before
+    assert faked.session.importance.files == (Path("/m/some.gguf"),)
+    assert "weighs" not in faked.passing.text()
+    click(qtbot, banner_button(faked, "View"))
+    qtbot.waitUntil(lambda: faked.session.importance.problem != "")
+    assert "made for another model" in texts(faked.importance)
+    assert faked.state.document.recipe is before
+
+
+def test_of_matrices_that_are_asked_for_at_once_the_last_counts(qtbot, faked):
+    faked.session.importance.use(Path("/m/first.gguf"))
+    faked.session.importance.use(Path("/m/second.gguf"))
     faked.session.importance.use(Path("/m/other.gguf"))
+    qtbot.waitUntil(lambda: bool(faked.banner.banners))
+    assert faked.state.document.recipe.imatrix is None
+    faked.session.importance.use(Path("/m/first.gguf"))
+    faked.session.importance.use(None)
+    faked.session.importance.use(Path("/m/second.gguf"))
+    qtbot.waitUntil(lambda: faked.state.document.recipe.imatrix is not None)
+    assert faked.state.document.recipe.imatrix == "/m/second.gguf"
+
+
+def test_a_recipe_with_a_matrix_of_another_model_is_told_before_any_run(qtbot, faked):
+    faked.state.set_importance("/m/other.gguf")
     qtbot.waitUntil(lambda: bool(faked.banner.banners))
     assert "made for another model" in texts(faked.banner)
     click(qtbot, banner_button(faked, "View"))
@@ -165,22 +197,44 @@ def test_what_cannot_be_read_says_why_and_offers_another(qtbot, faked):
     assert faked.importance.title.text() == "fine.gguf"
 
 
+def test_an_engine_that_dies_over_a_matrix_offers_to_try_again(qtbot, faked):
+    view = faked.importance
+    faked.session.importance.view(Path("/m/deadly.gguf"))
+    qtbot.waitUntil(view.again.isVisible)
+    assert "stopped by the system" in texts(view)
+    click(qtbot, view.again)
+    assert not view.again.isVisible()
+    qtbot.waitUntil(view.again.isVisible)
+    faked.session.importance.view(Path("/m/broken.gguf"))
+    qtbot.waitUntil(view.other.isVisible)
+    assert not view.again.isVisible()
+
+
 # ------------------------------------------------------------------------------------- looked at
 
 
 def test_the_table_has_all_figures_and_selects_everywhere(qtbot, faked):
     loaded(qtbot, faked)
+    header = faked.importance.table.horizontalHeader()
+    for field in FIELDS:
+        assert header.fontMetrics().horizontalAdvance(field.title) <= field.width - 8, field.title
+    titles = {field.title: field.tip for field in FIELDS}
+    assert "Entropy (% of max)" in titles
+    assert (
+        titles["Not seen"]
+        == "Experts that no token reached, and experts and matrices whose inputs were all zero"
+    )
     model = faked.importance.model
     shown = [model.index(1, column).data() for column in range(model.columnCount())]
     assert shown[:5] == ["blk.1.ffn_down", "8", "", "512", "1,230"]
-    assert shown[-1] == "0.75"
-    assert model.index(2, len(FIELDS) - 1).data() == "−0.5"
+    assert shown[-1] == "0.750"
+    assert model.index(2, len(FIELDS) - 1).data() == "−0.500"
     assert model.index(1, 4).data(Qt.ItemDataRole.ToolTipRole) == "1234.5"
     click_line(qtbot, faked, 1)
     assert faked.state.selection == (name(1),)
     assert faked.inspector.isVisible()
     faked.state.select((name(2), name(0)))
-    chosen = [tensor.tensor for tensor in faked.importance.selected()]
+    chosen = [tensor.tensor for tensor in faked.importance.table.selected()]
     assert chosen == [name(2), name(0)]
 
 
@@ -241,6 +295,9 @@ def test_a_plot_of_columns_and_of_blocks(qtbot, faked):
     assert view.figure.figure.rows() == [(0.0, 30.0), (1.0, 1234.5), (2.0, 2.0)]
     assert view.plots.hasFocus()
     assert view.figure.logarithmic.isEnabled()
+    view.plots.setCurrentText("Active share by block")
+    assert view.figure.figure.columns() == ["block", "active share (%)"]
+    assert view.figure.figure.rows() == [(0.0, 50.0), (1.0, 50.0), (2.0, 50.0)]
     qtbot.keyClick(view.plots, Qt.Key.Key_End)
     assert view.figure.figure.rows() == [(1.0, 0.75), (2.0, -0.5)]
     assert not view.figure.logarithmic.isEnabled()
@@ -254,10 +311,41 @@ def test_experts_without_tokens_are_named(qtbot, faked):
     loaded(qtbot, faked, "/m/experts.gguf")
     said = texts(faked.importance)
     assert "The importance matrix says nothing of 1 tensor (x): quantized without it." in said
-    assert "No token of the calibration text reached these experts: blk.1.ffn_down (3, 5 of 8)." in said
+    reached = "No token of the calibration text, or nothing but zeros, reached these experts"
+    assert f"{reached}: blk.1.ffn_down (3, 5 of 8)." in said
     model = faked.importance.model
     assert [model.index(row, 2).data() for row in range(3)] == ["", "2 of 8", ""]
     assert "experts 3, 5" in model.index(1, 2).data(Qt.ItemDataRole.ToolTipRole)
+
+
+def test_a_plain_matrix_that_saw_nothing_is_no_expert(qtbot, faked):
+    loaded(qtbot, faked, "/m/zeros.gguf")
+    assert "Nothing but zeros reached these matrices: blk.2.ffn_down." in texts(faked.importance)
+    index = faked.importance.model.index(2, 2)
+    assert index.data() == "only zeros"
+    assert "expert" not in index.data(Qt.ItemDataRole.ToolTipRole)
+
+
+def test_the_size_counts_what_the_file_tells_of_the_matrix(qtbot, faked):
+    """Known once the matrix is read; presets that cannot use it have no such keys."""
+    export, before = faked.state.export, faked.state.file_bytes
+    loaded(qtbot, faked, "/m/some.gguf")
+    qtbot.waitUntil(lambda: faked.state.file_bytes != before)
+    keys = {entry.key: entry for entry in faked.state.metadata if entry.key.startswith("quantize.imatrix.")}
+    assert {key.rpartition(".")[2]: entry.text for key, entry in keys.items()} == {
+        "file": "some.gguf",
+        "dataset": "text.txt",
+        "entries_count": "3",
+        "chunks_count": "7",
+    }
+    plain = sum(entry.bytes for entry in export.metadata)
+    assert sum(entry.bytes for entry in faked.state.metadata) == plain + sum(
+        entry.bytes for entry in keys.values()
+    )
+    with qtbot.waitSignal(faked.state.plan_changed):
+        faked.state.apply_preset("F16")
+    assert faked.state.metadata == export.metadata
+    assert "the importance matrix is not used" in " ".join(faked.state.plan.warnings)
 
 
 # -------------------------------------------------------------------------------- merged and saved
@@ -268,7 +356,7 @@ def test_merged_saved_and_used(qtbot, faked):
     desk = faked.session.importance
     click(qtbot, faked.importance.merge)
     choose("/m/second.dat")
-    qtbot.waitUntil(lambda: desk.summary is not None)
+    qtbot.waitUntil(lambda: len(desk.files) == 2 and desk.summary is not None)
     assert "merged, not saved" in faked.importance.title.text()
     assert desk.summary.tensors[0].tokens == 1024
     assert "Save the merged matrix first" in faked.importance.use.toolTip()
@@ -281,8 +369,36 @@ def test_merged_saved_and_used(qtbot, faked):
     qtbot.waitUntil(lambda: desk.files == (Path("/m/all.gguf"),))
     assert faked.state.document.recipe.imatrix == "/m/some.gguf"
     click(qtbot, faked.importance.use)
-    assert faked.state.document.recipe.imatrix == "/m/all.gguf"
-    assert not faked.importance.use.isEnabled()
+    qtbot.waitUntil(lambda: faked.state.document.recipe.imatrix == "/m/all.gguf")  # read before
+    qtbot.waitUntil(lambda: not faked.importance.use.isEnabled())
+
+
+def test_what_cannot_be_merged_leaves_the_view_as_it_is(qtbot, faked):
+    loaded(qtbot, faked)
+    click(qtbot, faked.importance.merge)
+    choose("/m/broken.gguf")
+    qtbot.waitUntil(lambda: "is no importance matrix" in texts(faked.banner))
+    assert faked.importance.title.text() == "some.gguf"
+    assert names(faked) == [name(0), name(1), name(2)]
+
+
+def test_the_open_model_is_never_written_over(qtbot, faked):
+    loaded(qtbot, faked)
+    faked.session.importance.save(GOOD)
+    qtbot.waitUntil(lambda: "/good: is the input itself" in texts(faked.banner))
+    assert faked.session.importance.files == (Path("/m/some.gguf"),)
+
+
+def test_a_single_matrix_is_saved_in_the_other_format(qtbot, faked):
+    """Over itself it could not be; what the format does not keep is said."""
+    loaded(qtbot, faked, "/m/some.imatrix.gguf")
+    for proposed in ("some.imatrix.dat", "some.imatrix.gguf"):
+        click(qtbot, faked.importance.save)
+        [chosen] = QApplication.activeModalWidget().selectedFiles()
+        assert Path(chosen).name == proposed
+        choose(f"/m/{proposed}")
+        qtbot.waitUntil(lambda name=proposed: faked.importance.title.text() == name)
+    assert texts(faked.banner).count("the older format does not keep all.") == 1
 
 
 # -------------------------------------------------------------------------------------- computed
@@ -300,6 +416,7 @@ def test_the_sheet_asks_checks_and_remembers(qtbot, faked, tmp_path):
     for text in ("one.txt", "two.txt"):
         (tmp_path / text).write_text("words")
     sheet = open_sheet(qtbot, faked)
+    assert "Include" in texts(sheet)
     assert sheet.name.text() == "good.imatrix.gguf"
     assert sheet.request.texts == []
     click(qtbot, sheet.texts.add_file)
@@ -361,7 +478,7 @@ def run_sheet(qtbot: QtBot, window: MainWindow, folder: Path, file: str = "mine.
 def test_a_computed_matrix_is_used_when_it_is_done(qtbot, faked, tmp_path):
     record = run_sheet(qtbot, faked, tmp_path)
     qtbot.waitUntil(lambda: record.state == "done")
-    assert faked.state.document.recipe.imatrix == str(tmp_path / "mine.gguf")
+    qtbot.waitUntil(lambda: faked.state.document.recipe.imatrix == str(tmp_path / "mine.gguf"))
     assert faked.state.document.undo_stack.count() == 1
     assert "the importance of 3 tensors" in texts(faked.result)
     assert not button(faked.result, "Use for this recipe").isEnabled()
@@ -375,7 +492,7 @@ def test_its_result_offers_it_where_it_was_not_to_be_used(qtbot, faked, tmp_path
     qtbot.waitUntil(lambda: record.state == "done")
     assert faked.state.document.recipe.imatrix is None
     click(qtbot, button(faked.result, "Use for this recipe"))
-    assert faked.state.document.recipe.imatrix == str(tmp_path / "mine.gguf")
+    qtbot.waitUntil(lambda: faked.state.document.recipe.imatrix == str(tmp_path / "mine.gguf"))
     assert "uses it already" in button(faked.result, "Use for this recipe").toolTip()
 
 
@@ -384,6 +501,17 @@ def test_a_matrix_for_a_model_that_is_closed_by_then_is_told(qtbot, faked, tmp_p
     faked.actions_table["close_model"].trigger()
     qtbot.waitUntil(lambda: record.state == "done")
     assert "Open good again" in texts(faked.banner)
+
+
+def test_a_matrix_goes_to_the_model_that_it_was_made_for(qtbot, faked, tmp_path):
+    """Another one may be opened under the sheet."""
+    sheet = open_sheet(qtbot, faked)
+    open_model(qtbot, faked, Path("/another"))
+    sheet.folder.setText(str(tmp_path))
+    qtbot.waitUntil(sheet.run.isEnabled)
+    click(qtbot, sheet.run)
+    qtbot.waitUntil(lambda: "Open good again" in texts(faked.banner))
+    assert faked.state.document.recipe.imatrix is None
 
 
 def test_a_calibration_that_waits_outlives_the_window(qtbot, faked, tmp_path):
@@ -435,7 +563,7 @@ def test_the_whole_way_with_the_real_engine(qtbot, window, tmp_path):
     qtbot.waitUntil(lambda: record.state not in ("starting", "running"), timeout=WORK)
     assert record.state == "done", record.message
     made = tmp_path / "tiny.imatrix.gguf"
-    assert window.state.document.recipe.imatrix == str(made)
+    qtbot.waitUntil(lambda: window.state.document.recipe.imatrix == str(made))
     qtbot.waitUntil(lambda: window.session.importance.summary is not None, timeout=WORK)
     assert window.session.importance.problem == ""
     click(qtbot, button(window.result, "View"))
@@ -448,4 +576,7 @@ def test_the_whole_way_with_the_real_engine(qtbot, window, tmp_path):
     shutil.copy(made, moved)
     drop(window, moved)
     qtbot.waitUntil(lambda: window.state.document.recipe.imatrix == str(moved), timeout=WORK)
+    qtbot.waitUntil(lambda: "moved.gguf" in [entry.text for entry in window.state.metadata], timeout=WORK)
+    with open_checkpoint(model) as checkpoint:
+        assert prepare(checkpoint, window.state.document.recipe).size == window.state.file_bytes
     assert window.state.path == model

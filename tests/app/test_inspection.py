@@ -12,9 +12,10 @@ from app.ending import Ending
 from app.engine_client import PATIENCE, Patience
 from app.inspection import DEATHS, Inspection
 from app.state import State
+from engine.api.events import Hello
 from engine.api.jobs import QuantizeRequest
-from engine.api.messages import Hello
 from engine.api.recipe import Choice, Recipe
+from engine.api.requests import ReadImportance
 from tests.app.listening import fake
 from tests.app.models import write_wide_gguf
 
@@ -201,6 +202,22 @@ def test_a_dead_engine_answers_what_is_open_and_is_started_by_the_next_question(
     desk.check("/b")
     qtbot.waitUntil(lambda: bool(desk.answers))
     assert len(desk.hellos) == 2
+
+
+def test_what_cannot_be_is_told_apart_from_an_engine_that_died(qtbot, make_desk):
+    desk, refused = make_desk(), []
+    for name, told in (("broken", refused), ("deadly", desk.sentences)):
+        desk.inspection.ask(
+            lambda number, name=name: ReadImportance(id=number, files=[f"/{name}.dat"]),
+            desk.answers.append,
+            desk.sentences.append,
+            refused.append,
+        )
+        qtbot.waitUntil(lambda told=told: len(told) == 1)
+    assert refused == ["/broken.dat: is no importance matrix."]
+    qtbot.waitUntil(lambda: bool(desk.endings))
+    assert desk.sentences == [desk.endings[0].sentence]
+    assert not desk.answers
 
 
 def test_an_engine_that_dies_while_opening(qtbot, make_desk):

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
 from app.views.inspector import Inspector, histogram_figure
-from engine.api.messages import HistogramRead
+from engine.api.events import HistogramRead
 from tests.app.small_state import DOWN, NORM, make_state
 
 

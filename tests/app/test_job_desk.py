@@ -294,7 +294,7 @@ def test_jobs_that_had_not_begun_are_offered(qtbot, office, settings):
         (20 * GB, 16 * GB, 12_800_000_000),
         (40 * GB, 16 * GB, 12_800_000_000),
         (0, 10 * GB, 4 * GB),
-        (GB // 3, 16 * GB, LEAST_MEMORY),
+        (LEAST_MEMORY, 16 * GB, LEAST_MEMORY),
         (20 * GB, None, 15 * GB),
         (0, None, LEAST_MEMORY),
         (8 * GB, GB // 10, LEAST_MEMORY),

@@ -8,8 +8,8 @@ from PySide6.QtCore import QProcess, QTimer
 
 from app.engine_client import Patience
 from app.job_record import JobRecord
+from engine.api.events import ProgressMade
 from engine.api.jobs import QuantizeRequest
-from engine.api.messages import ProgressMade
 from tests.app.listening import fake
 from tests.app.models import write_wide_gguf
 from tests.app.watching import JOB, REAL_MS, Watched, ended, request, states, summary

@@ -12,8 +12,8 @@ from pytestqt.qtbot import QtBot
 from app.job_record import JobRecord, State
 from app.models.jobs import Column, JobsModel, amount, rate
 from app.views.jobs import OFFERS, RECORD, JobsPanel
+from engine.api.events import ProgressMade
 from engine.api.jobs import Measure, QuantizeRequest, Saved
-from engine.api.messages import ProgressMade
 from engine.api.recipe import Choice, Recipe
 
 PROGRESS = ProgressMade(
@@ -24,6 +24,7 @@ PROGRESS = ProgressMade(
     item="blk.9.ffn_down.weight",
     rate=41e6,
     eta=41.2,
+    share=0.555,
 )
 
 
@@ -110,7 +111,7 @@ def test_a_running_job(panel: JobsPanel, board: FakeBoard):
         "55 %",
         "",
         "quantize · blk.9.ffn_down.weight",
-        "41 MB/s",
+        "41.0 MB/s",
         "0:42 left",
     ]
     tip = panel.view.model().index(0, Column.PROGRESS).data(Qt.ItemDataRole.ToolTipRole)
@@ -166,17 +167,22 @@ def test_the_line_says_who_is_next(panel: JobsPanel, board: FakeBoard):
     assert said()[third] == "next in line"
 
 
-def test_what_is_left_names_the_measurement_behind_it(panel: JobsPanel, board: FakeBoard):
+def test_a_bar_is_of_the_whole_job_and_never_full_before_its_end(panel: JobsPanel, board: FakeBoard):
     asked = QuantizeRequest(
         model="m", output="o.gguf", recipe=Recipe(default=Choice(format="Q8_0")), measure=Measure(text="t")
     )
     record = running(board)
-    assert shown(panel)[Column.LEFT] == "0:42 left"
-    board.change(record, request=asked)
-    assert shown(panel)[Column.LEFT] == "0:42, then measuring"
-    for stage in ("check weights", "evaluate"):
-        board.change(record, progress=PROGRESS.model_copy(update={"stage": stage}))
-        assert shown(panel)[Column.LEFT] == "0:42 left"
+    assert (shown(panel)[Column.PROGRESS], shown(panel)[Column.LEFT]) == ("55 %", "0:42 left")
+    loading = PROGRESS.model_copy(update={"stage": "load model code", "done": 1, "total": 1})
+    board.change(record, progress=loading)
+    assert (shown(panel)[Column.PROGRESS], shown(panel)[Column.LEFT]) == ("55 %", "0:42 left")
+    board.change(record, progress=loading.model_copy(update={"share": None}))
+    assert (shown(panel)[Column.PROGRESS], shown(panel)[Column.LEFT]) == ("", "")
+    blocks = Saved(done=4, total=4, unit="blocks")
+    board.change(record, state="interrupted", progress=None, saved=blocks, request=asked)
+    assert shown(panel)[Column.PROGRESS] == ""
+    board.change(record, request=asked.model_copy(update={"measure": None}))
+    assert shown(panel)[Column.PROGRESS] == "99 %"
 
 
 def test_what_changed_offers_to_start_again_in_the_place_of_resume(panel: JobsPanel, board: FakeBoard):
@@ -218,7 +224,7 @@ def test_finished_jobs_can_be_removed_while_another_is_selected(
 
 def test_windows_are_counted_as_such():
     progress = ProgressMade(stage="evaluate", done=3, total=16, unit="windows", item="", rate=0.52)
-    assert rate(progress) == "0.52 windows/s"
+    assert rate(progress) == "0.520 windows/s"
     assert amount(progress) == "3 of 16 windows"
 
 

@@ -9,13 +9,15 @@ from PySide6.QtCore import QModelIndex
 from PySide6.QtGui import Qt
 from PySide6.QtTest import QAbstractItemModelTester
 
-from app.models.layer_lines import Column, figure
+from app.models.layer_lines import Column
 from app.models.layer_order import TOO_SLOW
 from app.models.layers import LINE_ROLE, MANY, LayersModel
 from app.plain import as_tip, printable
 from app.state import State
 from engine.api.editing import set_choice, set_pinned
-from engine.api.model import Role
+from engine.api.model import Role, TensorSummary
+from engine.api.plan import ExportTensor
+from engine.api.units import digits
 from tests.app.layers import HOSTILE, UNUSED, hostile_model, open_model, summaries
 
 CATASTROPHE = r"^(\w|\w\w|\.)*[!?]$"
@@ -94,6 +96,22 @@ def test_a_line_says_what_becomes_of_a_tensor(opened):
     ]
     assert cell(opened, key, Column.NOW).data(Qt.ItemDataRole.ToolTipRole) == "88,064 bytes"
     assert opened.headerData(Column.NOW, Qt.Orientation.Horizontal) == "Now (MB)"
+
+
+def test_integers_of_a_gguf_file_are_copied(qtbot, state, model):
+    summary, export = summaries(1)
+    ids = {"name": "blk.0.ids", "shape": (3, 5), "role": Role.OTHER, "block": 0}
+    source = TensorSummary(**ids, dtype="I32", bytes=60)
+    planned = ExportTensor(**ids, sources=("blk.0.ids",), stored="I32", copyable=True, fixed="I32")
+    state.opening("model")
+    state.take_summary(summary.model_copy(update={"tensors": [*summary.tensors, source]}))
+    state.take_export(export.model_copy(update={"tensors": [*export.tensors, planned]}))
+    qtbot.waitUntil(lambda: state.plan is not None)
+    row = [cell(model, "blk.0.ids", column).data() for column in Column]
+    assert row[1:6] == ["other", "3 × 5", "I32", "copied", "I32"]
+    assert cell(model, "blk.0.ids", Column.AFTER).data(Qt.ItemDataRole.ToolTipRole) == "60 bytes, predicted"
+    tip = cell(model, "blk.0.ids", Column.FORMAT).data(Qt.ItemDataRole.ToolTipRole)
+    assert tip.splitlines() == ["kept in I32, which is not quantized", "32-bit integers: only copied"]
 
 
 def test_a_tensor_that_is_not_written_says_so(opened):
@@ -373,4 +391,4 @@ def test_a_selection_is_found_by_keys(opened):
     [(0, "0"), (16, "16.0"), (4.5, "4.50"), (0.001024, "0.00102"), (1350.4, "1350"), (9.996, "10.0")],
 )
 def test_three_significant_digits(value, shown):
-    assert figure(value) == shown
+    assert digits(value) == shown

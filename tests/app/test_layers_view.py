@@ -194,6 +194,46 @@ def test_double_click_edits_the_method(qtbot, state, opened):
     assert index.data() == "rtn"
 
 
+def test_the_list_of_formats_of_a_norm_says_why_there_is_no_choice(qtbot, state, opened):
+    click(qtbot, opened, key("attn_norm", 0))
+    opened.choose_format()
+    shown = popup(qtbot)
+    given = shown.model.item(shown.model.row_of("F32"), NAME)
+    assert given.text() == "F32"
+    assert given.data(Qt.ItemDataRole.AccessibleTextRole).endswith("chosen now")
+    other = shown.model.item(shown.model.row_of("Q4_K"), NAME)
+    assert not other.data(Qt.ItemDataRole.AccessibleTextRole).endswith("chosen now")
+    assert shown._note.text() == "Bits per weight, scales and all. These tensors stay in F32."
+    shown.close()
+
+
+def test_what_stays_as_the_source_has_it_says_in_what(qtbot, state, view):
+    """Of a GGUF source: not in F32, and in types that nothing is quantized to."""
+    summary, export = summaries(1)
+    kept = {"attn_norm": "F16", "attn_q": "I32"}
+    tensors = [
+        tensor.model_copy(update={"fixed": kept.get(tensor.name.split(".")[-2], "")})
+        for tensor in export.tensors
+    ]
+    state.opening(Path("model"))
+    state.take_summary(summary)
+    state.take_export(export.model_copy(update={"tensors": tensors}))
+    qtbot.waitUntil(lambda: state.plan is not None)
+    for parts, types in (
+        (["attn_norm"], "F16"),
+        (["attn_q"], "I32"),
+        (["attn_norm", "attn_q"], "F16 and I32"),
+    ):
+        state.select(tuple(key(part, 0) for part in parts))
+        view.choose_format()
+        shown = popup(qtbot)
+        assert shown._note.text() == f"Bits per weight, scales and all. These tensors stay in {types}."
+        shown.close()
+    cell = view.model.index_of(key("attn_q", 0), Column.METHOD)
+    assert "there is nothing to choose" in cell.data(Qt.ItemDataRole.ToolTipRole)
+    assert not any(offer.possible for offer in view.edits.methods([view.model.row_at(cell)]))
+
+
 def test_the_list_of_formats(qtbot, state, opened):
     click(qtbot, opened, key("attn_q", 0))
     opened.choose_format()

@@ -2,22 +2,26 @@
 
 import csv
 import io
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QGuiApplication
+from PySide6.QtGui import QGuiApplication, QShowEvent
 from PySide6.QtTest import QAbstractItemModelTester
-from PySide6.QtWidgets import QWidget
+from PySide6.QtWidgets import QScrollArea, QWidget
 from pytestqt.qtbot import QtBot
 
+from app.letters import Letters
 from app.models.metadata import BYTES, KEY, STANDING, VALUE, KeysModel, edits_label, lines_of
 from app.state import State
-from app.views.metadata_fields import Field
+from app.views import metadata_fields
+from app.views.metadata_fields import Fault, Field
 from app.views.metadata_sheet import MetadataSheet
 from engine.api.gguf import GgufValue
 from engine.api.gguf import GGUFValueType as Type
+from engine.api.importance import importance_facts
 from engine.api.metadata import COMMON, entries_of
 from tests.app.layers import open_model, summaries
 
@@ -92,6 +96,42 @@ def shown(qtbot: QtBot) -> Iterator[Shown]:
     made.state.finish()
 
 
+def test_it_begins_behind_the_first_value_with_nothing_selected(shown):
+    field = shown.field("general.name").field
+    assert field.hasFocus()
+    assert (field.cursorPosition(), field.selectedText()) == (len("Old"), "")
+
+
+def test_the_window_system_moves_no_cursor(shown: Shown):
+    """Its own showing again (another workspace, a window that was minimized) is no opening."""
+
+    class Spontaneous(QShowEvent):
+        def spontaneous(self) -> bool:
+            return True
+
+    author = shown.field("general.author").field
+    author.setFocus()
+    shown.sheet.showEvent(Spontaneous())
+    assert author.hasFocus()
+
+
+def test_nothing_is_typed_before_the_values_are_there(shown: Shown, qtbot: QtBot, monkeypatch):
+    """They would be written over."""
+    begin: list = []
+    monkeypatch.setattr(Letters, "find", lambda letters, texts: begin.append(letters.ready.emit))
+    sheet = MetadataSheet(shown.state, shown.window)
+    sheet.show()
+    parts = (sheet.tabs, sheet.copy, sheet.reset)
+    assert [part.isEnabled() for part in parts] == [False] * 3
+    qtbot.keyClicks(sheet.form.fields["general.name"].field, "New")
+    begin[0]()
+    assert [part.isEnabled() for part in parts] == [True, True, False]
+    assert sheet.form.fields["general.name"].field.text() == "Old"
+    assert sheet.focusWidget() is sheet.form.fields["general.name"].field
+    sheet.close()
+    assert shown.edits == {}
+
+
 def test_common_fields_come_first_with_plain_names(shown: Shown):
     assert shown.sheet.tabs.currentWidget() is shown.sheet.form
     assert [field.name for field in shown.sheet.form.fields.values()] == list(COMMON.values())
@@ -117,6 +157,33 @@ def test_an_edit_is_one_step_and_counts_to_the_byte(shown: Shown, qtbot: QtBot):
         stack.undo()
     assert shown.field("general.name").field.text() == "Old"
     assert shown.state.file_bytes == before
+
+
+def test_plain_names_of_a_recipe_are_edits_of_their_keys(shown: Shown):
+    recipe = shown.state.document.recipe.with_options(metadata={"author": "Me", "name": "New"})
+    shown.state.change_recipe("Open recipe", recipe)
+    assert shown.field("general.author").field.text() == "Me"
+    assert shown.field("general.name").field.text() == "New"
+    assert "2 edits" in shown.sheet.status.text()
+    shown.type("general.author", "You")
+    assert shown.edits == {"general.author": "You", "general.name": "New"}
+
+
+def test_what_is_told_of_the_importance_matrix_can_be_edited(shown: Shown, qtbot: QtBot):
+    state, key = shown.state, "quantize.imatrix.chunks_count"
+    state.set_importance("/data/im.gguf")
+    with qtbot.waitSignal(state.plan_changed):
+        state.take_importance(importance_facts("/data/im.gguf", ["output.weight"], [], 9, 34))
+    shown.sheet.tabs.setCurrentIndex(1)
+    assert (shown.cell(key, VALUE), shown.cell(key, STANDING)) == ("34", "")
+    with qtbot.waitSignal(state.plan_changed):
+        shown.sheet._edit(key, "35")
+    assert (shown.cell(key, VALUE), shown.cell(key, STANDING)) == ("35", "edited")
+    edits = state.document.recipe.output.options
+    assert state.file_bytes == state.export.file_bytes(state.plan, edits)
+    with qtbot.waitSignal(state.plan_changed):
+        state.set_importance(None)
+    assert shown.cell(key, STANDING) == "added"
 
 
 def test_what_cannot_be_is_said_at_the_field(shown: Shown):
@@ -160,8 +227,90 @@ def test_the_chat_template_keeps_its_lines(shown: Shown, qtbot: QtBot):
     qtbot.keyClick(field, Qt.Key.Key_Return)
     qtbot.keyClicks(field, "two")
     qtbot.keyClick(field, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
-    assert shown.edits == {TEMPLATE: "one\ntwo"}
+    qtbot.waitUntil(lambda: shown.edits == {TEMPLATE: "one\ntwo"})
     assert field.toPlainText() == "one\ntwo"
+
+
+@pytest.fixture
+def parsed(monkeypatch) -> list[tuple[str, bool]]:
+    """Chat templates that were parsed, and whether in the window's thread."""
+    found, parse = [], metadata_fields.template_fault
+
+    def note(text: str) -> str | None:
+        found.append((text, threading.get_ident() == threading.main_thread().ident))
+        return parse(text)
+
+    monkeypatch.setattr(metadata_fields, "template_fault", note)
+    monkeypatch.setattr("engine.api.metadata.template_fault", lambda text: None, raising=False)
+    return found
+
+
+FAULT = f"{TEMPLATE} is no chat template that programs can read: line 1: "
+
+
+def type_template(shown: Shown, text: str) -> Field:
+    """In place of what it says; the cursor stays."""
+    field = shown.field(TEMPLATE)
+    field.field.setFocus()
+    field.field.selectAll()
+    shown.qtbot.keyClicks(field.field, text)
+    return field
+
+
+def test_a_chat_template_is_parsed_in_the_background_once_typing_rests(shown: Shown, qtbot: QtBot, parsed):
+    field = type_template(shown, "{% if x %}a")
+    assert not parsed
+    qtbot.waitUntil(lambda: field.wrong.startswith(FAULT))
+    assert parsed == [("{% if x %}a", False)]
+    qtbot.keyClick(field.field, Qt.Key.Key_Tab)
+    assert shown.edits == {}, "a known fault holds it back"
+    assert field.wrong
+    type_template(shown, "{% if x %}a{% endif %}")
+    assert field.wrong, "until the new text is parsed"
+    qtbot.waitUntil(lambda: not field.wrong)
+    qtbot.keyClick(field.field, Qt.Key.Key_Tab)
+    assert shown.edits == {TEMPLATE: "{% if x %}a{% endif %}"}
+    assert [text for text, _ in parsed] == ["{% if x %}a", "{% if x %}a{% endif %}"]
+
+
+def test_a_chat_template_that_is_left_counts_once_it_is_parsed(shown: Shown, qtbot: QtBot, parsed):
+    field = type_template(shown, "{{ a")
+    qtbot.keyClick(field.field, Qt.Key.Key_Tab)
+    assert shown.edits == {}
+    qtbot.waitUntil(lambda: field.wrong.startswith(FAULT))
+    assert shown.edits == {}
+    type_template(shown, "{{ a }}")
+    qtbot.keyClick(field.field, Qt.Key.Key_Tab)
+    qtbot.waitUntil(lambda: shown.edits == {TEMPLATE: "{{ a }}"})
+    assert not any(inside for _, inside in parsed)
+
+
+def test_a_chat_template_of_the_table_counts_after_another_line_is_chosen(shown: Shown, qtbot: QtBot, parsed):
+    keys = shown.sheet.keys
+    for text in ("{{ b", "{{ b }}"):
+        shown.select(TEMPLATE)
+        keys.field.field.setFocus()
+        keys.field.field.selectAll()
+        qtbot.keyClicks(keys.field.field, text)
+        shown.select("general.name")
+        if text == "{{ b":
+            qtbot.waitUntil(lambda: keys.wrong.text.startswith(f"Not changed: {FAULT}"))
+            assert shown.edits == {}
+    qtbot.waitUntil(lambda: shown.edits == {TEMPLATE: "{{ b }}"})
+    assert keys.field.key == "general.name"
+
+
+def test_a_new_chat_template_is_added_once_it_is_parsed(shown: Shown, qtbot: QtBot, parsed):
+    keys, name = shown.sheet.keys, f"{TEMPLATE}.tool"
+    shown.sheet.tabs.setCurrentIndex(1)
+    qtbot.keyClicks(keys.new_key, name)
+    qtbot.keyClicks(keys.new_value, "{{ a")
+    qtbot.mouseClick(keys.add, LEFT)
+    qtbot.waitUntil(lambda: "is no chat template that programs can read" in keys.wrong.text)
+    qtbot.keyClicks(keys.new_value, " }}")
+    qtbot.mouseClick(keys.add, LEFT)
+    qtbot.waitUntil(lambda: shown.edits == {name: "{{ a }}"})
+    assert parsed == [("{{ a", False), ("{{ a }}", False)]
 
 
 def test_fixed_keys_say_why(shown: Shown):
@@ -290,6 +439,21 @@ def test_closing_counts_what_is_typed_and_a_new_model_closes_it(shown: Shown, qt
     again.show()
     open_model(shown.state, 1)
     assert not again.isVisible()
+
+
+def test_what_cannot_be_keeps_the_sheet_open_once_and_is_seen(shown: Shown, qtbot: QtBot, parsed):
+    shown.sheet.resize(shown.sheet.width(), 300)
+    field = type_template(shown, "{{ m")
+    qtbot.waitUntil(lambda: bool(field.wrong))
+    fault = field.findChild(Fault)
+    viewport = shown.sheet.form.findChild(QScrollArea).viewport()
+    qtbot.waitUntil(lambda: viewport.rect().contains(fault.mapTo(viewport, fault.rect().center())))
+    qtbot.mouseClick(shown.sheet.leave, LEFT)
+    assert shown.sheet.isVisible()
+    assert "Chat template cannot be so: mend it, or close again" in shown.sheet.status.text()
+    qtbot.mouseClick(shown.sheet.leave, LEFT)
+    qtbot.waitUntil(lambda: not shown.window.findChildren(MetadataSheet))
+    assert shown.edits == {}
 
 
 def test_the_model_of_the_table_is_sound():

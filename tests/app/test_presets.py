@@ -7,13 +7,13 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QPushButton, QWidget
 from pytestqt.qtbot import QtBot
 
-from app.models.metadata import with_metadata
 from app.models.offers import FIGURE, NAME, SUMMARY
 from app.state import State
 from app.views.offers import OfferPopup
 from app.views.palette import words
 from app.views.presets import WAITING, PresetChooser
 from engine.api.editing import set_choice, set_pinned
+from engine.api.importance import importance_facts
 from engine.api.presets import COPY, IMPORTANCE_WANTED, PRESETS, preset_groups
 from engine.api.units import size
 from tests.app.layers import open_model
@@ -93,13 +93,25 @@ def test_sizes_are_those_that_choosing_gives(shown: Chooser):
 def test_sizes_count_pins_and_metadata(shown: Chooser):
     plain = shown.sizes()
     state = shown.state
-    recipe = with_metadata(state.document.recipe, {"general.author": "A" * 1000})
+    recipe = state.document.recipe.with_options(metadata={"general.author": "A" * 1000})
     recipe = set_choice(recipe, state.planner, state.plan, [2], format="F32")
     plan = state.planner.plan(recipe)
     state.change_recipe("both", set_pinned(recipe, state.planner, plan, [2], True))
     sizes = shown.sizes()
     assert sizes["Q6_K"] > plain["Q6_K"] + 1000
     assert sizes["Q6_K"] == shown.apply("Q6_K")
+
+
+def test_sizes_count_what_is_told_of_the_importance_matrix(shown: Chooser):
+    state = shown.state
+    state.set_importance("/data/im.gguf")
+    unknown = shown.sizes()
+    names = [tensor.name for tensor in state.export.tensors]
+    state.take_importance(importance_facts("/data/im.gguf", names, ["t" * 40], 9, 9))
+    sizes = shown.sizes()
+    assert {name for name in sizes if sizes[name] == unknown[name]} == {"F32", "F16", "BF16", COPY}
+    for name in ("Q8_0", "BF16"):
+        assert sizes[name] == shown.apply(name), name
 
 
 def test_what_makes_no_sense_is_greyed_with_its_reason(shown: Chooser):

@@ -15,7 +15,8 @@ from PySide6.QtWidgets import QLabel, QPushButton, QTableWidget
 from pytestqt.qtbot import QtBot
 
 from app.job_record import JobRecord, State
-from app.models.result import command_of, csv_of, headline, outputs, program, story, table_of
+from app.models.command import command_of, program, recipe_file
+from app.models.result import csv_of, headline, outputs, story, table_of
 from app.views.result import ResultPanel
 from engine.api.jobs import (
     CalibrateRequest,
@@ -23,11 +24,12 @@ from engine.api.jobs import (
     EvaluateRequest,
     EvaluateResult,
     Measure,
+    PresetStart,
     QuantizeRequest,
     QuantizeResult,
     Saved,
 )
-from engine.api.recipe import Choice, Recipe
+from engine.api.recipe import Choice, GgufOptions, Output, Recipe, Rule
 from engine.api.report import Report
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
 
@@ -275,12 +277,82 @@ def test_a_calibration_of_the_command_line_has_its_page(panel: ResultPanel):
     assert "Read back and verified, 78,624 bytes." in texts(panel)
     assert shlex.split(command_of(record))[1:] == [
         *("calibrate", "/models/tiny", "--out", "/out/i.gguf", "--length", "512", "--calibration", "/t.txt"),
-        *("--merge", "/m.dat", "--windows", "120", "--overwrite"),
+        *("--merge", "/m.dat", "--windows", "120"),
     ]
 
 
-def test_no_command_without_a_recipe_on_disk():
-    assert command_of(done()) == ""
+def test_no_command_without_a_request():
+    record = done()
+    record.request = None
+    assert command_of(record) == ""
+
+
+def test_the_command_says_the_recipe_by_options():
+    """Whatever becomes of the job's folder, and nothing is replaced unasked."""
+    options = GgufOptions(split_max_size=2_000_000, metadata={"general.name": "My model"})
+    rules = [Rule(match="down", format="Q6_K"), Rule(match="attn_q", format="Q8_0", pinned=True)]
+    recipe = Recipe(
+        rules=rules, default=Choice(format="Q4_K"), imatrix="/i m.gguf", effort="fast",
+        output=Output(options=options),
+    )  # fmt: skip
+    record = done()
+    start = PresetStart(name="Q4_K_M", rules=1)
+    request = QuantizeRequest(model="/m", output="/o/a.gguf", recipe=recipe, preset=start)
+    record.request = request
+    assert shlex.split(command_of(record))[1:] == [
+        *("quantize", "/m", "--preset", "Q4_K_M", "--tensor-type", "attn_q=Q8_0", "--imatrix", "/i m.gguf"),
+        *("--effort", "fast", "--split-max-size", "2000000", "--metadata", "general.name=My model"),
+        *("--out", "/o/a.gguf"),
+    ]
+    assert recipe_file(record) is None
+    record.request = request.model_copy(update={"overwrite": True})
+    assert shlex.split(command_of(record))[-1] == "--overwrite"
+    for value in ("{% for m in messages %}\n{{ m }}\n{% endfor %}", "x" * 201, "@file"):
+        long = recipe.with_options(metadata={"tokenizer.chat_template": value})
+        record.request = request.model_copy(update={"recipe": long})
+        assert recipe_file(record) == Path("/o/a.recipe.json")
+        assert value not in command_of(record)
+    in_blocks = recipe.model_copy(update={"rules": [rules[0], Rule(match="q", blocks="0", format="Q8_0")]})
+    record.request = request.model_copy(update={"recipe": in_blocks})
+    assert recipe_file(record) == Path("/o/a.recipe.json")
+
+
+def test_a_recipe_that_options_cannot_say_is_saved_beside_the_output(panel, tmp_path):
+    record = done()
+    recipe = Recipe(default=Choice(format="Q8_0"))
+    record.request = QuantizeRequest(model="/m", output=str(tmp_path / "a.gguf"), recipe=recipe)
+    panel.show_record(record)
+    assert "a.recipe.json" in texts(panel)
+    said = []
+    panel.message.connect(said.append)
+    panel._save_recipe(record)
+    assert (tmp_path / "a.recipe.json").read_text() == recipe.to_json()
+    (tmp_path / "a.recipe.json").write_text("mine")
+    panel._save_recipe(record)
+    assert "says something else" in said[-1]
+    assert (tmp_path / "a.recipe.json").read_text() == "mine"
+
+
+def test_saving_the_recipe_is_whole_and_reads_no_foreign_file(panel, tmp_path, monkeypatch):
+    record, said = done(), []
+    recipe = Recipe(default=Choice(format="Q8_0"))
+    record.request = QuantizeRequest(model="/m", output=str(tmp_path / "a.gguf"), recipe=recipe)
+    panel.message.connect(said.append)
+    synced = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    file = tmp_path / "a.recipe.json"
+    panel._save_recipe(record)
+    panel._save_recipe(record)
+    assert (said, len(synced)) == ([f"The recipe is in {file}."] * 2, 1)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} is read"))
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: pytest.fail(f"{path} is read"))
+    with file.open("wb") as huge:
+        huge.truncate(1 << 40)
+    panel._save_recipe(record)
+    assert "says something else" in said[-1]
+    record.request = record.request.model_copy(update={"output": str(tmp_path / "none" / "a.gguf")})
+    panel._save_recipe(record)
+    assert said[-1].endswith("the recipe cannot be written: No such file or directory.")
 
 
 def test_the_command_quotes_what_a_shell_would_split():
@@ -296,19 +368,17 @@ def test_the_command_quotes_what_a_shell_would_split():
         measure=Measure(text="/texts/$HOME.txt", windows=3),
     )
     assert shlex.split(command_of(record)) == [
-        *(program(), "quantize", "/models/it's tiny", "--recipe", "/state/my jobs/1/recipe.json"),
+        *(program(), "quantize", "/models/it's tiny", "--recipe", "/out/a b.recipe.json"),
         *("--out", "/out/a b.gguf", "--measure", "/texts/$HOME.txt", "--windows", "3"),
-        *("--overwrite", "--threads", "2", "--memory-limit", "8000000000"),
+        *("--threads", "2", "--memory-limit", "8000000000"),
     ]
 
 
 def test_the_command_does_it_again(tmp_path: Path):
     """Run by a shell, as one pastes it, over what an earlier run has written."""
     (tmp_path / "it's tiny").symlink_to(SAMPLE_MODEL)
-    folder = tmp_path / "my job"
-    folder.mkdir()
     recipe = Recipe(default=Choice(format="Q8_0"))
-    (folder / "recipe.json").write_text(recipe.to_json())
+    (tmp_path / "out put.recipe.json").write_text(recipe.to_json())
     output = tmp_path / "out put.gguf"
     output.write_text("an earlier run")
     request = QuantizeRequest(
@@ -316,9 +386,10 @@ def test_the_command_does_it_again(tmp_path: Path):
         output=str(output),
         recipe=recipe,
         threads=1,
+        overwrite=True,
         measure=Measure(text=str(EVALUATION_TEXT), windows=1),
     )
-    record = JobRecord(1, state="done", folder=str(folder), output=str(output), request=request)
+    record = JobRecord(1, job="1", state="done", output=str(output), request=request)
     command = command_of(record).removeprefix(shlex.quote(program()))
     command = f"{shlex.quote(sys.executable)} -m engine.cli{command}"
     ran = subprocess.run(

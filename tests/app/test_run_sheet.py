@@ -26,9 +26,11 @@ from app.settings import Settings
 from app.state import State
 from app.views.metadata_sheet import MetadataSheet
 from app.views.run_sheet import RunSheet
-from engine.api.jobs import Check, QuantizeRequest
+from engine.api.gguf import GgufValue, GGUFValueType
+from engine.api.jobs import Check, PresetStart, QuantizeRequest
+from engine.api.metadata import PRE_TOKENIZER, entry_of
 from engine.api.outputs import part_path
-from engine.api.recipe import CalibrationText, GgufOptions
+from engine.api.recipe import CalibrationText, GgufOptions, Rule, parse_recipe
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
 from tests.app.small_state import make_state
 
@@ -263,6 +265,37 @@ def test_a_size_of_files_that_is_none(shown: Sheet, text: str, word: str):
     assert shown.inspection.asked[1][0].recipe.output.options.split_max_size is None
 
 
+def test_the_pre_tokenizer_is_a_step_of_the_recipe(shown: Sheet):
+    options, document = shown.sheet.options, shown.state.document
+    shown.qtbot.mouseClick(options.fold, Qt.MouseButton.LeftButton)
+    assert not options.pre_tokenizer.isVisible(), "this model has no byte-level BPE"
+    export = shown.state.export
+    pre = entry_of(PRE_TOKENIZER, GgufValue(GGUFValueType.STRING, "llama-bpe"))
+    update = {"metadata": [*export.metadata, pre], "pre_tokenizers": ["gpt-2", "llama-bpe"]}
+    shown.state.export = export.model_copy(update=update)
+    shown.sheet.close()
+    sheet = RunSheet(shown.state, shown.settings, shown.inspection)
+    shown.qtbot.addWidget(sheet)
+    sheet.open()
+    shown.qtbot.mouseClick(sheet.options.fold, Qt.MouseButton.LeftButton)
+    choice = sheet.options.pre_tokenizer
+    assert choice.isVisible()
+    texts = [choice.itemText(row) for row in range(choice.count())]
+    assert texts == ["recognised (llama-bpe)", "gpt-2", "llama-bpe"]
+    choice.setFocus()
+    shown.qtbot.keyClicks(choice, "g")
+    assert document.recipe.output.options.pre_tokenizer == "gpt-2"
+    assert sheet.request.recipe.output.options.pre_tokenizer == "gpt-2"
+    assert "pre-tokenizer: gpt-2" in sheet.options.fold.text()
+    assert document.undo_stack.undoText() == "Pre-tokenizer gpt-2"
+    assert parse_recipe(document.recipe.to_json(), "it").output.options.pre_tokenizer == "gpt-2"
+    document.undo_stack.undo()
+    assert choice.currentData() is None
+    assert "pre-tokenizer" not in sheet.options.fold.text()
+    document.change("Another", document.recipe.with_options(pre_tokenizer="of-a-newer-llama"))
+    assert choice.currentText() == "of-a-newer-llama"
+
+
 @pytest.mark.parametrize("most", [None, 2_000_000_000, 2_147_483_648, 1_234_567])
 def test_a_size_of_files_reads_back(most: int | None):
     assert split_size(split_text(most)) == most
@@ -313,7 +346,7 @@ def test_metadata_is_edited_from_the_sheet(shown: Sheet):
 
 def test_the_effort_goes_with_the_run_and_is_remembered(shown: Sheet):
     effort = shown.sheet.effort
-    assert effort.currentText() == "best: the least squared error"
+    assert effort.currentText() == "best: the least loss"
     assert shown.sheet.request.recipe.effort == "best"
     effort.setCurrentIndex(effort.findData("fast"))
     assert shown.sheet.request.recipe.effort == "fast"
@@ -326,6 +359,33 @@ def test_the_effort_goes_with_the_run_and_is_remembered(shown: Sheet):
     again = RunSheet(shown.state, shown.settings, shown.inspection)
     shown.qtbot.addWidget(again)
     assert again.request.recipe.effort == "fast"
+
+
+def edit_first_rule(state: State) -> None:
+    recipe = state.document.recipe
+    first, *others = recipe.rules
+    other = first.model_copy(update={"format": "Q2_K"})
+    state.change_recipe("edit", recipe.model_copy(update={"rules": [other, *others]}))
+
+
+def add_pin(state: State) -> None:
+    recipe, pin = state.document.recipe, Rule(match="ffn_gate", format="Q8_0", pinned=True)
+    state.change_recipe("pin", recipe.model_copy(update={"rules": [*recipe.rules, pin]}))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [(lambda state: None, True), (add_pin, True), (edit_first_rule, False)]
+)
+def test_the_run_says_on_which_preset_its_recipe_stands(qtbot: QtBot, tmp_path: Path, change, named: bool):
+    made = Sheet(qtbot, tmp_path, change)
+    count = len(made.state.document.version.base.rules)
+    assert count
+    made.inspection.answer(PASSED)
+    with qtbot.waitSignal(made.sheet.accepted):
+        made.sheet.accept()
+    expected = PresetStart(name="Q4_K_M", rules=count) if named else None
+    assert made.sheet.request.preset == expected
+    made.state.finish()
 
 
 def test_the_effort_that_a_recipe_says_comes_first(qtbot: QtBot, tmp_path: Path):
@@ -348,6 +408,27 @@ def test_calibration_says_that_it_is_not_used(qtbot: QtBot, tmp_path: Path):
     assert any("none of its methods uses it" in text for text in texts)
     assert "some.imatrix.gguf" in texts
     made.state.finish()
+
+
+def test_a_matrix_that_comes_under_the_sheet_is_told(shown: Sheet):
+    """A calibration that was under way is done, and the recipe uses what it made."""
+    assert shown.sheet.importance.text() == "none"
+    shown.state.set_importance("/data/<b>new.gguf")
+    assert shown.sheet.importance.text() == "<b>new.gguf"
+    assert shown.sheet.request.recipe.imatrix == "/data/<b>new.gguf"
+
+
+def test_a_matrix_that_is_being_read_holds_the_run(shown: Sheet):
+    shown.inspection.answer(PASSED)
+    shown.state.await_importance(Path("/data/new.gguf"))
+    assert shown.sheet.importance.text() == "new.gguf, being read"
+    assert shown.sheet.reason.text() == "new.gguf is being read: wait until the recipe uses it."
+    assert not shown.sheet.run.isEnabled()
+    shown.state.await_importance(None)
+    assert shown.sheet.importance.text() == "none"
+    shown.wait_asked(2)
+    shown.inspection.answer(PASSED)
+    assert shown.sheet.run.isEnabled()
 
 
 @pytest.mark.parametrize(

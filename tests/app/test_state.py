@@ -32,7 +32,7 @@ def test_the_outlook_is_that_of_the_plan(qtbot):
         export.file_bytes(plan, GgufOptions()),
         plan.bits_per_weight,
     )
-    assert outlook.quantize_memory == quantize_memory(export)
+    assert outlook.quantize_memory == quantize_memory(export, 0)
     assert outlook.measure_memory == measure_memory(export, MEASURED_WINDOWS)
     assert not any(outlook.pinned + outlook.changed)
     places = [place for place, tensor in enumerate(plan.tensors) if tensor.block == 1]

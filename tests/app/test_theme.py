@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QSize
 from PySide6.QtGui import QColor, QIcon, QImage, QPalette
+from PySide6.QtWidgets import QLabel, QWidget
 
 from app import theme
+from app.views.parts import Fault
 
 SCHEMES = {"light": theme.LIGHT, "dark": theme.DARK}
 TEXTS = ("text", "muted", "disabled", "accent", "warning", "error")
@@ -68,6 +70,22 @@ def test_the_palette_reads_in_every_group(scheme):
         for text, ground in pairs:
             ratio = contrast(made.color(group, text), made.color(group, ground))
             assert ratio >= 4.5, (group, text, ground)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_fault_reads_also_where_the_theme_changes_under_it(qapp, qtbot, scheme):
+    theme.apply_theme(qapp, next(other for other in SCHEMES if other != scheme))
+    panel = QWidget()
+    qtbot.addWidget(panel)
+    fault = Fault(panel)
+    fault.say("“x” is no number.")
+    theme.apply_theme(qapp, scheme)
+    (words,) = [label for label in fault.findChildren(QLabel) if label.text()]
+    role, of = QPalette.ColorRole, SCHEMES[scheme]
+    assert words.palette().color(role.WindowText) == of.error
+    assert words.palette().color(role.Window) == of.window
+    for ground in (of.window, of.base):
+        assert contrast(words.palette().color(role.WindowText), ground) >= 4.5
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

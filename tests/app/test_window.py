@@ -161,6 +161,8 @@ def test_from_nothing_to_a_verified_file(qtbot, window, tmp_path):
     press(qtbot, window, Qt.Key.Key_C, modifiers)
     command = shlex.split(QGuiApplication.clipboard().text())
     assert (Path(command[0]).name, command[1]) == ("bitwright", "quantize")
+    buttons = {button.text(): button for button in window.result.findChildren(QPushButton)}
+    buttons["Save recipe"].click()  # the command reads it: no options can say this one
     again = tmp_path / "again.gguf"
     command[command.index("--out") + 1] = str(again)
     done = subprocess.run(
@@ -299,8 +301,9 @@ def test_an_importance_matrix_is_taken_in_and_out(qtbot, window):
     open_model(qtbot, window, SAMPLE)
     assert not window.actions_table["no_importance"].isEnabled()
     window.session.importance.use(SAMPLE / "imatrix.gguf")
-    assert "imatrix" in window.toolbar.preset_button.text()
+    qtbot.waitUntil(lambda: window.state.document.recipe.imatrix is not None, timeout=WORK)
     assert window.state.document.recipe.imatrix == str(SAMPLE / "imatrix.gguf")
+    assert "imatrix" in window.toolbar.preset_button.text()
     window.actions_table["no_importance"].trigger()
     assert window.state.document.recipe.imatrix is None
 
@@ -324,6 +327,7 @@ def test_the_file_dialogs_lead_where_they_say(qtbot, window, tiny, wide, tmp_pat
     qtbot.waitUntil(lambda: window.state.path == SAMPLE, timeout=LOAD)
     wait_for_plan(qtbot, window)
     answer(qtbot, window, "importance", SAMPLE / "imatrix.gguf")
+    qtbot.waitUntil(lambda: window.state.document.recipe.imatrix is not None, timeout=WORK)
     assert window.state.document.recipe.imatrix == str(SAMPLE / "imatrix.gguf")
     saved = tmp_path / "mine.json"
     answer(qtbot, window, "save_recipe_as", saved)

@@ -12,6 +12,7 @@ from app.job_record import JobRecord
 from app.main_window import MainWindow
 from app.session import Session
 from engine.api.jobs import QuantizeRequest
+from engine.api.recipe import Choice, Recipe
 from tests.app.conftest import close
 from tests.app.test_window import LOAD, ROOT, WORK, banner_button, click, open_model, press, run, texts
 
@@ -143,6 +144,13 @@ def test_stop_by_keys(qtbot, window, wide, tmp_path):
     qtbot.waitUntil(lambda: record.state == "interrupted", timeout=LOAD)
     assert record.resumable
     assert not window.session.board.active
+
+
+def test_a_copied_command_says_where_to_get_its_recipe(window):
+    request = QuantizeRequest(model="/m", output="/o/a.gguf", recipe=Recipe(default=Choice(format="Q8_0")))
+    window.wiring._copy_command(JobRecord(1, title="quantize m", job="1", request=request))
+    said = "Copied: the command of quantize m. It needs a.recipe.json: press Save recipe on the job's result."
+    assert window.passing.text() == said
 
 
 def test_one_output_is_not_written_by_two_jobs(qtbot, window, wide, tmp_path):

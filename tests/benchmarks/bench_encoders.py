@@ -3,10 +3,11 @@
     python -m tests.benchmarks.bench_encoders [--million-weights 4] [--threads 1] [--formats Q4_K Q6_K]
 
 For each format, without importance and with: million weights a second of both efforts and of the peer, their
-ratio, and our weighted squared error divided by the peer's (below 1 ours is better). Runs take turns, the
-median of five is shown, so that a machine that is busy with other things disturbs all alike. Everything is
-compiled, and the peer's tables are made, before the clock starts. Importance is log-normal. Where ggml
-refuses to encode without importance it is given ones.
+ratio, and our squared error divided by the peer's (below 1 ours is better); with importance, where ours
+stores blocks longer on purpose, the weighted error that each would have if scaled for the least of it. Runs
+take turns, the median of five is shown, so that a machine that is busy with other things disturbs all alike.
+Everything is compiled, and the peer's tables are made, before the clock starts. Importance is log-normal.
+Where ggml refuses to encode without importance it is given ones.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import numpy as np
 from engine.api.formats import EFFORTS, FORMATS
 from engine.methods import encode, warm_up
 from engine.parallel import in_order
+from tests.kernels.losses import lost_at_any_scale, squared_error
 from tests.peers.ggml import ggml_encode
 
 ENCODED = [name for name, info in FORMATS.items() if not info.exact]
@@ -32,9 +34,11 @@ REPEATS = 5
 Encoder = Callable[[np.ndarray], np.ndarray]
 
 
-def squared_error(data: np.ndarray, name: str, weights: np.ndarray, matters: np.ndarray | None) -> float:
-    decoded = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[name])
-    return float(((decoded.astype(np.float64) - weights) ** 2 * (1 if matters is None else matters)).sum())
+def lost(data: np.ndarray, name: str, weights: np.ndarray, matters: np.ndarray | None) -> float:
+    kind = gguf.GGMLQuantizationType[name]
+    measure = squared_error if matters is None else lost_at_any_scale
+    values = gguf.quants.dequantize(data, kind)
+    return float(measure(values, weights, matters, gguf.GGML_QUANT_SIZES[kind][0]).sum())
 
 
 def encoders(name: str, matters: np.ndarray | None) -> dict[str, Encoder]:
@@ -54,13 +58,13 @@ def encoders(name: str, matters: np.ndarray | None) -> dict[str, Encoder]:
 def measure(
     name: str, weights: np.ndarray, matters: np.ndarray | None, threads: int
 ) -> dict[str, tuple[float, float]]:
-    """Million weights a second, and weighted squared error, of each encoder."""
+    """Million weights a second, and what is lost, of each encoder."""
     parts = np.array_split(weights, threads)
     found = encoders(name, matters)
     seconds: dict[str, list[float]] = {label: [] for label in found}
     errors = {}
     for label, run in found.items():
-        errors[label] = squared_error(run(weights), name, weights, matters)
+        errors[label] = lost(run(weights), name, weights, matters)
     for _ in range(REPEATS):
         for label, run in found.items():
             start = perf_counter()

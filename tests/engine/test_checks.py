@@ -84,7 +84,7 @@ def test_a_recipe_that_does_not_do_all_it_says_still_runs(model, tmp_path):
 def test_outputs(model, tmp_path):
     there = tmp_path / "there.gguf"
     there.write_bytes(b"x")
-    assert "choose another name, or replace it" in refused(request_for(model, there), "output")
+    assert "or replace what is there (--overwrite)." in refused(request_for(model, there), "output")
     replacing = check(request_for(model, there, overwrite=True))
     assert Check(name="output", passed=True, message=f"{there} will be replaced") in replacing
     assert "is a folder" in refused(request_for(model, tmp_path), "output")
@@ -156,7 +156,7 @@ def test_importance_matrices(model, tmp_path):
             model, tmp_path / "o.gguf", recipe=RECIPE.model_copy(update={"imatrix": str(path)})
         )
 
-    assert "cannot be read" in refused(with_matrix(tmp_path / "absent.gguf"), "importance matrix")
+    assert "no such importance matrix" in refused(with_matrix(tmp_path / "absent.gguf"), "importance matrix")
     assert "another" in refused(with_matrix(SAMPLE_MODEL / "imatrix.gguf"), "importance matrix")
 
 

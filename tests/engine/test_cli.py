@@ -160,7 +160,9 @@ def test_what_a_measurement_takes_is_said_before():
     assert "No jobs yet." in bitwright("jobs").stdout
 
 
-@pytest.mark.parametrize(("limit", "said"), [("much", "8GB"), ("-1", "8GB"), ("1MB", "take 340 MB")])
+@pytest.mark.parametrize(
+    ("limit", "said"), [("much", "8GB"), ("-1", "8GB"), ("1MB", "takes at least 105 MB")]
+)
 def test_a_memory_limit_that_is_none(model, tmp_path, limit, said):
     asked = ("quantize", model, "--preset", "Q8_0", "--out", tmp_path / "o.gguf", "--memory-limit", limit)
     assert said in refused(*asked)
@@ -231,6 +233,22 @@ def test_types_of_output_and_embedding(model):
     )  # fmt: skip
     formats = {tensor["name"]: tensor["format"] for tensor in json.loads(done.stdout)["tensors"]}
     assert (formats["output.weight"], formats["token_embd.weight"]) == ("Q8_0", "F16")
+
+
+def test_numbers_that_cannot_be_are_said_in_our_words(model):
+    asked = ("quantize", model, "--preset", "Q8_0", "--measure", "t.txt", "--dry-run")
+    assert "error: --windows must be at least 1." in refused(*asked, "--windows", 0)
+    assert "error: --threads must be a whole number." in refused(*asked, "--threads", "x")
+
+
+def test_names_in_the_table_are_patterns(model):
+    shown = bitwright("quantize", model, "--preset", "Q4_0", "--dry-run").stdout
+    (name,) = [line.split()[0] for line in shown.splitlines() if "layers.1.mlp.down_proj" in line]
+    typed = bitwright("quantize", model, "--preset", "Q4_0", "--dry-run", "--tensor-type", f"{name}$=F16")
+    assert "F16" in next(line for line in typed.stdout.splitlines() if name in line)
+    assert "matches no tensor" not in typed.stderr
+    idle = bitwright("quantize", model, "--preset", "Q4_0", "--dry-run", "--tensor-type", "nothinghere=F16")
+    assert "warning: --tensor-type 'nothinghere' matches no tensor of this model" in idle.stderr
 
 
 def test_rule_that_matches_nothing_is_said(model, tmp_path):
@@ -357,13 +375,13 @@ def test_terminated_and_resumed(model, tmp_path):
     """SIGTERM ends the job in order; `resume` finishes it."""
     output = tmp_path / "o.gguf"
     code = (
-        "import engine.quantize, engine.methods, os, signal, sys\n"
-        "real, calls = engine.methods.encode, [0]\n"
+        "import engine.quantize, engine.writing, os, signal, sys\n"
+        "real, calls = engine.writing._encode, [0]\n"
         "def slow(*a):\n"
         "    calls[0] += 1\n"
         "    if calls[0] == 6: os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return real(*a)\n"
-        "engine.methods.encode = slow\n"
+        "engine.writing._encode = slow\n"
         "from engine.cli import main\n"
         "main()\n"
     )

@@ -15,7 +15,7 @@ from engine import estimate
 from engine.api.errors import EvaluationError, MemoryLimitError, OutputError
 from engine.api.formats import EFFORTS, FORMATS, METHODS
 from engine.api.jobs import EvaluateRequest, Measure, QuantizeRequest
-from engine.api.needs import COMPILE_BASE, Disk, Needs, Speeds, Stage, encoder, quantize_memory
+from engine.api.needs import CONVERTING, Disk, Needs, Speeds, Stage, encoder, quantize_memory
 from engine.api.recipe import Choice, Recipe
 from engine.checkpoint import open_checkpoint
 from engine.estimate import STATE_BYTES, UNMEASURED, evaluate_needs, needs, refuse_needs, speeds
@@ -92,7 +92,7 @@ def test_compiling_takes_memory_that_is_counted(tmp_path, monkeypatch):
     warm = sample_needs(request(tmp_path / "o.gguf"))
     monkeypatch.setattr(estimate, "are_compiled", lambda formats: False)
     cold = sample_needs(request(tmp_path / "o.gguf"))
-    assert cold.least_memory == cold.memory == COMPILE_BASE > warm.memory
+    assert cold.least_memory == cold.memory == CONVERTING.compiling > warm.memory
     with pytest.raises(MemoryLimitError, match="about 490 MB"):
         refuse_needs(sample_needs(request(tmp_path / "o.gguf", memory_limit=480_000_000)))
 
@@ -100,7 +100,7 @@ def test_compiling_takes_memory_that_is_counted(tmp_path, monkeypatch):
 def test_the_needs_of_quantizing(tmp_path):
     found = sample_needs(request(tmp_path / "o.gguf"))
     with open_checkpoint(SAMPLE_MODEL) as checkpoint:
-        assert found.memory == quantize_memory(export_summary(checkpoint))
+        assert found.memory == quantize_memory(export_summary(checkpoint), 0)
         size = prepare(checkpoint, RECIPE).size
     assert [stage.name for stage in found.stages] == ["start", "check", "encode", "verify"]
     assert found.seconds == sum(stage.seconds for stage in found.stages)

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from engine import states
 from engine.api.errors import ChangedError, EvaluationError, OutputError
+from engine.api.events import JobStarted, Metric, ProgressSaved
 from engine.api.jobs import EvaluateRequest, EvaluateResult, Stopped
-from engine.api.messages import JobStarted, Metric, ProgressSaved
 from engine.api.progress import Progress, silent
 from engine.calibration.windows import ShortTextError
 from engine.evaluate import evaluate, evaluate_files

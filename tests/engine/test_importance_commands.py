@@ -90,6 +90,17 @@ def test_statistics_as_json_and_csv(tmp_path, capsys):
     assert float(rows[5]["entropy"]) == shown["tensors"][5]["entropy"]
 
 
+def test_experts_and_plain_matrices_that_saw_nothing(tmp_path, capsys):
+    entries = importance(
+        blk__0__ffn_up_exps__weight=([[1.0], [0.0], [0.0]], [1, 0, 7]), blk__0__attn_q__weight=([[0.0]], [1])
+    )
+    write_importance(tmp_path / "i.gguf", entries, overwrite=False)
+    told, _ = bitwright(capsys, "imatrix", tmp_path / "i.gguf")
+    assert "No token, or nothing but zeros, reached: blk.0.ffn_up_exps.weight, experts 1, 2 of 3" in told
+    assert "Nothing but zeros reached: blk.0.attn_q.weight" in told
+    assert "Every expert" not in told
+
+
 def test_files_are_merged_and_converted(tmp_path, capsys):
     shutil.copy(IMATRIX, tmp_path / "a.gguf")
     _, _ = bitwright(capsys, "imatrix", tmp_path / "a.gguf", IMATRIX, "--merge-to", tmp_path / "both.gguf")
@@ -97,8 +108,24 @@ def test_files_are_merged_and_converted(tmp_path, capsys):
     assert values["imatrix.chunk_count"] == 240
     assert arrays["blk.0.attn_q.weight.counts"].tolist() == [[122880]]
     told, _ = bitwright(capsys, "imatrix", tmp_path / "both.gguf", "--merge-to", tmp_path / "one.dat")
-    assert "one.dat: written, read back and verified." in told
+    assert told.endswith("one.dat: 28 tensors, 240 windows of 512 tokens. Written, read back and verified.\n")
+    assert len(told.splitlines()) == 1, "only a conversion was asked for"
     assert read_older(tmp_path / "one.dat")[1] == 240
+
+
+def test_what_the_older_format_loses_is_said(tmp_path, capsys):
+    entries = importance(blk__0__ffn_down__weight=([[1.0] * 4, [1.0] * 4], [64, 64]))
+    entries.datasets, entries.chunk_size = ["a.txt", "b.txt"], 64
+    write_importance(tmp_path / "i.gguf", entries, overwrite=False)
+    _, warned = bitwright(capsys, "imatrix", tmp_path / "i.gguf", "--merge-to", tmp_path / "i.dat")
+    for lost in (
+        "all names of its 2 texts, only the last one's",
+        "windows have 64 tokens",
+        "tokens each expert saw",
+    ):
+        assert lost in warned
+    _, warned = bitwright(capsys, "imatrix", tmp_path / "i.dat", "--merge-to", tmp_path / "o.gguf")
+    assert warned == ""
 
 
 def test_outputs_that_must_not_be_written(tmp_path, capsys):

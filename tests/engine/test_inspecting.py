@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -10,9 +11,7 @@ import pytest
 
 from engine import inspecting
 from engine.api.errors import CalibrationError, CheckpointError, OutputError
-from engine.api.jobs import CalibrateRequest, Check, QuantizeRequest
-from engine.api.messages import (
-    CheckCalibrate,
+from engine.api.events import (
     Checked,
     ColumnsRead,
     Event,
@@ -21,6 +20,13 @@ from engine.api.messages import (
     ImportanceRead,
     ImportanceSaved,
     JobsListed,
+    SpeedsMeasured,
+)
+from engine.api.jobs import CalibrateRequest, Check, QuantizeRequest
+from engine.api.needs import Speeds
+from engine.api.recipe import Choice, Recipe
+from engine.api.requests import (
+    CheckCalibrate,
     ListJobs,
     MeasureSpeeds,
     OpenModel,
@@ -28,12 +34,9 @@ from engine.api.messages import (
     ReadImportanceColumns,
     RemoveJobs,
     SaveImportance,
-    SpeedsMeasured,
 )
-from engine.api.needs import Speeds
-from engine.api.recipe import Choice, Recipe
 from engine.calibration import statistics
-from engine.calibration.importance_files import read_importance
+from engine.calibration.importance_files import read_importance, write_importance
 from engine.inspecting import Inspector
 from engine.quantize import quantize
 from resources import SAMPLE_MODEL
@@ -133,6 +136,29 @@ def test_a_matrix_is_found_by_its_content_and_saved_in_both_formats(tmp_path):
     for path in (tmp_path / "text.dat", tmp_path / "none.gguf", tmp_path):
         with pytest.raises(CheckpointError):
             answers.inspector.answer(OpenModel(id=8, model=str(path)))
+
+
+def test_no_file_of_the_model_is_written_over(tmp_path):
+    model = write_llama(tmp_path / "model", shards=2)
+    _, shard = sorted(model.glob("*.safetensors"))
+    before = shard.read_bytes()
+    ask = SaveImportance(
+        id=1, files=[str(SAMPLE_MODEL / "imatrix.gguf")], model=str(model), output=str(shard), overwrite=True
+    )
+    with pytest.raises(OutputError, match=f"{shard.name}: is the input itself"):
+        Answers().inspector.answer(ask)
+    assert shard.read_bytes() == before
+
+
+def test_what_the_older_format_does_not_keep_is_told(tmp_path):
+    answers, read = Answers(), read_importance(SAMPLE_MODEL / "imatrix.gguf")
+    both, older = tmp_path / "both.gguf", tmp_path / "both.dat"
+    write_importance(both, replace(read, datasets=["one.txt", "two.txt"]), overwrite=False)
+    for number, output in enumerate((tmp_path / "same.gguf", older)):
+        answers.inspector.answer(SaveImportance(id=number, files=[str(both)], output=str(output)))
+    assert answers.next(ImportanceSaved).warnings == []
+    [warning] = answers.next(ImportanceSaved).warnings
+    assert warning.startswith(f"{older}: the older format (.dat) does not keep all names of its 2 texts")
 
 
 def test_a_calibration_is_checked_before_it_runs(model, tmp_path):

@@ -7,8 +7,8 @@ import pytest
 import engine.methods
 from engine import states
 from engine.api.errors import EvaluationError
+from engine.api.events import Artifact, JobStarted, Metric, Warned
 from engine.api.jobs import LEAST_MEMORY, Measure, QuantizeRequest, QuantizeResult, Stopped
-from engine.api.messages import Artifact, JobStarted, Metric, Warned
 from engine.api.progress import Progress
 from engine.jobs.folder import list_jobs
 from engine.quantize import quantize

@@ -89,10 +89,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """The encoders are compiled here, not under a limit."""
+    warm_up(["Q4_K", "Q6_K"])
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     """Its matrices are so large that the C library gets pages for each, and the system can refuse them."""
-    warm_up(["Q4_K", "Q6_K"])  # compiled here, not under a limit
     folder = tmp_path_factory.mktemp("memory") / "model"
     write_large(folder, large_config(blocks=2, vocab_size=4096), shards=2)
     return folder

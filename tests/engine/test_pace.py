@@ -1,6 +1,6 @@
 """Progress for the window: seldom enough, with first and last of each stage, rate and time left."""
 
-from engine.api.messages import ProgressMade, StageStarted
+from engine.api.events import ProgressMade, StageStarted
 from engine.api.progress import Progress
 from engine.pace import INTERVAL, WINDOW, Pace
 
@@ -79,3 +79,28 @@ def test_no_progress_has_no_rate():
         None,
         None,
     )
+
+
+def test_of_the_whole_job_it_never_falls_and_is_not_full_before_the_end():
+    """One third of the time each: write, read back, measure; the second runs at half the foreseen speed."""
+    sent: list[StageStarted | ProgressMade] = []
+    clock = Clock()
+    pace = Pace(sent.append, clock)
+    pace(work(1000, stage="compile encoders"))
+    pace.foresee({"quantize": 10.0, "verify": 10.0, "evaluate": 10.0})
+    for now, event in (
+        (0, work(0)),
+        (10, work(1000)),
+        (10, work(0, stage="verify")),
+        (20, work(500, stage="verify")),
+        (21, work(0, stage="load encoders")),
+        (30, work(1000, stage="verify")),
+        (30, work(0, stage="evaluate")),
+        (40, work(1000, stage="evaluate")),
+    ):
+        clock.now = now
+        pace(event)
+    made = [event for event in sent if isinstance(event, ProgressMade)]
+    shares = [round(event.share, 3) if event.share is not None else None for event in made]
+    assert shares == [None, 0.0, 0.333, 0.333, 0.5, 0.5, 0.667, 0.667, 0.99]
+    assert [event.eta for event in made] == [None, 30, 20, 20, 20, None, 10, 10, 0]

@@ -85,6 +85,20 @@ def test_the_bytes_are_the_encoder_s_on_the_source_s_weights(model, tmp_path):
     pytest.fail("blk.1.ffn_down.weight is not in the file")
 
 
+def test_only_attention_s_output_is_stored_as_the_least_error_leaves_it(model, tmp_path):
+    quantize(request_for(model, tmp_path / "o.gguf", "Q2_K_S"))
+    quantize(request_for(model, tmp_path / "whole.gguf", "F32"))
+    weights = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tmp_path / "whole.gguf").tensors}
+    for tensor in gguf.GGUFReader(tmp_path / "o.gguf").tensors:
+        name, kind = tensor.name, tensor.tensor_type.name
+        if "blk.0.attn_" not in name or kind == "F32":
+            continue
+        shorter, longer = (encode(weights[name], kind, restored=restored) for restored in (False, True))
+        assert (shorter != longer).any()
+        expected = shorter if name == "blk.0.attn_output.weight" else longer
+        np.testing.assert_array_equal(tensor.data, expected)
+
+
 def test_recipe_with_methods_and_types(model, tmp_path):
     recipe = Recipe(
         rules=[
@@ -189,9 +203,9 @@ def test_resume_does_not_encode_finished_tensors_again(model, tmp_path, monkeypa
     assert 2 < len(finished & wanted) < len(wanted)
     encoded = []
 
-    def count(weights: np.ndarray, format_name: str, *rest: object) -> np.ndarray:
+    def count(weights: np.ndarray, format_name: str, *rest: object, restored: bool = True) -> np.ndarray:
         encoded.append(format_name)
-        return encode(weights, format_name, *rest)
+        return encode(weights, format_name, *rest, restored=restored)
 
     monkeypatch.setattr(engine.methods, "encode", count)
     monkeypatch.setattr(engine.methods, "warm_up", lambda formats, listener: None)
@@ -353,11 +367,11 @@ def test_work_that_is_refused_memory_goes_on_in_halves(model, tmp_path, monkeypa
     quantize(request_for(model, whole))
     heights, real = [], engine.methods.encode
 
-    def scarce(weights: np.ndarray, *rest: object) -> np.ndarray:
+    def scarce(weights: np.ndarray, *rest: object, restored: bool = True) -> np.ndarray:
         heights.append(len(weights))
         if weights.size > 8192:
             raise MemoryError
-        return real(weights, *rest)
+        return real(weights, *rest, restored=restored)
 
     monkeypatch.setattr(engine.methods, "encode", scarce)
     monkeypatch.setattr(engine.writing, "LEAST_PIECE", 1024)

@@ -6,22 +6,32 @@ import shutil
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 from gguf import LlamaFileType
 from safetensors.torch import load_file, save_file
 
 from engine.api.errors import ExportError, RecipeError
 from engine.api.jobs import QuantizeRequest, QuantizeResult
-from engine.api.plan import ExportTensor, Planner
-from engine.api.presets import ModelFacts, stored_recipe
+from engine.api.mixtures import stored_recipe
+from engine.api.plan import ExportTensor, Planner, make_plan
+from engine.api.presets import ModelFacts
 from engine.api.recipe import Recipe
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.checkpoint.files import SourceFile
 from engine.checkpoint.gguf import read_header
+from engine.checks import check
 from engine.export.gguf import export_tensors
 from engine.preparation import prepare
 from engine.quantize import quantize
-from engine.recipes import model_facts, recipe_for_preset, with_metadata, with_options, with_tensor_types
+from engine.recipes import (
+    model_facts,
+    recipe_for_preset,
+    with_importance,
+    with_metadata,
+    with_options,
+    with_tensor_types,
+)
 from engine.summary import export_summary
 from resources import SAMPLE_MODEL
 from tests.engine.export.families import write_family
@@ -67,7 +77,7 @@ def test_facts_of_a_folder_and_of_its_file(model, tmp_path):
     with open_checkpoint(model) as checkpoint:
         facts = facts_of(checkpoint)
         recipe = recipe_for_preset(checkpoint, "F16")
-    assert facts == ModelFacts("llama", 2, columns=64, group=2)
+    assert facts == ModelFacts("llama", 2, group=2)
     output = tmp_path / "o.gguf"
     quantize(QuantizeRequest(model=str(model), output=str(output), recipe=recipe))
     with open_checkpoint(output) as checkpoint:
@@ -138,7 +148,7 @@ def test_a_pattern_that_matches_nothing_is_said(model):
     with open_checkpoint(model) as checkpoint:
         recipe = with_tensor_types(recipe_for_preset(checkpoint, "Q4_0"), ["ffn_dwon=Q8_0"])
         warnings = prepare(checkpoint, recipe).plan.warnings
-    assert any("'ffn_dwon') matches no tensor" in warning for warning in warnings)
+    assert any("--tensor-type 'ffn_dwon' matches no tensor" in warning for warning in warnings)
 
 
 def made(model: Path, output: Path, preset: str) -> QuantizeResult:
@@ -210,6 +220,40 @@ def test_coarse_formats_without_an_importance_matrix_are_said(tmp_path):
         assert prepare(checkpoint, recipe_for_preset(checkpoint, "Q3_K_M")).plan.warnings == []
 
 
+def test_facts_of_a_file_are_those_that_it_states(tmp_path):
+    """A block may have no tensor at all, and old mixtures hold each expert apart."""
+    writer = gguf.GGUFWriter(tmp_path / "v.gguf", "llama")
+    writer.add_block_count(3)
+    writer.add_expert_count(8)
+    for block in (0, 2):
+        writer.add_tensor(f"blk.{block}.ffn_up.1.weight", np.zeros((2, 32), np.float16))
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    with open_checkpoint(tmp_path / "v.gguf") as checkpoint:
+        assert facts_of(checkpoint) == ModelFacts("llama", 3, experts=8, tied=True)
+
+
+def test_what_llama_quantize_leaves_alone_stays_as_it_is(tmp_path):
+    """By its name; or a matrix of one row, for llama.cpp counts no last dimension of 1: a vector."""
+    writer = gguf.GGUFWriter(tmp_path / "v.gguf", "llama")
+    for name, rows in {
+        "blk.0.ffn_up.weight": 2,
+        "cls.output.weight": 1,
+        "blk.0.shortconv.conv.weight": 2,
+        "blk.0.ffn_gate_tid2eid.weight": 2,
+    }.items():
+        writer.add_tensor(name, np.zeros((rows, 256), np.float16))
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    with open_checkpoint(tmp_path / "v.gguf") as checkpoint:
+        tensors = export_tensors(checkpoint)
+        recipe = recipe_for_preset(checkpoint, "Q4_K_S")
+    plan = make_plan(recipe, tensors)
+    assert [tensor.format for tensor in plan.tensors] == ["Q4_K", "F16", "F16", "F16"]
+
+
 def test_a_file_without_tensors(tmp_path):
     writer = gguf.GGUFWriter(tmp_path / "v.gguf", "llama")
     for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
@@ -260,13 +304,19 @@ def test_metadata_from_the_command_line(model, tmp_path):
     assert "general.name" not in metadata
 
 
+def test_a_size_of_files_that_is_too_small(model):
+    with open_checkpoint(model) as checkpoint, pytest.raises(RecipeError) as refusal:
+        with_options(recipe_for_preset(checkpoint, "F16"), split_max_size=5)
+    assert str(refusal.value) == "--split-max-size: a file has at least 1 MB (1,000,000 bytes)."
+
+
 def test_edits_that_runtimes_may_not_stand_are_said(model):
-    asked = ["llama.block_count=1", "general.nosuch=", "general.author=Me"]
+    asked = ["llama.context_length=1", "general.nosuch=", "author=Me"]
     with open_checkpoint(model) as checkpoint:
         recipe = with_metadata(recipe_for_preset(checkpoint, "F16"), asked)
         warnings = prepare(checkpoint, recipe).plan.warnings
     assert warnings == [
-        "metadata: runtimes go by llama.block_count; a file with another value may not load, or not work",
+        "metadata: runtimes go by llama.context_length; a file with another value may not load, or not work",
         "metadata: there is no general.nosuch to leave out",
     ]
 
@@ -287,6 +337,90 @@ def test_metadata_that_cannot_be(model, asked, said):
     assert said in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("llama.block_count=1", "llama.block_count cannot be 1: the file holds 2 blocks"),
+        ("llama.block_count=", "llama.block_count cannot be left out"),
+        ("llama.embedding_length=128", "cannot be 128: the file holds 64 values in a row of its embedding"),
+        ("llama.vocab_size=511", "cannot be 511: the file holds 512 tokens"),
+        ("tokenizer.ggml.bos_token_id=512", "cannot be 512: the vocabulary has 512 tokens, 0 to 511"),
+    ],
+)
+def test_edits_against_the_file_are_refused(model, asked, said):
+    with open_checkpoint(model) as checkpoint:
+        recipe = with_metadata(recipe_for_preset(checkpoint, "F16"), [asked])
+        with pytest.raises(RecipeError) as refusal:
+            prepare(checkpoint, recipe)
+    assert said in str(refusal.value)
+
+
+def write_gguf(path: Path, texts: dict[str, str]) -> Path:
+    """A file without a vocabulary that has these keys."""
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, text in texts.items():
+        writer.add_string(key, text)
+    writer.add_tensor("blk.0.ffn_up.weight", np.zeros((32, 32), np.float16))
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    return path
+
+
+def test_keys_without_a_dot_that_the_file_has_can_be_edited(model, tmp_path):
+    """Those of the window's sheet, too, in a recipe that was saved and loaded."""
+    file = write_gguf(tmp_path / "m.gguf", {"mykey": "a", "author": "b", "general.author": "c"})
+    with open_checkpoint(file) as checkpoint:
+        plain = recipe_for_preset(checkpoint, "Q8_0")
+        asked = ["mykey=z", "author=y", "general.author=x"]
+        typed = with_metadata(plain, asked, checkpoint.metadata)
+        clicked = plain.with_options(metadata={"mykey": "z", "author": "y"})
+        found = [
+            prepare(checkpoint, Recipe.model_validate_json(recipe.to_json())).export.metadata
+            for recipe in (typed, clicked)
+        ]
+    assert [[one[key].value for key in ("mykey", "author", "general.author")] for one in found] == [
+        ["z", "y", "x"],
+        ["z", "y", "c"],
+    ]
+    with open_checkpoint(model) as checkpoint, pytest.raises(RecipeError) as refusal:
+        prepare(checkpoint, clicked)  # a file that has no such key
+    assert str(refusal.value) == (
+        "metadata: mykey is no key that programs know; write it in full (such as general.author)."
+    )
+
+
+def test_numbers_that_only_the_type_of_a_file_s_key_can_hold():
+    recipe = Recipe.model_validate({"default": {"format": "Q8_0"}})
+    recipe = recipe.with_options(metadata={"x.large": 1 << 40})
+    assert Recipe.model_validate_json(recipe.to_json()) == recipe
+
+
+def test_a_broken_template_is_refused_before_the_work(model, tmp_path):
+    with open_checkpoint(model) as checkpoint:
+        recipe = with_metadata(recipe_for_preset(checkpoint, "F16"), ["chat_template={% if x %}\n{{ x }"])
+        with pytest.raises(RecipeError) as refusal:
+            prepare(checkpoint, recipe)
+    said = "metadata: tokenizer.chat_template is no chat template that programs can read: line 2: "
+    assert str(refusal.value).startswith(said)
+    request = QuantizeRequest(model=str(model), output=str(tmp_path / "o.gguf"), recipe=recipe)
+    (failed,) = [one for one in check(request) if one.passed is False]
+    assert (failed.name, failed.message) == ("recipe", str(refusal.value))
+
+
+def test_a_broken_template_of_the_source_is_kept_and_said(model, tmp_path):
+    folder = shutil.copytree(model, tmp_path / "m")
+    (folder / "chat_template.jinja").write_text("{% if x %}\n{{ x }")
+    with open_checkpoint(folder) as checkpoint:
+        recipe = recipe_for_preset(checkpoint, "F16")
+        prepared = prepare(checkpoint, recipe)
+        mended = prepare(checkpoint, with_metadata(recipe, ["chat_template={{ x }}"]))
+    assert prepared.export.metadata["tokenizer.chat_template"].value == "{% if x %}\n{{ x }"
+    (said,) = [one for one in prepared.plan.warnings if "chat template" in one]
+    assert "line 2: " in said
+    assert not [one for one in mended.plan.warnings if "chat template" in one]
+
+
 def test_the_window_knows_the_size_of_what_is_edited_and_split(tmp_path):
     edits = {"general.name": "é" * 99, "general.size_label": "", "general.tags": ["a", "b"]}
     with open_checkpoint(SAMPLE_MODEL) as checkpoint:
@@ -295,6 +429,23 @@ def test_the_window_knows_the_size_of_what_is_edited_and_split(tmp_path):
             recipe = with_options(
                 recipe_for_preset(checkpoint, "Q4_K_M"), metadata=edits, split_max_size=most
             )
-            prepared = prepare(checkpoint, recipe)
+            prepared = prepare(checkpoint, with_importance(recipe, SAMPLE_MODEL / "imatrix.gguf"))
+            assert "quantize.imatrix.file" in prepared.export.metadata
             assert (len(prepared.parts) == 1) is (most is None)
             assert export.file_bytes(prepared.plan, recipe.output.options) == prepared.size
+
+
+def test_the_window_knows_the_pre_tokenizers_and_the_size_of_one_that_is_named(tmp_path):
+    with open_checkpoint(SAMPLE_MODEL) as checkpoint:
+        export = export_summary(checkpoint)
+        assert {"gpt-2", "llama-bpe", "qwen2"} < set(export.pre_tokenizers)
+        sizes = set()
+        for letters in range(0, 40, 8):  # of which one or the other makes the header longer by a step
+            recipe = recipe_for_preset(checkpoint, "Q8_0").with_options(
+                metadata={"general.name": "x" * (letters + 1)}, pre_tokenizer="granite-docling"
+            )
+            prepared = prepare(checkpoint, recipe)
+            assert export.file_bytes(prepared.plan, recipe.output.options) == prepared.size
+            unnamed = recipe.output.options.model_copy(update={"pre_tokenizer": None})
+            sizes.add(prepared.size - export.file_bytes(prepared.plan, unnamed))
+        assert sizes == {0, export.alignment}

@@ -14,7 +14,7 @@ from queue import Empty, Queue
 import numpy as np
 import pytest
 
-from engine.api import messages
+from engine.api import events, messages, requests
 from engine.api.jobs import CalibrateRequest, Measure, QuantizeRequest
 from engine.api.presets import ModelFacts
 from engine.api.recipe import Choice, GgufOptions, Recipe
@@ -34,15 +34,15 @@ PATIENCE = 120.0
 SERVE = "from engine.server import serve\nserve()\n"
 
 AT_THE_EIGHTH_PIECE = """
-import engine.methods, os, pathlib, time
-real, calls = engine.methods.encode, [0]
+import engine.writing, os, pathlib, time
+real, calls = engine.writing._encode, [0]
 def encode(*a):
     calls[0] += 1
     if calls[0] == 8:
         pathlib.Path(os.environ["REACHED"]).touch()
         {what}
     return real(*a)
-engine.methods.encode = encode
+engine.writing._encode = encode
 """
 
 FLOATS = Recipe(default=Choice(format="F32"))
@@ -67,13 +67,13 @@ UnitFile.commit = commit
 )
 BROKEN = AT_THE_EIGHTH_PIECE.format(what="raise ZeroDivisionError('boom')") + SERVE
 NOISY = (
-    "import engine.methods, os\n"
-    "real = engine.methods.encode\n"
+    "import engine.writing, os\n"
+    "real = engine.writing._encode\n"
     "def noisy(*a):\n"
     "    print('noise from Python')\n"
     "    os.write(1, b'noise from C\\n')\n"
     "    return real(*a)\n"
-    "engine.methods.encode = noisy\n"
+    "engine.writing._encode = noisy\n"
 ) + SERVE
 
 
@@ -104,9 +104,9 @@ class Engine:
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        self.events: list[messages.Event] = []
+        self.events: list[events.Event] = []
         self.noise = b""
-        self._arrived: Queue[messages.Event | None] = Queue()
+        self._arrived: Queue[events.Event | None] = Queue()
         self._threads = [threading.Thread(target=work) for work in (self._read, self._listen)]
         for thread in self._threads:
             thread.start()
@@ -114,15 +114,15 @@ class Engine:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self._arrived.put(messages.read_event(line))  # anything else but an event fails the test
+            self._arrived.put(events.read_event(line))  # anything else but an event fails the test
         self._arrived.put(None)
 
     def _listen(self) -> None:
         assert self.process.stderr is not None
         self.noise = self.process.stderr.read()
 
-    def send(self, *requests: messages.Request) -> None:
-        for request in requests:
+    def send(self, *asked: requests.Request) -> None:
+        for request in asked:
             self.write(messages.write(request))
 
     def write(self, line: bytes) -> None:
@@ -130,7 +130,7 @@ class Engine:
         self.process.stdin.write(line)
         self.process.stdin.flush()
 
-    def wait(self, kind: type, **fields: object) -> messages.Event:
+    def wait(self, kind: type, **fields: object) -> events.Event:
         """The next event of this kind with these fields; those before are kept in `events` too."""
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -177,7 +177,7 @@ def start() -> Iterator:
 
     def begin(script: str | None = None) -> Engine:
         started.append(Engine(script))
-        started[-1].wait(messages.Hello)
+        started[-1].wait(events.Hello)
         return started[-1]
 
     yield begin
@@ -202,8 +202,8 @@ def until_reached(tmp_path: Path) -> None:
 def stuck(start, model: Path, output: Path, script: str = STUCK) -> Engine:
     """An engine in the middle of a job that goes no further."""
     engine = start(script)
-    engine.send(messages.StartQuantize(quantize=job(model, output)))
-    engine.wait(messages.JobStarted)
+    engine.send(requests.StartQuantize(quantize=job(model, output)))
+    engine.wait(events.JobStarted)
     until_reached(output.parent)
     return engine
 
@@ -215,10 +215,10 @@ def finished_by_another(start, engine: Engine, model: Path, output: Path) -> Non
     assert listed.state == "interrupted"
     assert listed.saved is not None
     assert listed.saved.done < listed.saved.total
-    assert listed.id == engine.of(messages.JobStarted)[0].job
+    assert listed.id == engine.of(events.JobStarted)[0].job
     other = start()
-    other.send(messages.ResumeJob(job=listed.id))
-    assert other.wait(messages.Done).result.bytes == output.stat().st_size
+    other.send(requests.ResumeJob(job=listed.id))
+    assert other.wait(events.Done).result.bytes == output.stat().st_size
     assert other.end() == 0
     whole = output.with_name("whole.gguf")
     quantize(job(model, whole))
@@ -242,13 +242,13 @@ def test_hello_and_a_quiet_end(start):
 
 def test_a_model_comes_in_pages_then_its_output(start):
     engine = start()
-    engine.send(messages.OpenModel(id=7, model=str(SAMPLE)))
-    summary = engine.wait(messages.ModelOpened, id=7).summary
+    engine.send(requests.OpenModel(id=7, model=str(SAMPLE)))
+    summary = engine.wait(events.ModelOpened, id=7).summary
     assert (summary.parameters, summary.tensors) == (14_684_672, [])
-    assert len(engine.wait(messages.TensorsPage, last=True).tensors) == 38
-    export = engine.wait(messages.ExportPlanned, id=7).export
-    export.tensors = engine.wait(messages.ExportPage, last=True).tensors
-    assert export.facts == ModelFacts("llama", 4, tied=True, columns=512, group=2)
+    assert len(engine.wait(events.TensorsPage, last=True).tensors) == 38
+    export = engine.wait(events.ExportPlanned, id=7).export
+    export.tensors = engine.wait(events.ExportPage, last=True).tensors
+    assert export.facts == ModelFacts("llama", 4, tied=True, group=2)
     recipe = Recipe(default=Choice(format="Q5_K"))
     with open_checkpoint(SAMPLE) as checkpoint:
         prepared = prepare(checkpoint, recipe)
@@ -259,12 +259,12 @@ def test_a_long_list_is_split(start, tmp_path):
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "num_key_value_heads": 1}
     many = write_llama(tmp_path / "many", config={"num_hidden_layers": 250, "head_dim": 8, **sizes})
     engine = start()
-    engine.send(messages.OpenModel(id=1, model=str(many)))
-    engine.wait(messages.ExportPage, last=True)
-    pages = engine.of(messages.TensorsPage)
+    engine.send(requests.OpenModel(id=1, model=str(many)))
+    engine.wait(events.ExportPage, last=True)
+    pages = engine.of(events.TensorsPage)
     assert [len(page.tensors) for page in pages] == [2000, 253]
     assert [page.last for page in pages] == [False, True]
-    planned = engine.of(messages.ExportPage)
+    planned = engine.of(events.ExportPage)
     assert [len(page.tensors) for page in planned] == [1000, 1000, 253]
     assert len({tensor.name for page in planned for tensor in page.tensors}) == 2253
 
@@ -274,35 +274,35 @@ def test_what_fails_is_said_and_the_engine_goes_on(start, tmp_path):
     engine = start()
     engine.write(b"garbage\n\xff\xfe\n{}\n" + b"[" * 100_000 + b"\n")
     for _ in range(4):
-        assert engine.wait(messages.Failed).code == "protocol"
-    engine.send(messages.OpenModel(id=1, model=str(tmp_path / "absent")))
-    failed = engine.wait(messages.Failed, id=1)
+        assert engine.wait(events.Failed).code == "protocol"
+    engine.send(requests.OpenModel(id=1, model=str(tmp_path / "absent")))
+    failed = engine.wait(events.Failed, id=1)
     assert (failed.code, failed.traceback) == ("user", "")
     assert str(tmp_path / "absent") in failed.message
-    engine.send(messages.OpenModel(id=2, model=str(mute)))  # can be looked at, but not exported
-    assert engine.wait(messages.ModelOpened, id=2).summary.blocks == 2
-    assert "tokenizer" in engine.wait(messages.Failed, id=2).message
-    engine.send(messages.ReadHistogram(id=3, model=str(mute), tensor="nonsense"))
-    assert "nonsense" in engine.wait(messages.Failed, id=3).message
-    engine.send(messages.ListJobs(id=4))
-    assert engine.wait(messages.JobsListed, id=4).jobs == []
-    engine.send(messages.Cancel())
-    assert engine.wait(messages.Stopped).job == ""
+    engine.send(requests.OpenModel(id=2, model=str(mute)))  # can be looked at, but not exported
+    assert engine.wait(events.ModelOpened, id=2).summary.blocks == 2
+    assert "tokenizer" in engine.wait(events.Failed, id=2).message
+    engine.send(requests.ReadHistogram(id=3, model=str(mute), tensor="nonsense"))
+    assert "nonsense" in engine.wait(events.Failed, id=3).message
+    engine.send(requests.ListJobs(id=4))
+    assert engine.wait(events.JobsListed, id=4).jobs == []
+    engine.send(requests.Cancel())
+    assert engine.wait(events.Stopped).job == ""
     assert engine.end() == 0
 
 
 def test_checks(start, model, tmp_path):
     engine = start()
-    engine.send(messages.CheckRun(id=1, quantize=job(model, tmp_path / "o.gguf")))
-    checks = {check.name: check.passed for check in engine.wait(messages.Checked, id=1).checks}
+    engine.send(requests.CheckRun(id=1, quantize=job(model, tmp_path / "o.gguf")))
+    checks = {check.name: check.passed for check in engine.wait(events.Checked, id=1).checks}
     assert checks["output"] is True
     assert checks["weights"] is None
 
 
 def test_histogram_in_a_file(start, model):
     engine = start()
-    engine.send(messages.ReadHistogram(id=5, model=str(model), tensor="output.weight"))
-    found = engine.wait(messages.HistogramRead, id=5)
+    engine.send(requests.ReadHistogram(id=5, model=str(model), tensor="output.weight"))
+    found = engine.wait(events.HistogramRead, id=5)
     edges, counts = np.load(found.path)
     with open_checkpoint(model) as checkpoint:
         weights = checkpoint.read("output.weight")
@@ -316,9 +316,9 @@ def test_histogram_in_a_file(start, model):
 
 def test_newer_requests_replace_older_ones():
     inbox = Inbox()
-    histogram = [messages.ReadHistogram(id=i, model="m", tensor="t") for i in range(4)]
-    opens = [messages.OpenModel(id=10 + i, model="m") for i in range(2)]
-    listing = messages.ListJobs(id=20)
+    histogram = [requests.ReadHistogram(id=i, model="m", tensor="t") for i in range(4)]
+    opens = [requests.OpenModel(id=10 + i, model="m") for i in range(2)]
+    listing = requests.ListJobs(id=20)
     for request in (opens[0], listing, histogram[0], histogram[1], opens[1], histogram[2], histogram[3]):
         inbox.put(request)
     assert inbox.newest_histogram == 3
@@ -338,24 +338,24 @@ def test_a_job_from_request_to_file(start, model, tmp_path):
     warm_up(["Q4_0"])  # compiled, if it was not
     engine = start()
     engine.send(
-        messages.StartQuantize(quantize=job(model, output, measure=Measure(text=str(text), windows=1))),
-        messages.ListJobs(id=9),
-        messages.StartQuantize(quantize=job(model, tmp_path / "p.gguf")),
+        requests.StartQuantize(quantize=job(model, output, measure=Measure(text=str(text), windows=1))),
+        requests.ListJobs(id=9),
+        requests.StartQuantize(quantize=job(model, tmp_path / "p.gguf")),
     )
-    result = engine.wait(messages.Done).result
+    result = engine.wait(events.Done).result
     assert engine.end() == 0
     assert result.bytes == output.stat().st_size
     assert result.report is not None
     assert not (tmp_path / "p.gguf").exists()
-    assert [(failed.code, failed.id) for failed in engine.of(messages.Failed)] == [
+    assert [(failed.code, failed.id) for failed in engine.of(events.Failed)] == [
         ("busy", 9),
         ("busy", None),
     ]
-    (started,) = engine.of(messages.JobStarted)
+    (started,) = engine.of(events.JobStarted)
     assert (started.job, started.output) == (result.job, str(output))
     assert "output.weight: Q4_0" in Path(started.log).read_text()
-    assert [artifact.path for artifact in engine.of(messages.Artifact)] == [str(output)]
-    stages = [event.stage for event in engine.of(messages.StageStarted)]
+    assert [artifact.path for artifact in engine.of(events.Artifact)] == [str(output)]
+    stages = [event.stage for event in engine.of(events.StageStarted)]
     assert stages == [
         "prepare",
         "load encoders",
@@ -365,9 +365,9 @@ def test_a_job_from_request_to_file(start, model, tmp_path):
         "load model code",
         "evaluate",
     ]
-    quantized = [event for event in engine.of(messages.ProgressMade) if event.stage == "quantize"]
+    quantized = [event for event in engine.of(events.ProgressMade) if event.stage == "quantize"]
     assert quantized[-1].done == quantized[-1].total
-    metrics = {metric.name: metric.value for metric in engine.of(messages.Metric)}
+    metrics = {metric.name: metric.value for metric in engine.of(events.Metric)}
     assert metrics["kl_mean"] == result.report.kl_mean
     assert metrics["perplexity"] == result.report.perplexity
 
@@ -377,18 +377,18 @@ def test_an_importance_matrix_from_request_to_file(start, model, tmp_path):
     output = str(tmp_path / "i.gguf")
     asked = CalibrateRequest(model=str(model), texts=[str(tmp_path / "t.txt")], output=output, windows=1)
     engine = start()
-    engine.send(messages.StartCalibrate(calibrate=asked))
-    result = engine.wait(messages.Done).result
+    engine.send(requests.StartCalibrate(calibrate=asked))
+    result = engine.wait(events.Done).result
     assert engine.end() == 0
     assert (result.kind, result.bytes) == ("calibrate", Path(output).stat().st_size)
-    assert [artifact.path for artifact in engine.of(messages.Artifact)] == [output]
-    assert "calibrate" in [event.stage for event in engine.of(messages.StageStarted)]
+    assert [artifact.path for artifact in engine.of(events.Artifact)] == [output]
+    assert "calibrate" in [event.stage for event in engine.of(events.StageStarted)]
 
 
 def test_libraries_that_print_do_not_break_the_protocol(start, model, tmp_path):
     engine = start(NOISY)
-    engine.send(messages.StartQuantize(quantize=job(model, tmp_path / "o.gguf")))
-    engine.wait(messages.Done)
+    engine.send(requests.StartQuantize(quantize=job(model, tmp_path / "o.gguf")))
+    engine.wait(events.Done)
     assert engine.end() == 0
     assert b"noise from Python" in engine.noise
     assert b"noise from C" in engine.noise
@@ -396,20 +396,20 @@ def test_libraries_that_print_do_not_break_the_protocol(start, model, tmp_path):
 
 def test_cancelled_and_resumed(start, model, tmp_path):
     engine = stuck(start, model, tmp_path / "o.gguf")
-    assert engine.wait(messages.Heartbeat).memory > 1 << 20  # alive, though it makes no progress
-    engine.send(messages.Cancel(), messages.Cancel())
-    stopped = engine.wait(messages.Stopped)
-    assert stopped.job == engine.of(messages.JobStarted)[0].job
+    assert engine.wait(events.Heartbeat).memory > 1 << 20  # alive, though it makes no progress
+    engine.send(requests.Cancel(), requests.Cancel())
+    stopped = engine.wait(events.Stopped)
+    assert stopped.job == engine.of(events.JobStarted)[0].job
     assert engine.end() == 0
     finished_by_another(start, engine, model, tmp_path / "o.gguf")
 
 
 def test_cancelled_before_it_has_begun(start, model, tmp_path):
     engine = start()
-    engine.send(messages.StartQuantize(quantize=job(model, tmp_path / "o.gguf")), messages.Cancel())
-    engine.wait(messages.Stopped)
+    engine.send(requests.StartQuantize(quantize=job(model, tmp_path / "o.gguf")), requests.Cancel())
+    engine.wait(events.Stopped)
     assert engine.end() == 0
-    assert engine.of(messages.Failed) == []
+    assert engine.of(events.Failed) == []
     assert not (tmp_path / "o.gguf").exists()
 
 
@@ -428,7 +428,7 @@ def test_ends_when_nobody_reads_it(start, model, tmp_path):
     os.close(writing)
     with process:
         assert process.stdin is not None
-        process.stdin.write(messages.write(messages.StartQuantize(quantize=job(model, tmp_path / "o.gguf"))))
+        process.stdin.write(messages.write(requests.StartQuantize(quantize=job(model, tmp_path / "o.gguf"))))
         process.stdin.flush()
         until_reached(tmp_path)
         os.close(reading)
@@ -455,14 +455,14 @@ def test_killed_and_resumed(start, model, tmp_path, number):
 
 def test_a_job_that_the_user_can_mend_and_one_that_only_we_can(start, model, tmp_path):
     engine = start()
-    engine.send(messages.StartQuantize(quantize=job(model, tmp_path / "absent" / "o.gguf")))
-    failed = engine.wait(messages.Failed)
+    engine.send(requests.StartQuantize(quantize=job(model, tmp_path / "absent" / "o.gguf")))
+    failed = engine.wait(events.Failed)
     assert (failed.code, failed.id) == ("user", None)
     assert "does not exist" in failed.message
     assert engine.end() == 2
     engine = start(BROKEN)
-    engine.send(messages.StartQuantize(quantize=job(model, tmp_path / "o.gguf")))
-    failed = engine.wait(messages.Failed)
+    engine.send(requests.StartQuantize(quantize=job(model, tmp_path / "o.gguf")))
+    failed = engine.wait(events.Failed)
     assert failed.code == "defect"
     assert "ZeroDivisionError: boom" in failed.traceback
     assert engine.end() == 1

@@ -1,5 +1,6 @@
 """An output in several files: read back as one, resumed, never half published."""
 
+import errno
 from pathlib import Path
 
 import gguf
@@ -12,9 +13,11 @@ from engine.api.lm_studio import lm_studio_path
 from engine.api.outputs import part_path, partials_of
 from engine.checkpoint import open_checkpoint
 from engine.checks import check
+from engine.earlier_outputs import about_earlier, give_way
 from engine.jobs.cleaning import remove_jobs
 from engine.jobs.folder import list_jobs
 from engine.jobs.partial import PartialFile
+from engine.preparation import prepare
 from engine.quantize import quantize
 from engine.recipes import recipe_for_preset, with_options
 from engine.resume import resume
@@ -65,6 +68,94 @@ def test_names_sizes_metadata_and_tensors(whole, tmp_path):
     assert not any("tokenizer.ggml.tokens" in reader.fields for reader in readers[1:])
     assert sorted(path.name for path in tmp_path.glob("*.gguf*")) == [file.name for file in files]
     assert list_jobs()[-1].output == result.output
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()}
+
+
+def said_before(request: QuantizeRequest) -> list[str]:
+    return [one.message for one in check(request) if one.name == "output" and one.warning]
+
+
+TWO = {"m-00001-of-00002.gguf", "m-00002-of-00002.gguf"}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "old"),
+    [(9_000_000, MOST, TWO), (9_000_000, None, TWO), (None, 9_000_000, {"m.gguf"})],
+    ids=["other parts", "one file now", "one file before"],
+)
+def test_an_earlier_output_of_ours_gives_way(whole, tmp_path, before, now, old):
+    quantize(request_for(tmp_path / "m.gguf", most=before))
+    assert names(tmp_path) == old
+    told = ", ".join(sorted(old))
+    beside = f"another output of this name lies beside it ({told}): runtimes may take the wrong one"
+    assert said_before(request_for(tmp_path / "m.gguf", most=now)) == [beside]
+    request = request_for(tmp_path / "m.gguf", most=now, overwrite=True)
+    going = f"{told} of the earlier output of this name will be removed when the new one stands"
+    assert said_before(request) == [going]
+    first = tmp_path / ("m.gguf" if now is None else f"m-00001-of-0000{2 if before is None else 5}.gguf")
+    assert f"{first} can be written" in [one.message for one in check(request)]
+    replaced = quantize(request)
+    assert f"removed what was left of the earlier output of this name: {told}" in replaced.warnings
+    assert names(tmp_path) == {Path(file).name for file in replaced.files}
+
+
+def test_files_that_no_job_has_written_stay(whole, tmp_path):
+    """Also one that has taken the place of a job's."""
+    quantize(request_for(tmp_path / "m.gguf", most=9_000_000))
+    (tmp_path / "m-00002-of-00002.gguf").write_bytes(b"GGUF, from elsewhere")
+    others = {"m-00001-of-00003.gguf", "m.gguf", "mm-00001-of-00002.gguf", "m-00001-of-00002.gguf.txt"}
+    for name in others:
+        (tmp_path / name).write_bytes(b"mine")
+    result = quantize(request_for(tmp_path / "m.gguf", overwrite=True))
+    assert result.warnings == [
+        "removed what was left of the earlier output of this name: m-00001-of-00002.gguf",
+        "another output of this name lies beside it (m-00001-of-00003.gguf, m-00002-of-00002.gguf, m.gguf): "
+        "runtimes may take the wrong one",
+    ]
+    made = {Path(file).name for file in result.files}
+    assert names(tmp_path) == others | {"m-00002-of-00002.gguf"} | made
+
+
+def test_what_cannot_be_removed_is_said_and_the_job_is_done(whole, tmp_path, monkeypatch):
+    quantize(request_for(tmp_path / "m.gguf", most=9_000_000))
+    real = Path.unlink
+
+    def unlink(path, missing_ok=False):
+        if path.name.startswith("m-00001-of-00002"):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    result = quantize(request_for(tmp_path / "m.gguf", overwrite=True))
+    assert any("m-00001-of-00002.gguf of the earlier output" in said for said in result.warnings)
+    assert (
+        "removed what was left of the earlier output of this name: m-00002-of-00002.gguf" in result.warnings
+    )
+    assert list_jobs()[-1].state == "done"
+    with open_checkpoint(SAMPLE_MODEL) as checkpoint:
+        prepared = prepare(checkpoint, request_for(tmp_path / "m.gguf").recipe)
+    monkeypatch.setattr(Path, "iterdir", lambda _: (_ for _ in ()).throw(PermissionError(13, "no")))
+    for look in (about_earlier, give_way):
+        (said,) = look(prepared, tmp_path / "m.gguf", [], overwrite=True)
+        assert said == "whether another output of this name lies beside it cannot be seen (no)"
+
+
+def test_the_source_is_never_taken_for_an_earlier_output(whole, tmp_path):
+    source = quantize(request_for(tmp_path / "m.gguf", most=9_000_000))
+    assert len(source.files) == 2
+    again = request_for(tmp_path / "m.gguf", overwrite=True).model_copy(update={"model": source.output})
+    assert len(quantize(again).files) == 5
+    assert all(Path(file).exists() for file in source.files)
+
+
+def test_names_that_say_something_else(whole, tmp_path):
+    with pytest.raises(OutputError, match=r"another kind of file; a GGUF file is written, such as m\.gguf"):
+        quantize(request_for(tmp_path / "m.safetensors"))
+    (said,) = [c.message for c in check(request_for(tmp_path / "noext", most=None)) if c.warning]
+    assert said == "noext does not end in .gguf: programs that look for models may pass it over"
 
 
 def test_folders_are_made_when_the_job_begins(tmp_path, monkeypatch):
@@ -143,8 +234,6 @@ def test_removing_the_job_removes_what_it_has_written(tmp_path, monkeypatch):
 
 
 def test_a_tensor_beyond_the_size_is_said(tmp_path):
-    from engine.preparation import prepare
-
     with open_checkpoint(SAMPLE_MODEL) as checkpoint:
         prepared = prepare(checkpoint, request_for(tmp_path / "m.gguf", most=1_000_000).recipe)
     assert any("are larger than 1 MB" in warning for warning in prepared.plan.warnings)

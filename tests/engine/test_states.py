@@ -10,8 +10,8 @@ import torch
 
 from engine import states
 from engine.api.errors import ChangedError, OutputError
+from engine.api.events import ProgressSaved
 from engine.api.jobs import Saved
-from engine.api.messages import ProgressSaved
 from engine.api.progress import silent
 from engine.jobs.fingerprint import Unchanged
 from engine.jobs.folder import Job

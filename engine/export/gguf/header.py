@@ -8,12 +8,13 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, Keys
+from gguf import GGUFWriter, Keys
 from gguf.gguf_writer import WriterState
 
-from engine.api.formats import FORMATS
+from engine.api.formats import LAYOUTS
 from engine.api.gguf import GGUFValueType
 from engine.api.outputs import START, USUAL_ALIGNMENT, padded, part_counts, tensor_space
+from engine.checkpoint.gguf import NUMBERS
 from engine.export.gguf.plan import WRITTEN_ANEW, Export
 from engine.export.gguf.tensor import OutputTensor
 
@@ -80,7 +81,7 @@ def _part(writer: "_Writer", tensors: Iterable[OutputTensor], formats: dict[str,
     tensors = list(tensors)
     for tensor in tensors:
         # The shape is that of the values; the writer would take it as bytes only for uint8.
-        kind = GGMLQuantizationType[formats[tensor.name]]
+        kind: Any = NUMBERS[formats[tensor.name]]  # a plain number: the library's list is not complete
         size = _bytes(tensor, formats)
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), size, kind)
     start = _serialized(writer)
@@ -92,7 +93,7 @@ def _part(writer: "_Writer", tensors: Iterable[OutputTensor], formats: dict[str,
 
 
 def _bytes(tensor: OutputTensor, formats: dict[str, str]) -> int:
-    return prod(tensor.shape[:-1]) * FORMATS[formats[tensor.name]].row_bytes(tensor.shape[-1])
+    return prod(tensor.shape[:-1]) * LAYOUTS[formats[tensor.name]].row_bytes(tensor.shape[-1])
 
 
 class _Writer(GGUFWriter):

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 COMPARED_ROWS = 256
 FLOATS = ("F64", "F32", "F16", "BF16")
-INTEGERS = ("I8", "I16", "I32", "I64")
 WRITTEN_ANEW = {
     Keys.General.FILE_TYPE: GgufValue(GGUFValueType.UINT32, 0),
     Keys.General.QUANTIZATION_VERSION: GgufValue(GGUFValueType.UINT32, GGML_QUANT_VERSION),
@@ -38,10 +37,17 @@ WRITTEN_ANEW = {
 
 LEFT_ALONE = re.compile(
     r"altup|laurel|^sam\.|indexer\.[kq]_proj|per_layer_model_proj|^token_types\.|ssm_conv1d|shortconv\.conv\.|attn_rel_b\.|\.rel_pos|"
-    r"time_mix_(?:first|[wvag][0-2]|decay_w[12]|lerp_fused)\.|\.position_embd|\.patch_(?:embd|merger)"
+    r"ffn_gate_tid2eid\.|time_mix_(?:first|[wvag][0-2]|decay_w[12]|lerp_fused)\.|\.position_embd|\.patch_(?:embd|merger)"
 )
 """Small matrices that runtimes want as they are: llama-quantize leaves these alone, and all whose names do
 not end in "weight" (llama.cpp, src/llama-quant.cpp, tensor_allows_quantization)."""
+
+
+_ALIKE: dict[tuple, bool] = {}
+"""What the last comparison of an output with an embedding found, by their files' stamp and their names.
+
+The window plans a model at each look at a run, and to read both again may take gigabytes each time.
+"""
 
 
 class UnsupportedModelError(ExportError):
@@ -118,19 +124,15 @@ def _gguf_tensors(checkpoint: "Checkpoint") -> list[OutputTensor]:
         )
     tensors = []
     for tensor in checkpoint.tensors.values():
-        if tensor.dtype in INTEGERS:
-            raise UnsupportedModelError(
-                f"{checkpoint.path}: {tensor.name} holds integers ({tensor.dtype}), which are not converted."
-            )
         tensors.append(
             OutputTensor(
                 tensor.name,
-                tensor.shape,
+                tensor.shape or (1,),  # a value without axes is, to ggml, a row of one
                 tensor.role,
                 tensor.block,
                 (tensor.name,),
                 stored=tensor.dtype,
-                copyable=tensor.dtype in FORMATS,
+                copyable=True,
                 fixed=_fixed(tensor),
             )
         )
@@ -139,11 +141,13 @@ def _gguf_tensors(checkpoint: "Checkpoint") -> list[OutputTensor]:
 
 def _fixed(tensor: "Tensor") -> str:
     """The format that a tensor of a GGUF file keeps whatever a recipe says, or ""."""
+    if tensor.dtype not in FORMATS:
+        return tensor.dtype
     small = kept_in_float(tensor) is not None
-    if not small and tensor.name.endswith("weight") and not LEFT_ALONE.search(tensor.name):
+    several = prod(tensor.shape[:-1]) > 1  # rows: for llama-quantize a matrix of one is a vector
+    if not small and several and tensor.name.endswith("weight") and not LEFT_ALONE.search(tensor.name):
         return ""
-    stored = tensor.dtype if tensor.dtype in FORMATS else "F32"
-    return "" if small and stored == "F32" else stored
+    return "" if small and tensor.dtype == "F32" else tensor.dtype
 
 
 def _from_folder(checkpoint: "Checkpoint", pre_tokenizer: str | None) -> Export:
@@ -291,9 +295,19 @@ def _head_is_embedding(checkpoint: "Checkpoint", sources: dict[str, list["Tensor
         return True
     if head[0].shape != embedding[0].shape:
         return False
-    for start in range(0, head[0].shape[0], COMPARED_ROWS):
-        rows = slice(start, min(start + COMPARED_ROWS, head[0].shape[0]))
-        if not np.array_equal(checkpoint.read(head[0].name, rows), checkpoint.read(embedding[0].name, rows)):
+    pair = (checkpoint.stamp, head[0].name, embedding[0].name)
+    alike = _ALIKE.get(pair)
+    if alike is None:
+        alike = _are_alike(checkpoint, head[0], embedding[0])
+        _ALIKE.clear()
+        _ALIKE[pair] = alike
+    return alike
+
+
+def _are_alike(checkpoint: "Checkpoint", one: "Tensor", other: "Tensor") -> bool:
+    for start in range(0, one.shape[0], COMPARED_ROWS):
+        rows = slice(start, min(start + COMPARED_ROWS, one.shape[0]))
+        if not np.array_equal(checkpoint.read(one.name, rows), checkpoint.read(other.name, rows)):
             return False
     return True
 

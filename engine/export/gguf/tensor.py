@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.api.formats import FORMATS
+from engine.api.formats import LAYOUTS
 from engine.api.model import Role
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class OutputTensor:
     def read_stored(self, checkpoint: "Checkpoint", start: int, stop: int) -> np.ndarray:
         """The bytes of rows start..stop as the source has them, uint8 [rows, bytes of a row]."""
         tensor = checkpoint.tensors[self.sources[0]]
-        row = FORMATS[self.stored].row_bytes(self.shape[-1])
+        row = LAYOUTS[self.stored].row_bytes(self.shape[-1])
         data = np.empty((stop - start, row), np.uint8)
         checkpoint.read_bytes(tensor, start * row, data)
         return data

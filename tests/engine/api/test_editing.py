@@ -17,9 +17,10 @@ from engine.api.editing import (
     with_pins,
 )
 from engine.api.formats import FORMATS, METHODS
+from engine.api.mixtures import preset_recipe
 from engine.api.model import Role
 from engine.api.plan import Planner, make_plan
-from engine.api.presets import PRESETS, ModelFacts, preset_recipe
+from engine.api.presets import PRESETS, ModelFacts
 from engine.api.recipe import Choice, Recipe, Rule, parse_recipe
 
 PARTS = {"q": Role.Q, "k": Role.K, "v": Role.V, "output": Role.O}
@@ -151,7 +152,8 @@ def gesture(tensors: list[Tensor], dice: random.Random) -> list[int]:
 def test_random_edits_do_what_a_dict_of_choices_does(model, seed):
     tensors, dice = MODELS[model], random.Random(f"{model} {seed}")
     planner = Planner(tensors)
-    start = [HAND_MADE, *(preset_recipe(name, ModelFacts("llama", 6, experts=4)) for name in PRESETS)]
+    facts = ModelFacts("llama", 6, experts=4)
+    start = [HAND_MADE, *(preset_recipe(name, facts, tensors) for name in PRESETS)]
     recipe = dice.choice(start)
     oracle = choices(recipe, tensors)
     for _ in range(12):
@@ -232,7 +234,7 @@ def test_going_back_leaves_no_rule_behind():
 
 
 def test_everything_is_the_default():
-    start = preset_recipe("Q4_K_M", ModelFacts("llama", 6))
+    start = preset_recipe("Q4_K_M", ModelFacts("llama", 6), dense(6))
     recipe = edited(start, dense(6), lambda tensor: True, format="Q8_0")
     assert recipe == Recipe(default=Choice(format="Q8_0"))
 
@@ -281,7 +283,7 @@ def test_pins_stay_last_and_are_split():
 def test_a_preset_is_laid_under_the_pins():
     pin = Rule(match="v", format="F16", pinned=True)
     old = Recipe(rules=[Rule(match="k", format="Q8_0"), pin], default=Choice(format="Q4_K"))
-    new = preset_recipe("Q4_K_M", ModelFacts("llama", 6))
+    new = preset_recipe("Q4_K_M", ModelFacts("llama", 6), dense(6))
     assert with_pins(new, old).rules == [*new.rules, pin]
     assert with_pins(with_pins(new, old), old) == with_pins(new, old)
 

@@ -1,12 +1,16 @@
 """Metadata: edited in the types that they have, refused where they must stay, counted to the byte."""
 
+import sys
+from subprocess import run
+
 import pytest
 from gguf import GGUFValueType as Type
 from gguf import Keys
 
+from engine.api.chat_template import template_fault
 from engine.api.errors import RecipeError
 from engine.api.gguf import GgufValue, GGUFValueType
-from engine.api.metadata import COMMON, FIXED, edited, edited_entries, entries_of, value_bytes
+from engine.api.metadata import ALIASES, COMMON, FIXED, edited, edited_entries, entries_of, value_bytes
 
 FILE = {
     "general.architecture": GgufValue(Type.STRING, "llama"),
@@ -42,6 +46,72 @@ def test_edits_keep_the_type_of_a_key():
     assert list(FILE) == list(found)[: len(FILE)]
 
 
+def test_plain_names_stand_for_keys():
+    found = edited(FILE, {"name": "New", "Author": "Me", "licence": "mit", "tags": "a, b"})
+    assert [found[f"general.{key}"].value for key in ("name", "author", "license", "tags")] == [
+        "New",
+        "Me",
+        "mit",
+        ["a", "b"],
+    ]
+    assert not [key for key in found if "." not in key]
+    assert set(ALIASES.values()) == set(COMMON) - {"general.license.link"}
+    assert "general.name" not in edited(FILE, {"name": ""})
+    shown = {entry.key: entry.value for entry in edited_entries(entries_of(FILE), {"name": "New"})}
+    assert (shown["general.name"], len(shown)) == ("New", len(FILE))
+    with pytest.raises(RecipeError, match=r"general\.name is there twice"):
+        edited(FILE, {"name": "New", "general.name": "Newer"})
+
+
+def test_a_key_of_the_file_is_itself_whatever_its_name_stands_for_elsewhere():
+    both = FILE | {"author": GgufValue(Type.STRING, "a"), "general.author": GgufValue(Type.STRING, "b")}
+    found = edited(both, {"author": "Me"})
+    assert (found["author"].value, found["general.author"].value) == ("Me", "b")
+    assert edited_entries(entries_of(both), {"author": "Me"}) == entries_of(found)
+    assert edited(both, {"author": "Me", "general.author": "You"})["general.author"].value == "You"
+    own = FILE | {"mykey": GgufValue(Type.STRING, "x")}
+    assert edited(own, {"mykey": "y"})["mykey"].value == "y"
+    assert "mykey" not in edited(own, {"mykey": ""})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{% if m.x %}{% continue %}{% endif %}{{ m['content'] | trim }}{% endfor %}",
+        "{% generation %}{{ content }}{% endgeneration %}",
+        "{{ raise_exception('no') }}{%- set ns = namespace(a=1) -%}",
+    ],
+)
+def test_templates_of_models_parse(template):
+    assert template_fault(template) is None
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% if a %}\n{{ b }", "line 2: "),
+        ("{% frobnicate %}", "line 1: "),
+        ("{{ " + "(" * 20000, "nested too deeply"),
+    ],
+)
+def test_templates_that_do_not_parse(template, said):
+    assert said in (template_fault(template) or "")
+
+
+def test_planning_an_edited_template_does_not_load_what_parses_it():
+    """It takes longer than a window may stand still at a letter that is typed."""
+    done = run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from engine.api.metadata import edited; from engine.api.recipe import GgufOptions\n"
+            "edits = {'tokenizer.chat_template': '{{ x }}'}\n"
+            "edited({}, GgufOptions(metadata=edits).metadata); sys.exit('jinja2' in sys.modules)",
+        ]
+    )
+    assert done.returncode == 0
+
+
 def test_nothing_leaves_a_key_out():
     assert "general.name" not in edited(FILE, {"general.name": ""})
     assert edited(FILE, {"general.absent": ""}) == FILE
@@ -70,6 +140,13 @@ def test_nothing_leaves_a_key_out():
         ("bad key", "x", "is no key"),
         ("", "x", "is no key"),
         ("x" * 300, "x", "is no key"),
+        ("a\nb", "x", "'a\\nb' is no key; write letters"),
+        (
+            "autor",
+            "x",
+            "autor is no key that programs know; write it in full (nearest: general.author",
+        ),
+        ("zzz", "x", "such as general.author"),
     ],
 )
 def test_what_cannot_be(key, value, said):

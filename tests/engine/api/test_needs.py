@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 
-from engine.api.jobs import LEAST_MEMORY
+from engine.api.jobs import QuantizeRequest
 from engine.api.model import Role
 from engine.api.needs import (
+    CONVERTING,
     ENCODERS,
     HELD_BYTES,
     MEASURE_BASE,
@@ -17,6 +20,8 @@ from engine.api.needs import (
     Speeds,
     Stage,
     encoder,
+    importance_bytes,
+    least_quantize_memory,
     measure_disk,
     measure_memory,
     measure_seconds,
@@ -28,8 +33,14 @@ from engine.api.needs import (
 from engine.api.plan import ExportSummary, ExportTensor, make_plan
 from engine.api.presets import ModelFacts
 from engine.api.recipe import Choice, Recipe, Rule
+from engine.calibration.importance import Entry, Importance
+from engine.calibration.importance_files import write_importance
 from engine.checkpoint import open_checkpoint
+from engine.estimate import needs
 from engine.jobs.limits import private_memory
+from engine.preparation import prepare
+from engine.quantize import quantize
+from engine.recipes import recipe_for_preset
 from engine.summary import export_summary
 from resources import EVALUATION_TEXT, SAMPLE_MODEL
 
@@ -80,11 +91,64 @@ def test_quantizing_and_measuring_take_no_more_than_estimated(sample, tmp_path):
     output = str(tmp_path / "out.gguf")
     command = ("quantize", str(SAMPLE_MODEL), "--preset", "Q4_0", "--out", output)
     alone = peak(*command, state=tmp_path)
-    assert alone <= quantize_memory(sample) <= 2 * alone
-    assert alone <= quantize_memory(sample, limit=quantize_memory(sample) - 1)
+    assert alone <= quantize_memory(sample, 0) <= 2 * alone
+    assert alone <= quantize_memory(sample, 0, limit=quantize_memory(sample, 0) - 1)
     measuring = ("--measure", str(EVALUATION_TEXT), "--windows", "2", "--overwrite")
     both = peak(*command, *measuring, state=tmp_path)
     assert both <= measure_memory(sample, 2) <= 1.5 * both
+
+
+@needs_samples
+def test_no_library_counts_that_a_gguf_file_does_not_need(sample, tmp_path):
+    source, output = tmp_path / "s.gguf", str(tmp_path / "o.gguf")
+    with open_checkpoint(SAMPLE_MODEL) as checkpoint:
+        recipe = recipe_for_preset(checkpoint, "F16")
+    quantize(QuantizeRequest(model=str(SAMPLE_MODEL), output=str(source), recipe=recipe))
+    with open_checkpoint(source) as checkpoint:
+        export = export_summary(checkpoint)
+    assert (export.converted, sample.converted) == (False, True)
+    taken = peak("quantize", str(source), "--preset", "Q4_0", "--out", output, state=tmp_path)
+    assert taken <= quantize_memory(export, 0) <= 2 * taken
+    least = least_quantize_memory(export, 0)
+    limited = ("--memory-limit", str(least), "--overwrite")
+    assert (
+        peak("quantize", str(source), "--preset", "Q4_0", "--out", output, *limited, state=tmp_path) <= least
+    )
+    start, *_ = quantize_stages(export, make_plan(recipe, export.tensors), SPEEDS)
+    assert start.seconds < START_SECONDS / 2
+
+
+@needs_samples
+def test_an_importance_matrix_comes_on_top(tmp_path):
+    """An estimate without it would be too low in both runs."""
+    source, matrix, output = tmp_path / "s.gguf", tmp_path / "i.gguf", str(tmp_path / "o.gguf")
+    name, shape = "blk.0.ffn_up_exps.weight", (512, 1, 32768)
+    writer = gguf.GGUFWriter(source, "llama")
+    writer.add_tensor(name, np.ones(shape, np.float16))
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    entry = Entry(np.ones((512, 32768), np.float32), np.ones(512, np.int64))
+    write_importance(matrix, Importance({name: entry}), overwrite=False)
+    recipe = Recipe(default=Choice(format="Q8_0"), imatrix=str(matrix))
+    asked = QuantizeRequest(model=str(source), output=output, recipe=recipe)
+    with open_checkpoint(source) as checkpoint:
+        export = export_summary(checkpoint)
+        prepared = prepare(checkpoint, recipe)
+        without = make_plan(recipe, export.tensors)
+        found = needs(prepared, asked, SPEEDS)
+    held = importance_bytes(prepared.plan)
+    assert held == entry.sums.nbytes + entry.counts.nbytes
+    assert importance_bytes(without) == 0
+    assert quantize_memory(export, held) == quantize_memory(export, 0) + held
+    keys = 10_000  # of the header, which say which matrix it was
+    assert 0 <= found.memory - quantize_memory(export, held) < keys
+    assert 0 <= found.least_memory - least_quantize_memory(export, held) < keys
+    command = ("quantize", str(source), "--preset", "Q8_0", "--imatrix", str(matrix), "--out", output)
+    taken = peak(*command, state=tmp_path)
+    assert quantize_memory(export, 0) < taken <= found.memory <= 2 * taken
+    limited = ("--memory-limit", str(found.least_memory), "--overwrite")
+    assert peak(*command, *limited, state=tmp_path) <= found.least_memory
 
 
 @needs_samples
@@ -130,17 +194,17 @@ def test_large_models_as_they_were_measured(model, measured):
 
 
 def test_a_limit_shrinks_what_quantizing_takes_down_to_its_libraries(sample):
-    wanted = quantize_memory(sample)
-    assert quantize_memory(sample, 10 * wanted) == wanted
-    assert quantize_memory(sample, wanted - 10_000_000) == wanted - 10_000_000
-    assert LEAST_MEMORY < quantize_memory(sample, 1) < 1.1 * LEAST_MEMORY
+    wanted = quantize_memory(sample, 0)
+    assert quantize_memory(sample, 0, 10 * wanted) == wanted
+    assert quantize_memory(sample, 0, wanted - 10_000_000) == wanted - 10_000_000
+    assert CONVERTING.least < quantize_memory(sample, 0, 1) < 1.1 * CONVERTING.least
 
 
 def test_a_larger_model_needs_more_to_measure_but_not_to_quantize():
     small = export([matrix(Role.EMBEDDING, 1000, 512), matrix(Role.DOWN, 512, 512, 0)])
     huge = export([matrix(Role.EMBEDDING, 1000, 512), matrix(Role.DOWN, 51200, 51200, 0)])
     assert measure_memory(huge, 1) > measure_memory(small, 1) + 4 * 51200 * 51200
-    assert quantize_memory(huge) == quantize_memory(small)
+    assert quantize_memory(huge, 0) == quantize_memory(small, 0)
 
 
 def test_more_windows_take_disk_and_time_but_no_memory():

@@ -52,14 +52,14 @@ def test_small_tensors_stay_f32_and_say_why():
 
 
 def test_rules_that_match_nothing_are_reported():
-    rules = [Rule(match="ffn_dwon", format="Q6_K"), Rule(match="q", blocks="9", format="Q6_K")]
+    rules = [Rule(match="ffn_dwon", format="Q6_K"), Rule(match=r"q\.w", blocks="9", format="Q6_K")]
     plan = make_plan(
         Recipe(rules=[*rules, Rule(match="q", format="Q8_0")], default=Choice(format="Q4_K")),
         [Tensor("blk.0.attn_q.weight", (4, 256))],
     )
     assert plan.warnings == [
         "rule 1 ('ffn_dwon') matches no tensor of this model",
-        "rule 2 ('q', blocks 9) matches no tensor of this model",
+        r"rule 2 ('q\.w', blocks 9) matches no tensor of this model",
     ]
     assert plan.tensors[0].rule == 2
 
@@ -68,6 +68,24 @@ def test_a_rule_for_tensors_that_stay_f32_has_no_effect():
     recipe = Recipe(rules=[Rule(match="norm", format="Q8_0")], default=Choice(format="Q4_K"))
     plan = make_plan(recipe, [Tensor("blk.0.attn_norm.weight", (256,), Role.NORM)])
     assert plan.warnings == ["rule 1 ('norm') has no effect: every tensor it matches is kept in F32"]
+
+
+def test_integers_and_types_without_an_encoder_stay_and_are_counted():
+    tensors = [
+        Tensor("blk.0.attn_q.weight", (4, 256)),
+        Tensor("blk.0.ids", (5,), Role.OTHER, stored="I32", copyable=True, fixed="I32"),
+        Tensor("blk.0.old.weight", (2, 256), stored="Q1_0", copyable=True, fixed="Q1_0"),
+    ]
+    recipe = Recipe(rules=[Rule(match="ids|old", format="F32")], default=Choice(format="Q4_K"))
+    plan = make_plan(recipe, tensors)
+    told = [(tensor.format, tensor.bytes, tensor.copied, tensor.kept) for tensor in plan.tensors[1:]]
+    assert told == [("I32", 20, True, True), ("Q1_0", 72, True, True)]
+    assert plan.tensors[1].note == "kept in I32, which is not quantized"
+    assert plan.warnings == [
+        "rule 1 ('ids|old') has no effect: every tensor it matches is kept in I32 or Q1_0",
+        "2 tensors are stored as I32, Q1_0, which are not quantized; they are copied byte for byte",
+    ]
+    assert make_plan(recipe, tensors[1:]).warnings == plan.warnings[:1]
 
 
 def test_formats_that_do_not_fit_are_summed_up():

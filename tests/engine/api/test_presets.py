@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from engine.api.errors import RecipeError
+from engine.api.formats import FORMATS
+from engine.api.mixtures import Place, preset_recipe
 from engine.api.model import Role
 from engine.api.plan import Planner, make_plan
-from engine.api.presets import ALIASES, COPY, PRESETS, ModelFacts, has_more_bits, preset_groups, preset_recipe
+from engine.api.presets import ALIASES, COPY, PRESETS, ModelFacts, preset_groups, preset_refusal
+from engine.checkpoint.names import identify
 
+MADE = Path(__file__).with_name("mixtures.json")
 RECORDS = Path(__file__).parents[4] / "shared" / "facts" / "presets.json"
 ROLES = {
     "token_embd": Role.EMBEDDING,
@@ -81,10 +85,10 @@ def test_same_types_as_llama_quantize(shapes, preset, has_importance):
             experts=shape.get("expert_count", 0),
             tied=shape["tied"],
             has_importance=has_importance,
-            columns=shape["embedding_length"],
             group=heads // shape.get("attention.head_count_kv", heads),
         )
-        plan = make_plan(preset_recipe(preset, facts), tensors_of(shape))
+        tensors = tensors_of(shape)
+        plan = make_plan(preset_recipe(preset, facts, tensors), tensors)
         got = {tensor.name: tensor.format for tensor in plan.tensors}
         recorded = shape["presets"][preset]
         types = recorded.get("imatrix", recorded["plain"]) if has_importance else recorded["plain"]
@@ -101,9 +105,47 @@ def test_every_recorded_preset_is_ours(shapes):
         assert set(shape["presets"]) == set(PRESETS) - UNRECORDED
 
 
+def numbers(blocks: str) -> list[int | None]:
+    """'0-2,5' -> 0, 1, 2, 5; '' -> no block."""
+    if not blocks:
+        return [None]
+    ends = [part.partition("-") for part in blocks.split(",")]
+    return [block for first, _, last in ends for block in range(int(first), int(last or first) + 1)]
+
+
+@pytest.fixture(scope="module")
+def models() -> dict:
+    return json.loads(MADE.read_text())["models"]
+
+
+@pytest.mark.parametrize("has_importance", [False, True])
+def test_same_types_where_blocks_differ(models, has_importance):
+    """Attention or a feed-forward in some blocks only, several in one, encoder and decoder, odd names."""
+    for name, model in models.items():
+        facts = ModelFacts(**model["facts"], has_importance=has_importance)
+        tensors = []
+        for kind, shape, blocks in model["tensors"]:
+            for block in numbers(blocks):
+                one = kind.replace("*", str(block))
+                tensors.append(Tensor(one, tuple(shape), identify(one, None, gguf=True).role, block))
+        planner = Planner(tensors)
+        for preset, recorded in model["types"].items():
+            plan = planner.plan(planner.recipe_of(preset, facts))
+            got = {tensor.name: tensor.format for tensor in plan.tensors if not tensor.kept}
+            wanted = dict.fromkeys(got, PRESETS[preset].format)
+            others = recorded.get("imatrix", recorded["plain"]) if has_importance else recorded["plain"]
+            for kind, formats in others.items():
+                for form, blocks in formats.items():
+                    wanted |= {kind.replace("*", str(block)): form for block in numbers(blocks)}
+            assert got == wanted, (name, preset)
+            assert not any(warning.startswith("rule") for warning in plan.warnings)
+        for preset in {*PRESETS} - {*model["types"]}:
+            assert FORMATS[PRESETS[preset].format].exact or preset_refusal(preset, facts)
+
+
 def test_more_bits():
-    assert [i for i in range(4) if has_more_bits(i, 4)] == [2, 3]
-    assert [i for i in range(16) if has_more_bits(i, 16)] == [0, 1, 4, 7, 10, 13, 14, 15]
+    assert [i for i in range(4) if Place(i, 4).has_more_bits] == [2, 3]
+    assert [i for i in range(16) if Place(i, 16).has_more_bits] == [0, 1, 4, 7, 10, 13, 14, 15]
 
 
 def test_mxfp4_is_for_experts_alone():
@@ -112,51 +154,38 @@ def test_mxfp4_is_for_experts_alone():
         Tensor("blk.0.attn_q.weight", (256, 256), Role.Q, 0),
         Tensor("blk.0.ffn_down_exps.weight", (4, 256, 256), Role.EXPERT, 0),
     ]
-    plan = make_plan(preset_recipe("MXFP4_MOE", ModelFacts("llama", 1, experts=4)), tensors)
+    plan = make_plan(preset_recipe("MXFP4_MOE", ModelFacts("llama", 1, experts=4), tensors), tensors)
     assert [tensor.format for tensor in plan.tensors] == ["Q8_0", "Q8_0", "MXFP4"]
-
-
-def test_shared_experts_count_among_the_first_of_the_lowest_presets():
-    """llama-quantize raises as many matrices that lead out of feed-forwards as an eighth of the blocks."""
-    tensors = [
-        Tensor(f"blk.{block}.ffn_down_{kind}.weight", (4, 256, 256), role, block)
-        for block in range(24)
-        for kind, role in (("exps", Role.EXPERT), ("shexp", Role.DOWN))
-    ]
-    facts = ModelFacts("qwen2moe", 24, experts=60, shared_experts=True)
-    plan = make_plan(preset_recipe("IQ2_XS", facts), tensors)
-    raised = [tensor.name for tensor in plan.tensors if tensor.format == "Q2_K"]
-    assert raised == [
-        "blk.0.ffn_down_exps.weight",
-        "blk.0.ffn_down_shexp.weight",
-        "blk.1.ffn_down_exps.weight",
-    ]
 
 
 def test_mxfp4_without_experts_is_refused():
     with pytest.raises(RecipeError, match="Q8_0 is the same here"):
-        preset_recipe("mxfp4_moe", ModelFacts("llama", 1))
-
-
-def test_no_rule_of_a_preset_is_idle_where_queries_keys_and_values_are_one():
-    planner = Planner([Tensor("blk.0.attn_qkv.weight", (256, 256), Role.QKV, 0)])
-    recipe = preset_recipe("IQ3_XXS", ModelFacts("gpt2", 1))
-    assert any("attn_k" in warning for warning in planner.plan(recipe).warnings)
-    pruned = planner.plan(planner.recipe_of("IQ3_XXS", ModelFacts("gpt2", 1)))
-    assert not pruned.warnings
-    assert [tensor.format for tensor in pruned.tensors] == ["IQ3_S"]
+        preset_recipe("mxfp4_moe", ModelFacts("llama", 1), [])
 
 
 @pytest.mark.parametrize("alias", ALIASES)
 def test_aliases(alias):
     facts = ModelFacts("llama", 12)
-    assert preset_recipe(alias.lower(), facts) == preset_recipe(alias + "_M", facts)
+    tensors = [Tensor(f"blk.{block}.attn_v.weight", (256, 256), Role.V, block) for block in range(12)]
+    recipe = preset_recipe(alias.lower(), facts, tensors)
+    assert recipe == preset_recipe(alias + "_M", facts, tensors)
+    assert [rule.match for rule in recipe.rules] == [r"attn_(v|qkv|kv_b)\.weight$"] * len(recipe.rules)
 
 
-def test_presets_name_known_formats_for_every_number_of_blocks():
-    for name in PRESETS:
-        for blocks in range(12):
-            preset_recipe(name, ModelFacts("llama", blocks, experts=4))
+def test_rules_speak_for_all_blocks_that_are_of_one_mind():
+    tensors = [
+        Tensor(f"blk.{block}.{name}.weight", (256, 256), role, block)
+        for block in range(16)
+        for name, role in (("attn_v", Role.V), ("ffn_down", Role.DOWN))
+        if name == "ffn_down" or block % 2
+    ]
+    recipe = preset_recipe("Q3_K_M", ModelFacts("llama", 16), tensors)
+    assert {(rule.match.partition("(")[0], rule.blocks, rule.format) for rule in recipe.rules} == {
+        ("attn_", "1,3", "Q5_K"),
+        ("attn_", "5,7,9,11,13,15", "Q4_K"),
+        ("ffn_down", "0", "Q5_K"),
+        ("ffn_down", "1-15", "Q4_K"),
+    }
 
 
 def test_groups_hold_every_preset_once_by_its_bits():
@@ -168,4 +197,4 @@ def test_groups_hold_every_preset_once_by_its_bits():
 
 def test_unknown_preset():
     with pytest.raises(RecipeError, match=re.escape("Unknown preset 'Q4_K_X'; known: F32")):
-        preset_recipe("Q4_K_X", ModelFacts("llama", 2))
+        preset_recipe("Q4_K_X", ModelFacts("llama", 2), [])

@@ -109,11 +109,29 @@ def test_block_ranges():
         ),
         ({"rules": [{"match": "a", "format": "Q4_K", "params": {"x": 1}}]}, "'search' has no parameter 'x'"),
         ({"default": 3}, "default must be an object"),
-        ({"version": 2}, "version: input should be 1"),
-        ({"output": {"container": "zip"}}, "output.container: "),
+        ({"rules": 3}, "rules must be a list in brackets"),
+        ({"calibration": {"windows": 0}}, "calibration.windows must be at least 1"),
+        ({"calibration": {"seed": 1.5}}, "calibration.seed must be a whole number."),
+        ({"output": {"options": {"metadata": {"a.b": None}}}}, "a.b must be text, a number, true, false or"),
+        ({"version": 2}, "version must be 1"),
+        ({"output": {"container": "zip"}}, "output.container must be 'gguf'"),
         (
             {"output": {"options": {"x": 1}}},
             "output.options: unknown key 'x'; known: split_max_size, metadata, pre_tokenizer",
+        ),
+        *(
+            (
+                {"output": {"options": {"split_max_size": size}}},
+                "r.json: output.options: split_max_size: a file has at least 1 MB (1,000,000 bytes).",
+            )
+            for size in (5, -1, 0)
+        ),
+        ({"output": {"options": {"split_max_size": 1e30}}}, "split_max_size must be a smaller whole number."),
+        ({"output": {"options": {"split_max_size": "x"}}}, "split_max_size must be a whole number."),
+        ({"calibration": {"windows": 1e30}}, "calibration.windows must be a smaller whole number."),
+        (
+            {"output": {"options": {"metadata": {"a\nb": None}}}},
+            "output.options: 'a\\nb' must be text, a num",
         ),
         ({"output": {"options": {"pre_tokenizer": 1}}}, "output.options: pre_tokenizer must be text"),
     ],

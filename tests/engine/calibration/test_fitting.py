@@ -14,6 +14,7 @@ from engine.preparation import Prepared, prepare
 from resources import SAMPLE_MODEL
 from tests.engine.calibration.matrices import older_bytes
 
+UNUSED = "the importance matrix is not used: no tensor gets a format whose codes are searched for"
 NAMES = list(read_importance(SAMPLE_MODEL / "imatrix.gguf").entries)
 
 
@@ -45,12 +46,13 @@ def test_the_sample_s_own_fits_without_a_word(sample):
     found = prepared(sample, SAMPLE_MODEL / "imatrix.gguf")
     assert found.plan.warnings == []
     assert found.importance.keys() == set(NAMES)
-    assert found.importance["blk.0.ffn_down.weight"].shape == (1, 1536)
+    assert found.importance["blk.0.ffn_down.weight"].sums.shape == (1, 1536)
 
 
 def test_what_is_not_quantized_needs_no_importance(sample, tmp_path):
     found = prepared(sample, matrix(tmp_path, {NAMES[0]: own()[NAMES[0]]}), "F16")
-    assert (found.plan.warnings, found.importance) == ([], {})
+    assert (found.plan.warnings, found.importance) == ([UNUSED], {})
+    assert not found.plan.metadata
 
 
 def test_the_first_tensor_that_differs_is_named_with_both_sizes(sample, tmp_path):
@@ -86,9 +88,11 @@ def test_tensors_that_are_missing_or_strange_are_named(sample, tmp_path):
 def test_a_tensor_that_saw_no_token(sample, tmp_path):
     entries = own() | {NAMES[3]: Entry(np.zeros((1, 512), np.float32), np.zeros(1, np.int64))}
     found = prepared(sample, matrix(tmp_path, entries))
-    assert (found.importance[NAMES[3]] == 1).all()
-    [warning] = found.plan.warnings
-    assert NAMES[3].removesuffix(".weight") in warning
+    assert found.importance[NAMES[3]].means_of(0) is None
+    name = NAMES[3].removesuffix(".weight")
+    assert found.plan.warnings == [
+        f"nothing but zeros reached these matrices: {name}: quantized as without an importance matrix"
+    ]
 
 
 @pytest.mark.parametrize("value", [float("nan"), -1.0])
@@ -101,5 +105,5 @@ def test_values_that_no_text_can_give(sample, tmp_path, value):
 def test_the_older_format_gives_the_same_importance(sample, tmp_path):
     write_importance(tmp_path / "i.dat", Importance(own()), overwrite=False)
     older, newer = prepared(sample, tmp_path / "i.dat"), prepared(sample, SAMPLE_MODEL / "imatrix.gguf")
-    for name, means in newer.importance.items():
-        assert np.allclose(older.importance[name], means, rtol=1e-6)
+    for name, entry in newer.importance.items():
+        assert np.allclose(older.importance[name].means_of(0), entry.means_of(0), rtol=1e-6)

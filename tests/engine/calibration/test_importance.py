@@ -1,5 +1,7 @@
 """Importance matrices in both of llama.cpp's formats, read, written and merged."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,8 @@ def test_means_by_matrix_and_an_unseen_expert(tmp_path):
     entry = read_importance(path).entries["a"]
     assert np.array_equal(entry.means(), [[1, 2], [1, 1]])
     assert entry.unseen.tolist() == [1]
+    assert entry.means_of(0).tolist() == [1, 2]
+    assert entry.means_of(1) is None
 
 
 def test_the_sample_s_own_by_llama_imatrix():
@@ -149,9 +153,8 @@ def test_damaged(tmp_path, tensors, said):
         older_bytes({"a": (1, [1.0])})[:-1],
         older_bytes({"a": (-1, [1.0])}),
         older_bytes({"a\n": (1, [1.0])}),
-        older_bytes({"a": (1, [1.0])}, 3, "text")[:-2],
     ],
-    ids=["empty", "text", "no entries", "cut", "negative", "name", "cut text"],
+    ids=["empty", "text", "no entries", "cut", "negative", "name"],
 )
 def test_something_else(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
@@ -159,11 +162,36 @@ def test_something_else(tmp_path, content):
         read_importance(tmp_path / "file")
 
 
+@pytest.mark.parametrize("text", ["/" + "a" * 600 + ".txt", "/" + "a" * 3000, "a\nb.txt", "é" * 500])
+def test_a_text_s_name_that_no_line_can_hold_is_dropped(tmp_path, text):
+    """A path may be that long, and have any letters: the sums were hours of work."""
+    write_importance(tmp_path / "i.dat", replace(STACK, datasets=[text]), overwrite=False)
+    assert read_older(tmp_path / "i.dat")[2] == text
+    found = read_importance(tmp_path / "i.dat")
+    assert found.entries.keys() == STACK.entries.keys()
+    assert found.chunks == STACK.chunks
+    assert found.datasets == ([text] if len(text) == 500 else [])
+
+
 def test_a_model_and_a_file_that_is_absent(tmp_path):
     with pytest.raises(CalibrationError, match="no importance matrix"):
         read_importance(write_gguf(tmp_path / "i.gguf", {"a": np.ones((1, 2))}, kind="model"))
-    with pytest.raises(CheckpointError, match="absent"):
+    with pytest.raises(CalibrationError, match="absent: there is no such importance matrix"):
         read_importance(tmp_path / "absent")
+
+
+def test_the_older_format_cut_anywhere_ends_too_early(tmp_path):
+    names = {"blk.0.attn_q.weight": (3, [1.0, 2.0]), "blk.1.attn_q.weight": (3, [1.0, 2.0])}
+    whole = older_bytes(names, 3, "text")
+    entries = len(older_bytes(names))
+    first = 4 + 4 + len("blk.0.attn_q.weight")
+    for size in range(first, len(whole)):
+        (tmp_path / "i.dat").write_bytes(whole[:size])
+        if size in (entries, entries + 4):  # as the oldest ones end, or without a text
+            assert read_importance(tmp_path / "i.dat").entries.keys() == names.keys()
+            continue
+        with pytest.raises(CheckpointError, match=r"i\.dat ends too early: "):
+            read_importance(tmp_path / "i.dat")
 
 
 def test_nan_in_the_older_format(tmp_path):

@@ -5,8 +5,9 @@ from math import log2, sqrt
 import numpy as np
 import pytest
 
+from engine.api.importance import unseen_named
 from engine.calibration.importance_files import read_importance
-from engine.calibration.statistics import summarize
+from engine.calibration.statistics import summarize, unseen_experts
 from resources import SAMPLE_MODEL
 from tests.engine.calibration.matrices import importance
 
@@ -74,6 +75,21 @@ def test_experts_without_tokens_are_named_and_left_out():
     assert (one.matrices, one.columns, one.tokens, one.sum) == (4, 4, 11, 1 + 2 + 2 + 1)
     assert (unseen.tensor, unseen.experts, unseen.matrices) == ("blk.0.ffn_up_exps.weight", [1, 3], 4)
     assert str(unseen) == "blk.0.ffn_up_exps (1, 3 of 4)"
+
+
+def test_a_plain_matrix_is_no_expert():
+    made = importance(
+        blk__0__attn_q__weight=([[0.0, 0.0]], [7]),
+        blk__1__attn_q__weight=([[0.0, 0.0]], [0]),
+        blk__1__ffn_up_exps__weight=([[1.0], [0.0]], [1, 0]),
+    )
+    assert unseen_named(unseen_experts(made)) == [
+        "no token of the calibration text, or nothing but zeros, reached these experts: "
+        "blk.1.ffn_up_exps (1 of 2)",
+        "nothing but zeros reached these matrices: blk.0.attn_q, blk.1.attn_q",
+    ]
+    [last] = unseen_named(unseen_experts(made)[:1] * 9)
+    assert last.endswith("blk.0.attn_q and 3 more")
 
 
 def test_a_tensor_that_saw_nothing_and_one_without_variation():

@@ -18,7 +18,7 @@ from engine.api.recipe import Choice, Recipe
 from engine.architectures import UnknownArchitectureError
 from engine.architectures.config import UnusableConfigError
 from engine.architectures.rope import RopeScalingError
-from engine.checkpoint import open_checkpoint
+from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.checkpoint.errors import MissingTensorError, TensorShapeError, UnknownTensorError
 from engine.export.gguf import Export, plan_export
 from engine.export.gguf.plan import HyperParameterError, UnsupportedModelError
@@ -102,6 +102,50 @@ def test_a_tied_output_that_is_stored_again_is_left_out(tmp_path: Path) -> None:
     def store_again(tensors: Tensors) -> None:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
 
+    export = plan(with_tensors(write_model(tmp_path / "model", tie_word_embeddings=True), store_again))
+    assert "output.weight" not in {tensor.name for tensor in export.tensors}
+
+
+def test_two_large_matrices_are_compared_once_as_long_as_their_file_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def store(change: int) -> Callable[[Tensors], None]:
+        def put(tensors: Tensors) -> None:
+            tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + change
+
+        return put
+
+    read = []
+    original = Checkpoint.read
+
+    def counted(self: Checkpoint, name: str, rows: slice | None = None) -> np.ndarray:
+        read.append(name)
+        return original(self, name, rows)
+
+    def has_output() -> tuple[bool, bool]:
+        read.clear()
+        return "output.weight" in {tensor.name for tensor in plan(model).tensors}, bool(read)
+
+    monkeypatch.setattr(Checkpoint, "read", counted)
+    model = with_tensors(write_model(tmp_path / "model", tie_word_embeddings=True), store(0))
+    assert [has_output(), has_output()] == [(False, True), (False, False)]
+    with_tensors(model, store(1))
+    assert [has_output(), has_output()] == [(True, True), (True, False)]
+
+
+def test_what_was_compared_may_be_forgotten_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another thread, which compares the matrices of another model."""
+
+    class Forgetful(dict):
+        def __setitem__(self, key: object, value: object) -> None:
+            pass
+
+    def store_again(tensors: Tensors) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+
+    monkeypatch.setattr("engine.export.gguf.plan._ALIKE", Forgetful())
     export = plan(with_tensors(write_model(tmp_path / "model", tie_word_embeddings=True), store_again))
     assert "output.weight" not in {tensor.name for tensor in export.tensors}
 

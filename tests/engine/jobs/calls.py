@@ -76,7 +76,7 @@ class Calls:
     def _open_text(self, path: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
         """A small file that is written through a buffer: `flush` is where its bytes go to the system."""
         found = self._watched(path)
-        if found is None or "w" not in mode:
+        if found is None or "w" not in mode or found.is_dir():  # a file without a name is opened so
             return self._real_open(path, mode, *rest, **options)
         said = kind_of(found)
         self._strike(f"open {said}", None)
@@ -97,13 +97,16 @@ class Calls:
         return file
 
     def _watched(self, where: Any) -> Path | None:
-        """The path of a descriptor or name, if it is below a watched folder."""
+        """The path of a descriptor or name, if it is below a watched folder.
+
+        Files without a name (the disk's speed is measured by one) are gone with the process.
+        """
         try:
             path = str(Path(f"/proc/self/fd/{where}").readlink() if isinstance(where, int) else Path(where))
         except OSError:
             return None
         inside = any(path.startswith(folder) for folder in self._folders)
-        return Path(path) if inside else None
+        return Path(path) if inside and not path.endswith(" (deleted)") else None
 
 
 def kind_of(path: Path) -> str:

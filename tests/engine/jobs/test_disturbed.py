@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from engine.api.errors import ChangedError, JobError, OutputError, UserError
+from engine.api.events import JobStarted
 from engine.api.jobs import Stopped
-from engine.api.messages import JobStarted
 from engine.api.outputs import partial_path
 from engine.api.progress import Progress
 from engine.jobs.folder import Job, list_jobs

@@ -116,6 +116,9 @@ def test_outputs_that_are_refused(tmp_path):
         tmp_path / "link.gguf": "is the input itself",
         tmp_path: "is a folder",
         tmp_path / "absent" / "a.gguf": "does not exist",
+        source / "a.gguf": "model.gguf is a file, no folder; choose another one",
+        source / "deep" / "a.gguf": "model.gguf is a file, no folder",
+        Path("/proc/a.gguf"): "no file can be written in /proc; choose another folder",
         tmp_path / "pipe": "is not a plain file",
         tmp_path / ("x" * 300): "too long",
         tmp_path / ("x" * 250): "too long",
@@ -131,7 +134,7 @@ def test_outputs_that_are_refused(tmp_path):
         check_place(new, [source], overwrite=False)
     check_place(new, [source], overwrite=False, make_folders=True)
     assert check_room(new, 1) > 1
-    with pytest.raises(OutputError, match=r"there.gguf is no folder; choose another one"):
+    with pytest.raises(OutputError, match=r"there.gguf is a file, no folder; choose another one"):
         check_place(
             tmp_path / "there.gguf" / "deeper" / "x.gguf", [source], overwrite=False, make_folders=True
         )

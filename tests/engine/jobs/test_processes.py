@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from engine.api import messages
+from engine.api import messages, requests
 from engine.api.jobs import Saved
 from engine.api.outputs import partial_path
 from engine.jobs.folder import list_jobs
@@ -12,14 +12,14 @@ from engine.resume import resume
 from tests.engine.jobs.bench import RECIPE
 
 AT_THE_TWELFTH_PIECE = """
-import engine.methods
-real, calls = engine.methods.encode, [0]
+import engine.writing
+real, calls = engine.writing._encode, [0]
 def encode(*a):
     calls[0] += 1
     if calls[0] == 12:
         {what}
     return real(*a)
-engine.methods.encode = encode
+engine.writing._encode = encode
 """
 
 
@@ -33,7 +33,7 @@ def command(place, tmp_path) -> list[str]:
 
 def test_segfault(bench, place):
     """The process that the window starts reads address 0 in native code."""
-    asked = messages.write(messages.StartQuantize(quantize=place.asked())).decode()
+    asked = messages.write(requests.StartQuantize(quantize=place.asked())).decode()
     before = AT_THE_TWELFTH_PIECE.format(what="import ctypes; ctypes.string_at(0)")
     fate = bench.zygote.run(place.order(arguments=["serve"], input=asked, before=before))
     assert fate.code == -11

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.api.errors import UserError
+from engine.api.events import ProgressSaved
 from engine.api.jobs import EvaluateRequest, QuantizeRequest, Saved
-from engine.api.messages import ProgressSaved
 from engine.api.progress import Progress
 from engine.api.recipe import Choice, Recipe
 from engine.checkpoint import open_checkpoint

@@ -138,16 +138,24 @@ def test_a_short_tile_repeats_its_last_block(blocks, dtype):
 def test_importance_follows_the_columns():
     importance = np.random.default_rng(8).uniform(size=96).astype(np.float32)
     loaded = njit(error_model="numpy")(
-        lambda importance, size, first, blocks, rows, w: tiles.load_importance(
-            importance, size, first, blocks, rows, w
+        lambda importance, size, first, blocks, rows, x, w: tiles.load_importance(
+            importance, size, first, blocks, rows, x, w
         )
     )
     rows, w = np.empty(16 * 32, np.float32), np.ones(16 * 32, np.float32)
-    assert loaded(importance, 32, 16, 21, rows, w) == 16
     blocks = np.minimum(16 + np.arange(16), 20) % 3
-    np.testing.assert_array_equal(w.reshape(32, 16), importance.reshape(3, 32)[blocks].T)
+    columns = importance.reshape(3, 32)[blocks].T
+    zeros = np.zeros(16 * 32, np.float32)
+    assert loaded(importance, 32, 16, 21, rows, zeros, w) == 16
+    np.testing.assert_array_equal(w.reshape(32, 16), columns)
+    x = np.random.default_rng(9).normal(size=(32, 16)) * 10.0 ** np.linspace(-42, 37, 16)
+    x = x.astype(np.float32).astype(np.float64)
+    assert loaded(importance, 32, 16, 21, rows, x.astype(np.float32).reshape(-1), w) == 16
+    part = x / np.abs(x).max(axis=0)
+    expected = columns * np.sqrt(2 * (part**2).mean(axis=0) + part**2)
+    np.testing.assert_allclose(w.reshape(32, 16), expected, rtol=1e-6)
     w[:] = 1
-    assert loaded(importance[:0], 32, 16, 21, rows, w) == 0
+    assert loaded(importance[:0], 32, 16, 21, rows, zeros, w) == 0
     assert (w == 1).all()
 
 

@@ -123,6 +123,12 @@ def test_conversions():
     np.testing.assert_array_equal(got.view(np.int32), K)
 
 
+def test_square_roots_are_the_nearest():
+    values = np.concatenate([np.abs(A)[:12], np.array([0, 1e-45, 3e38, 2], np.float32)])
+    got = on_lanes(lambda a, b: v.square_root(a), values, B, np.float32)
+    np.testing.assert_array_equal(got, np.sqrt(values.astype(np.float64)).astype(np.float32))
+
+
 def test_splat_fills_all_lanes():
     got = on_lanes(lambda a, b: v.splat(np.float32(0.1)), A, B, np.float32)
     np.testing.assert_array_equal(got, np.full(16, 0.1, np.float32))
