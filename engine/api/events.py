@@ -4,12 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from engine.api.figures import Figure, HeatMap
 from engine.api.importance import ImportanceColumns, ImportanceSummary
 from engine.api.jobs import Check, JobResult, JobSummary, Saved
 from engine.api.messages import Message
 from engine.api.model import ModelSummary, TensorSummary
 from engine.api.needs import Speeds
 from engine.api.plan import ExportSummary, ExportTensor
+from engine.api.statistics import WeightStatistics
 
 
 class Hello(Message):
@@ -126,6 +128,27 @@ class ImportanceSaved(Message):
     warnings: list[str] = Field(default_factory=list)
 
 
+class FigureRead(Message):
+    """`path`: a .npy file, float32 [height, width], of a heat map; the reader deletes it. "" for others.
+
+    `done` of `total` parts are in it; `last`: no better one follows.
+    """
+
+    event: Literal["figure"] = "figure"
+    id: int
+    figure: Annotated[Figure | HeatMap, Field(discriminator="kind")]
+    path: str = ""
+    done: int
+    total: int
+    last: bool
+
+
+class StatisticsRead(Message):
+    event: Literal["statistics"] = "statistics"
+    id: int
+    statistics: WeightStatistics
+
+
 class JobStarted(Message):
     """The job has a folder now and can be resumed from here on. `log` grows while it runs.
 
@@ -224,7 +247,15 @@ Page = ModelOpened | TensorsPage | ExportPlanned | ExportPage
 """What brings a model that is opened."""
 
 Answer = (
-    Checked | JobsListed | SpeedsMeasured | HistogramRead | ImportanceRead | ColumnsRead | ImportanceSaved
+    Checked
+    | JobsListed
+    | SpeedsMeasured
+    | HistogramRead
+    | ImportanceRead
+    | ColumnsRead
+    | ImportanceSaved
+    | FigureRead
+    | StatisticsRead
 )
 """What answers a `Question`."""
 

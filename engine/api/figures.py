@@ -1,7 +1,7 @@
 """A figure is data: drawn in the window and in reports, and always a table and a CSV as well."""
 
 from bisect import bisect_right
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, model_validator
 
@@ -40,13 +40,23 @@ class Series(BaseModel):
         return place if place >= 0 and x < self.x[place] + self.width else None
 
 
+class Mark(BaseModel):
+    """A named place on the x axis: a percentile, an end of the clip range, a level of the grid."""
+
+    kind: Literal["percentile", "clip", "level"]
+    name: str
+    x: float
+
+
 class Figure(BaseModel):
     """`series` share the axes. What tells them apart is their names (the legend), never color alone."""
 
+    kind: Literal["bins"] = "bins"
     title: str
     x: Axis
     y: Axis
     series: list[Series]
+    marks: list[Mark] = []
 
     def columns(self) -> list[str]:
         """The head of the table."""
@@ -77,3 +87,33 @@ class Figure(BaseModel):
     def to_csv(self) -> str:
         """The table as CSV with its head; floats are written so that reading gives the same ones."""
         return csv_text(self.columns(), self.rows())
+
+
+class HeatMap(BaseModel):
+    """Cells of `height` rows and `width` columns; their values lie beside it, float32, NaN where nothing is.
+
+    `rows` are the names of its rows (none: they are numbers). The cell [i, j] stands for `row_step` rows from
+    `first_row + i * row_step` on and `column_step` columns alike: the value farthest from zero among them.
+    `signed`: values have two sides of zero. `row_borders`, `column_borders`: each so many rows or columns
+    belong together (a block, a group), 0: none do.
+    """
+
+    kind: Literal["heat map"] = "heat map"
+    title: str
+    x: Axis
+    y: Axis
+    z: Axis
+    height: int
+    width: int
+    rows: list[str] = []
+    signed: bool = False
+    first_row: int = 0
+    first_column: int = 0
+    row_step: int = 1
+    column_step: int = 1
+    row_borders: int = 0
+    column_borders: int = 0
+
+    def columns(self) -> list[str]:
+        """The head of the table."""
+        return [self.y.label, self.x.label, self.z.label]

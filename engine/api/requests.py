@@ -6,6 +6,8 @@ from pydantic import Field, TypeAdapter
 
 from engine.api.jobs import LEAST_MEMORY, CalibrateRequest, QuantizeRequest
 from engine.api.messages import Message
+from engine.api.recipe import Recipe
+from engine.api.views import View
 
 
 class OpenModel(Message):
@@ -101,6 +103,32 @@ class SaveImportance(Message):
     overwrite: bool = False
 
 
+class ReadFigure(Message):
+    """A figure of `model`. Answers: `figure`, until one is the last. A newer one of that `place` replaces it.
+
+    `place` is where it is shown: "histogram 2", "outliers".
+    """
+
+    request: Literal["figure"] = "figure"
+    id: int
+    model: str
+    place: str
+    view: View
+
+
+class ReadStatistics(Message):
+    """Statistics of one source tensor's weights; what `recipe` makes of them, too. Answer: `statistics`.
+
+    A newer one replaces it.
+    """
+
+    request: Literal["statistics"] = "statistics"
+    id: int
+    model: str
+    tensor: str
+    recipe: Recipe | None = None
+
+
 class StartQuantize(Message):
     request: Literal["quantize"] = "quantize"
     quantize: QuantizeRequest
@@ -136,6 +164,8 @@ Question = (
     | ReadImportance
     | ReadImportanceColumns
     | SaveImportance
+    | ReadFigure
+    | ReadStatistics
 )
 """What one `Answer` (or pages of one) answers; opening a model has answers of its own."""
 

@@ -1,0 +1,58 @@
+"""Statistics of a tensor's weights, as data: what `bitwright stats` writes and the inspector shows."""
+
+from pydantic import BaseModel, Field
+
+from engine.api.model import Role
+
+PERCENTS = (0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9)
+SIGMAS = 6.0
+"""Farther from the mean, in standard deviations, a weight counts as an outlier."""
+
+LARGE = 6.0
+"""LLM.int8()'s criterion: values of this magnitude and more (Dettmers et al. 2022, section 3.2)."""
+
+OUTLIER_RATIO = 3.0
+"""An input channel is an outlier whose largest magnitude is so many times that of the median channel."""
+
+
+class QuantizationError(BaseModel):
+    """What a format makes of a tensor. Errors are those of the dequantized weights."""
+
+    format: str
+    method: str
+    squared: float = Field(description="sum of squared errors over sum of squared weights")
+    mean_squared: float
+    snr: float = Field(description="signal to noise in dB: -10 log10(squared)")
+    cosine: float = Field(description="cosine similarity of the weights before and after")
+    saturation: float = Field(description="share of weights stored as the lowest or highest code of the grid")
+    levels_used: int = Field(description="different codes that occur")
+    levels: int = Field(description="codes that the grid has")
+
+
+class WeightStatistics(BaseModel):
+    """One stored tensor. `shape` in NumPy's order; `count` of all its weights.
+
+    `kurtosis`: fourth standardized moment (3 for a normal distribution). Percentiles are those of
+    `PERCENTS`. `outlier_channels`: input channels from the worst on, by abs-max over the median channel's.
+    """
+
+    tensor: str
+    canonical: str = Field("", description='its name in GGUF, "" where there is none')
+    role: Role
+    block: int | None
+    shape: tuple[int, ...]
+    dtype: str
+    count: int
+    min: float
+    max: float
+    mean: float
+    std: float
+    absmax: float
+    kurtosis: float
+    zeros: float = Field(description="share of weights that are 0")
+    percentiles: list[float]
+    beyond_sigmas: int = Field(description="weights more than 6 standard deviations from the mean")
+    large: int = Field(description="weights of magnitude 6 and more")
+    outlier_channels: list[int]
+    outlier_ratio: float = Field(description="the worst channel's abs-max over the median channel's")
+    error: QuantizationError | None = None
