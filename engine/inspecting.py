@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from engine import imatrix
+from engine.api.errors import UserError
 from engine.api.events import (
     Checked,
     ColumnsRead,
@@ -23,6 +24,7 @@ from engine.api.events import (
     JobsListed,
     ModelOpened,
     SpeedsMeasured,
+    StatisticsRead,
     TensorsPage,
 )
 from engine.api.jobs import Check, JobSummary, QuantizeRequest
@@ -37,6 +39,7 @@ from engine.api.requests import (
     ReadHistogram,
     ReadImportance,
     ReadImportanceColumns,
+    ReadStatistics,
     RemoveJobs,
     SaveImportance,
 )
@@ -51,6 +54,7 @@ from engine.histogram import read_histogram
 from engine.jobs.cleaning import remove_jobs
 from engine.jobs.folder import list_jobs
 from engine.summary import export_summary
+from engine.weight_statistics import gather, statistics_of
 from resources import SAMPLE_MODEL
 
 Item = TypeVar("Item")
@@ -68,6 +72,7 @@ class Inspector:
         self._arrays: tempfile.TemporaryDirectory[str] | None = None
         self._warming: threading.Thread | None = None
         self._can_plan = threading.Event()
+        self._gathering: tuple[int, threading.Thread] | None = None
 
     def answer(self, request: Inspection) -> None:
         """Raises what the engine's functions raise."""
@@ -92,6 +97,14 @@ class Inspector:
                 ).start()
             case ReadHistogram():
                 self._histogram(request)
+            case ReadStatistics():
+                self._leave_statistics()
+                work = threading.Thread(
+                    target=self._statistics, args=[request, self._opened(request.model)],
+                    name="statistics", daemon=True,
+                )  # fmt: skip
+                self._gathering = request.id, work
+                work.start()
             case ReadImportance():
                 self._wait_until_warm()
                 files = [Path(file) for file in request.files]
@@ -113,6 +126,7 @@ class Inspector:
             self._warming.start()
 
     def close(self) -> None:
+        self._leave_statistics()
         if self._model:
             self._model[1].close()
         if self._arrays:
@@ -167,6 +181,7 @@ class Inspector:
     def _opened(self, path: str, *, anew: bool = False) -> Checkpoint:
         if self._model and self._model[0] == path and not anew:
             return self._model[1]
+        self._leave_statistics()
         if self._model:
             self._model[1].close()
             self._model = None
@@ -205,6 +220,29 @@ class Inspector:
                 deviation=found.deviation,
             )
         )
+
+    def _leave_statistics(self) -> None:
+        """What is being gathered is wanted no more; its thread has ended when this returns."""
+        gathering, self._gathering = self._gathering, None
+        if gathering:
+            gathering[1].join()
+
+    def _statistics(self, request: ReadStatistics, checkpoint: Checkpoint) -> None:
+        """In a thread of its own: other questions are answered meanwhile."""
+
+        def wanted() -> bool:
+            return self._gathering is not None and self._gathering[0] == request.id
+
+        try:
+            gathered = gather(checkpoint, request.tensor, wanted=wanted)
+            if gathered is not None:
+                found = statistics_of(checkpoint, gathered)
+                self._send(StatisticsRead(id=request.id, statistics=found))
+        except UserError as error:
+            self._send(Failed(code="user", message=for_window(str(error)), id=request.id))
+        except Exception as error:
+            said = f"Statistics of {request.tensor} failed ({type(error).__name__}: {error})."
+            self._send(Failed(code="defect", message=said, id=request.id))
 
 
 def _weight(job: JobSummary) -> int:

@@ -33,6 +33,7 @@ from engine.api.requests import (
     OpenModel,
     ReadHistogram,
     ReadImportanceColumns,
+    ReadStatistics,
     Request,
     ResumeJob,
     StartCalibrate,
@@ -59,7 +60,7 @@ LAST_SECONDS = 5.0
 MEMORY_SAMPLES = 8
 """Of the memory in use, to a heartbeat."""
 
-REPLACED = (ReadHistogram, ReadImportanceColumns, CheckCalibrate)
+REPLACED = (ReadHistogram, ReadImportanceColumns, ReadStatistics, CheckCalibrate)
 """Kinds of which nobody waits for any but the newest."""
 
 
