@@ -97,6 +97,7 @@ class Quantized:
     weights are rounded one by one, "copied" where the source's bytes are taken.
     `group`: weights of a line that share a scale, `block`: those that are stored together; all of the line
     where each weight is stored by itself. `levels`: numbers that a code can be, 0 where there are no codes.
+    `signed`: whether some of these are below 0.
 
     `lines` are output channels, `width` the weights of each: rows of the source, and columns where it is
     `transposed`. Reads and encodes when asked, in pieces; memory is that of the answer and a few megabytes.
@@ -117,6 +118,7 @@ class Quantized:
         self.group = min(self.width if span.grid is None else span.grid.group for span in spans)
         self.block = max(self.width if span.grid is None else span.grid.block for span in spans)
         grids = [span.grid for span in spans if span.grid is not None]
+        self.signed = any(grid.codes.low < 0 for grid in grids)
         self.levels = len(np.unique(np.concatenate([grid.codes.ordered for grid in grids]))) if grids else 0
 
     @property
