@@ -53,6 +53,7 @@ from engine.estimate import speeds
 from engine.histogram import read_histogram
 from engine.jobs.cleaning import remove_jobs
 from engine.jobs.folder import list_jobs
+from engine.quantization_errors import error_of
 from engine.summary import export_summary
 from engine.weight_statistics import gather, statistics_of
 from resources import SAMPLE_MODEL
@@ -235,8 +236,14 @@ class Inspector:
 
         try:
             gathered = gather(checkpoint, request.tensor, wanted=wanted)
-            if gathered is not None:
-                found = statistics_of(checkpoint, gathered)
+            if gathered is None:
+                return
+            found = statistics_of(checkpoint, gathered)
+            if request.recipe is not None:
+                if self._warming:
+                    self._can_plan.wait()
+                found.error = error_of(checkpoint, request.recipe, found.tensor, wanted)
+            if wanted():
                 self._send(StatisticsRead(id=request.id, statistics=found))
         except UserError as error:
             self._send(Failed(code="user", message=for_window(str(error)), id=request.id))

@@ -19,8 +19,7 @@ import numpy as np
 
 from engine.api.errors import ExportError, RecipeError
 from engine.api.jobs import Saved
-from engine.api.model import Role
-from engine.api.plan import TensorPlan
+from engine.api.plan import Plan, TensorPlan
 from engine.api.progress import Listener, Progress
 from engine.api.units import size
 from engine.checkpoint import check_finite
@@ -41,11 +40,11 @@ IN_FLIGHT = 16 << 20
 log = logging.getLogger(__name__)
 
 
-def load_kernels(prepared: Prepared, listener: Listener) -> None:
+def load_kernels(plan: Plan, listener: Listener) -> None:
     """Load the encoders that search; they are compiled on the first use on a machine."""
     from engine.methods import warm_up
 
-    searched = (tensor for tensor in prepared.plan.tensors if tensor.method == "search" and not tensor.copied)
+    searched = (tensor for tensor in plan.tensors if tensor.method == "search" and not tensor.copied)
     warm_up({tensor.format for tensor in searched}, listener)
 
 
@@ -186,15 +185,14 @@ def _encode(work: Running, prepared: Prepared, piece: _Piece) -> np.ndarray:
 
     What the source has in this very format is taken as it is: no encoder can come closer.
     """
-    from engine.methods import encode
+    from engine.methods import encode_as_planned
 
     tensor = piece.tensor
     try:
         if tensor.copied:
             return piece.source.read_stored(prepared.checkpoint, piece.start, piece.stop)
         weights = piece.source.read(prepared.checkpoint, piece.start, piece.stop, halves=True)
-        restored, effort = tensor.role is not Role.O, prepared.plan.effort
-        return encode(weights, tensor.format, tensor.method, piece.matters, effort, restored=restored)
+        return encode_as_planned(weights, tensor, piece.matters, prepared.plan.effort)
     except Exception as error:
         rows = piece.stop - piece.start
         if not out_of_memory(error) or rows < 2 or 4 * rows * tensor.shape[-1] <= LEAST_PIECE:
