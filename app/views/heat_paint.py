@@ -1,7 +1,7 @@
 """Paints a part of a heat map with its axes and its color bar: on the screen, into pictures and drawings."""
 
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, log10
 
 import numpy as np
 from PySide6.QtCore import QLineF, QPointF, QRect, QRectF, QSize, Qt
@@ -24,6 +24,9 @@ CELL_WITH_VALUE = (34, 14)
 CELL_WITH_BORDER = 12
 RUN_WITH_BORDER = 24
 """Pixels from which on borders are drawn between cells, and between the groups they form."""
+
+SMALL_CELL = 5
+"""Pixels below which a marked cell is pointed out by lines through the map."""
 
 Align = Qt.AlignmentFlag
 
@@ -193,12 +196,37 @@ def _paint_values(painter: QPainter, room: Room, shown: Shown) -> None:
 
 def short(value: float) -> str:
     """At most six letters, as a cell has room for."""
-    if value == 0 or 0.001 <= abs(value) < 10000:
-        digits = max(0, 2 - max(0, floor(np.log10(abs(value))))) if value else 0
-        text = f"{value:.{min(3, digits + (abs(value) < 0.1))}f}"
+    if value == 0:
+        return "0"
+    if 0.001 <= abs(value) < 10000:
+        digits = 2 - floor(log10(abs(value)))  # three of them, at most three behind the point
+        text = f"{value:.{min(max(digits, 0), 3)}f}"
     else:
         text = f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
     return text.replace("-", "−")
+
+
+def paint_marked(
+    painter: QPainter, room: Room, shown: Shown, place: tuple[int, int], color: QColor, width: int
+) -> None:
+    """A cell's outline on a ground of its own; lines through the map where it is too small for one."""
+    found = shown.finest(place[0] + 0.5, place[1] + 0.5)
+    if found is None:
+        return
+    field, i, j = found
+    box, cells = rect_of(room, shown.part, field.part_of(i, j)), room.cells
+    if min(box.width(), box.height()) < SMALL_CELL:
+        faint = QColor(color)
+        faint.setAlpha(150)
+        painter.setPen(QPen(faint, 1, Qt.PenStyle.DotLine))
+        x, y = box.center().x(), box.center().y()
+        painter.drawLine(QLineF(x, cells.top(), x, cells.bottom()))
+        painter.drawLine(QLineF(cells.left(), y, cells.right(), y))
+        wider, higher = (max(0.0, (SMALL_CELL - side) / 2) for side in (box.width(), box.height()))
+        box = box.adjusted(-wider, -higher, wider, higher)
+    for pen in (QPen(theme.colors().window, width + 2), QPen(color, width)):
+        painter.setPen(pen)
+        painter.drawRect(box)
 
 
 def paint_around(painter: QPainter, room: Room, shown: Shown) -> None:
