@@ -22,7 +22,7 @@ CELL_WITH_VALUE = (34, 14)
 """Cells of so many pixels have their values written in them."""
 
 CELL_WITH_BORDER = 12
-RUN_WITH_BORDER = 24
+RUN_WITH_BORDER, CELL_BESIDE_BORDER = 24, 4
 """Pixels from which on borders are drawn between cells, and between the groups they form."""
 
 SMALL_CELL = 5
@@ -137,8 +137,9 @@ def _paint_borders(painter: QPainter, room: Room, shown: Shown) -> None:
         )
     run_high = cell_high / figure.row_step * figure.row_borders
     run_wide = cell_wide / figure.column_step * figure.column_borders
-    rows = figure.row_borders if run_high >= RUN_WITH_BORDER else 0
-    columns = figure.column_borders if run_wide >= RUN_WITH_BORDER else 0
+    # Smaller cells would be hidden by the line.
+    rows = figure.row_borders if run_high >= RUN_WITH_BORDER and cell_high >= CELL_BESIDE_BORDER else 0
+    columns = figure.column_borders if run_wide >= RUN_WITH_BORDER and cell_wide >= CELL_BESIDE_BORDER else 0
     for pen in (QPen(theme.colors().window, 3), QPen(theme.colors().text, 1)):
         painter.setPen(pen)
         _draw_lines(painter, room, part, (0, rows), (0, columns))
@@ -195,12 +196,14 @@ def _paint_values(painter: QPainter, room: Room, shown: Shown) -> None:
 
 
 def short(value: float) -> str:
-    """At most six letters, as a cell has room for."""
+    """At most six letters, mostly five, as a cell has room for: no zero before the point."""
     if value == 0:
         return "0"
     if 0.001 <= abs(value) < 10000:
         digits = 2 - floor(log10(abs(value)))  # three of them, at most three behind the point
         text = f"{value:.{min(max(digits, 0), 3)}f}"
+        if abs(value) < 1:
+            text = text.replace("0.", ".")
     else:
         text = f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
     return text.replace("-", "−")
