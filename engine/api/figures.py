@@ -1,11 +1,21 @@
 """A figure is data: drawn in the window and in reports, and always a table and a CSV as well."""
 
 from bisect import bisect_right
-from typing import Literal, Self
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, model_validator
 
 from engine.api.tables import csv_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NOT_READ = "not read yet"
+"""What is said of a cell without a value."""
+
+CSV_CELLS = 2048
+"""So many cells are written at once: in the window's process no other thread runs meanwhile."""
 
 
 class Axis(BaseModel):
@@ -117,3 +127,29 @@ class HeatMap(BaseModel):
     def columns(self) -> list[str]:
         """The head of the table."""
         return [self.y.label, self.x.label, self.z.label]
+
+    def row(self, values: "np.ndarray", place: int) -> tuple[str | int, int, str | float]:
+        """The row of the table at `place`, cells counted row by row."""
+        i, j = divmod(place, self.width)
+        value = float(values[i, j])
+        column = self.first_column + j * self.column_step
+        return self._row_name(i), column, NOT_READ if value != value else value
+
+    def _row_name(self, i: int) -> str | int:
+        return self.rows[i] if self.rows else self.first_row + i * self.row_step
+
+    def csv_chunks(self, values: "np.ndarray") -> Iterator[str]:
+        """The table as CSV with its head, in pieces; `values` float32 [height, width], NaN as nothing.
+
+        The shortest digits that give the same float32 when they are read.
+        """
+        yield csv_text(self.columns(), [])
+        for i in range(self.height):
+            name = csv_text([str(self._row_name(i))], [])[:-1]
+            for start in range(0, self.width, CSV_CELLS):
+                texts = values[i, start : start + CSV_CELLS].astype(str).tolist()
+                columns = range(self.first_column + start * self.column_step, 2**63, self.column_step)
+                yield "".join(
+                    f"{name},{column},{'' if text == 'nan' else text}\n"
+                    for column, text in zip(columns, texts, strict=False)
+                )
