@@ -55,17 +55,20 @@ def refuse_table(path: Path) -> None:
         )
 
 
-def json_text(model: str, rows: list[Row], left_out: dict[str, str]) -> str:
-    """All of it as JSON: `model`, `tensors` (the rows), and by name why others are `left_out`."""
-    return json.dumps({"model": model, "tensors": rows, "left_out": left_out}, indent=1)
+def json_text(about: dict[str, object], rows: list[Row]) -> str:
+    """All of it as JSON: what the table is `about`, and as `tensors` the rows."""
+    return json.dumps(about | {"tensors": rows}, indent=1)
 
 
-def write_table(path: Path, model: str, rows: list[Row], left_out: dict[str, str]) -> None:
-    """Write the table under a partial name, then rename it. Raises `OutputError`."""
+def write_table(path: Path, about: dict[str, object], rows: list[Row]) -> None:
+    """Write the table under a partial name, then rename it. Raises `OutputError`.
+
+    `about`: the model, what is left out and why; only JSON has room for it.
+    """
     partial = partial_path(path)
     with explained(path):
         try:
-            _write(partial, path.suffix.lower(), model, rows, left_out)
+            _write(partial, path.suffix.lower(), about, rows)
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
             partial.replace(path)
@@ -76,13 +79,13 @@ def write_table(path: Path, model: str, rows: list[Row], left_out: dict[str, str
         sync_folder(path.parent)
 
 
-def _write(path: Path, ending: str, model: str, rows: list[Row], left_out: dict[str, str]) -> None:
+def _write(path: Path, ending: str, about: dict[str, object], rows: list[Row]) -> None:
     match ending:
         case ".csv":
             text = csv_text(list(rows[0]) if rows else [], (_flat(row) for row in rows))
             path.write_text(text, encoding="utf-8")
         case ".json":
-            path.write_text(json_text(model, rows, left_out) + "\n", encoding="utf-8")
+            path.write_text(json_text(about, rows) + "\n", encoding="utf-8")
         case ".parquet":
             import pyarrow
             from pyarrow import parquet
