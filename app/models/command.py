@@ -10,7 +10,13 @@ from app.job_record import JobRecord
 from app.state import State
 from engine.api.errors import RecipeError
 from engine.api.formats import DEFAULT_EFFORT, DEFAULT_METHOD
-from engine.api.jobs import CalibrateRequest, EvaluateRequest, PresetStart, QuantizeRequest
+from engine.api.jobs import (
+    ActivationsRequest,
+    CalibrateRequest,
+    EvaluateRequest,
+    PresetStart,
+    QuantizeRequest,
+)
 from engine.api.metadata import Edit
 from engine.api.preset_sizes import preset_over
 from engine.api.presets import preset_name
@@ -36,6 +42,8 @@ def command_of(record: JobRecord) -> str:
         words = _quantize_words(record, request)
     elif isinstance(request, CalibrateRequest):
         words = _calibrate_words(request)
+    elif isinstance(request, ActivationsRequest):
+        words = _stats_words(request)
     else:
         words = _evaluate_words(request)
     if request.threads:
@@ -129,6 +137,22 @@ def _calibrate_words(request: CalibrateRequest) -> list[str]:
         words += ["--windows", str(request.windows)]
     if request.output_tensor:
         words.append("--output-tensor")
+    if request.overwrite:
+        words.append("--overwrite")
+    return words
+
+
+def _stats_words(request: ActivationsRequest) -> list[str]:
+    words = ["stats", request.model]
+    if request.prompt:
+        words.append(f"--prompt={request.prompt}")
+    else:
+        for text in request.texts or ["sample"]:
+            words += ["--calibration", text]
+        words += ["--windows", str(request.windows), "--length", str(request.length)]
+        words += ["--seed", str(request.seed)]
+    if request.output:
+        words += ["--activations-out", request.output]
     if request.overwrite:
         words.append("--overwrite")
     return words
