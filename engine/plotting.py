@@ -81,7 +81,7 @@ def render(
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    options = {
+    options: Any = {
         "font.size": 9,
         "svg.fonttype": "none",
         "svg.hashsalt": "bitwright",
@@ -115,12 +115,14 @@ def _place(canvas: "Canvas", box: Sequence[int]) -> "Axes":
 
 
 def _name(axes: "Axes", title: str, x: Axis, y: Axis) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(x.label)
     axes.set_ylabel(y.label)
     for axis, said in ((axes.xaxis, x), (axes.yaxis, y)):
         if said.counts:
-            axis.get_major_locator().set_params(integer=True)
+            axis.set_major_locator(MaxNLocator(integer=True))
 
 
 # ------------------------------------------------------------------------------------------ series
@@ -205,7 +207,7 @@ def _draw_map(canvas: "Canvas", figure: HeatMap, values: np.ndarray, logarithmic
         axes.set_yticks(range(figure.first_row, stop_row), figure.rows)
     bar = canvas.colorbar(paint, cax=_place(canvas, BAR))
     bar.set_label(figure.z.label)
-    bar.outline.set_visible(False)  # type: ignore[operator] # a spine, not a function
+    bar.outline.set_visible(False)
 
 
 def _scale(values: np.ndarray, *, signed: bool, logarithmic: bool) -> Any:
