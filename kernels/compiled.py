@@ -78,7 +78,8 @@ def first_call(kernel: Any, *arguments: object) -> bool:
     except Exception as error:  # a damaged file can raise anything
         log.warning("%s: its cache cannot be used: %s", kernel.__name__, error)
     kernel._cache = NullCache()
-    for file in folder().glob(f"*/encoders.{kernel.__name__}-*.nb*"):
+    module = kernel.py_func.__module__.rpartition(".")[2]
+    for file in folder().glob(f"*/{module}.{kernel.__name__}-*.nb*"):
         with suppress(OSError):
             file.unlink()
     return bool(kernel(*arguments))

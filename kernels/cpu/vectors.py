@@ -306,3 +306,45 @@ def any_lane(typing: Any, condition: Vector) -> Any:
         return builder.icmp_unsigned("!=", builder.bitcast(args[0], together), together(0))
 
     return types.boolean(condition), emit
+
+
+@intrinsic
+def load_halves(typing: Any, array: types.Array, index: types.Type) -> Any:
+    """array[index : index + 16] of a contiguous uint16 array as int32x16; bounds are not checked."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        halves = ir.VectorType(ir.IntType(16), LANES)
+        value = builder.load(builder.bitcast(builder.gep(data, [args[1]]), halves.as_pointer()))
+        value.align = 2
+        return builder.zext(value, int32x16.llvm)
+
+    return int32x16(array, types.intp), emit
+
+
+def _tally(step: int) -> Any:
+    @intrinsic
+    def tally(
+        typing: Any, table: types.Array, first: types.Type, places: types.Array, index: types.Type
+    ) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+            counts = context.make_array(sig.args[0])(context, builder, args[0]).data
+            counts = builder.gep(counts, [args[1]])
+            halves = context.make_array(sig.args[2])(context, builder, args[2]).data
+            halves = builder.gep(halves, [args[3]])
+            for lane in range(LANES):
+                place = builder.load(builder.gep(halves, [ir.IntType(64)(lane * step)]))
+                count = builder.gep(counts, [builder.zext(place, ir.IntType(64))])
+                builder.store(builder.add(builder.load(count), ir.IntType(32)(1)), count)
+            return context.get_dummy_value()
+
+        return types.void(table, types.intp, places, types.intp), emit
+
+    return tally
+
+
+tally = _tally(1)
+"""table[first + places[index + lane]] += 1, one lane after the other; of contiguous uint32 and uint16."""
+
+tally_every_other = _tally(2)
+"""The same of places[index + 2 * lane]."""

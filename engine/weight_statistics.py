@@ -1,0 +1,238 @@
+"""Statistics of a stored tensor's weights: of all, of each output and each input channel, of each group.
+
+A tensor is read once, in pieces of rows on several threads: beside the sums only these pieces are held. What
+a chunk of rows adds up to does not depend on the threads, and chunks are joined in their order: nor do the
+figures. What was gathered is kept on disk: see `engine.statistics_cache`.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from engine import statistics_cache
+from engine.api.errors import CheckpointError
+from engine.api.statistics import LARGE, OUTLIER_RATIO, PERCENTS, SIGMAS, WeightStatistics
+from engine.checkpoint import Checkpoint, Tensor
+from engine.checkpoint.errors import NonFiniteError
+from engine.checkpoint.stored import PLAIN_BITS
+from engine.parallel import in_order
+from kernels.statistics import (
+    Channels,
+    Distribution,
+    Frame,
+    Sweep,
+    Swept,
+    add_sums,
+    chained,
+    channels,
+    frame_of,
+    no_sums,
+    whole,
+)
+
+PIECE = 1 << 19
+"""Weights that are read at a time."""
+
+CHUNK = 1 << 22
+"""Weights that are summed by themselves, then joined to the others: the last digits of figures hang on it."""
+
+SAMPLED_ROWS = 8
+"""That the frame of a tensor is taken from, evenly spread."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Statistics of one tensor, seen as a matrix [prod(shape[:-1]), shape[-1]]; one axis is one row.
+
+    `rows`: of its output channels, of all experts where it is a stack. `columns`: of its input channels.
+    """
+
+    tensor: str
+    shape: tuple[int, ...]
+    dtype: str
+    rows: Channels
+    columns: Channels
+    whole: Channels
+    distribution: Distribution
+
+
+def source_name(checkpoint: Checkpoint, name: str) -> str:
+    """The source's name of the tensor that has it there, or in GGUF. Raises `CheckpointError`."""
+    if name in checkpoint.tensors:
+        return name
+    found = [tensor.name for tensor in checkpoint.tensors.values() if tensor.canonical == name]
+    if not found:
+        raise CheckpointError(f"{checkpoint.path} has no tensor {name}; open the model again.")
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{name} is {len(found)} tensors of {checkpoint.path}; name one of them, such as {found[0]}."
+        )
+    return found[0]
+
+
+def without_statistics(checkpoint: Checkpoint, name: str) -> str | None:
+    """Why there are no statistics of the tensor `name`, as a sentence; None where there are."""
+    tensor = checkpoint.tensors[name]
+    if not prod(tensor.shape):
+        return f"{name} of {checkpoint.path} holds no weights."
+    if tensor.dtype in PLAIN_BITS and not tensor.dtype.startswith(("F", "BF")):
+        return f"{name} of {checkpoint.path} holds whole numbers ({tensor.dtype}), no weights."
+    return None
+
+
+def matrix_shape(tensor: Tensor) -> tuple[int, int]:
+    """Rows and columns of a tensor seen as a matrix."""
+    return prod(tensor.shape[:-1]), tensor.shape[-1] if tensor.shape else 1
+
+
+def gather(
+    checkpoint: Checkpoint,
+    name: str,
+    *,
+    threads: int | None = None,
+    wanted: Callable[[], bool] = lambda: True,
+    told: Callable[[int, int], None] = lambda done, total: None,
+) -> Gathered | None:
+    """Statistics of the tensor `name`, in the source or in GGUF; from the cache where they lie there.
+
+    None when they are no longer `wanted`, asked after each chunk; then, too, `told` how many rows are done,
+    of how many. Raises `CheckpointError` where there is no such tensor, it holds no weights, or they cannot
+    be read or are not finite.
+    """
+    name = source_name(checkpoint, name)
+    found = cached(checkpoint, name)
+    if found is not None:
+        return found
+    reason = without_statistics(checkpoint, name)
+    if reason is not None:
+        raise CheckpointError(reason)
+    tensor = checkpoint.tensors[name]
+    height, width = matrix_shape(tensor)
+    frame = _frame(checkpoint, tensor)
+    step = max(1, CHUNK // width)
+    starts = range(0, height, step)
+    work = in_order(
+        lambda start: _swept(checkpoint, tensor, frame, start, min(start + step, height)),
+        starts,
+        threads or len(os.sched_getaffinity(0)),
+    )
+    rows, columns, counts = [], no_sums(width), np.zeros(1 << 16, np.int64)
+    with closing(work):
+        for start, part in zip(starts, work, strict=True):
+            rows.append(part.rows)
+            add_sums(columns, part.columns)
+            counts += part.counts
+            told(min(start + step, height), height)
+            if not wanted():
+                return None
+    sums = chained(rows)
+    of_all = channels(whole(sums), height * width, frame)
+    gathered = _gathered(
+        tensor,
+        channels(sums, width, frame).rounded(),
+        channels(columns, height, frame).rounded(),
+        Channels(*(np.array(value[0]) for value in vars(of_all).values())),
+        counts,
+    )
+    statistics_cache.store(checkpoint, tensor, gathered.rows, gathered.columns, gathered.whole, counts)
+    return gathered
+
+
+def cached(checkpoint: Checkpoint, name: str) -> Gathered | None:
+    """As `gather`, from the cache alone; None where it is not there."""
+    tensor = checkpoint.tensors[source_name(checkpoint, name)]
+    found = statistics_cache.load(checkpoint, tensor, *matrix_shape(tensor))
+    return None if found is None else _gathered(tensor, *found)
+
+
+def statistics_of(checkpoint: Checkpoint, gathered: Gathered) -> WeightStatistics:
+    """What a table shows of a tensor, without what a recipe makes of it."""
+    tensor, whole = checkpoint.tensors[gathered.tensor], gathered.whole
+    worst, ratios = outlier_channels(gathered.columns.absmax)
+    if len(tensor.shape) < 2:  # no matrix: it has no inputs
+        worst, ratios = worst[:0], np.zeros(1)
+    mean, reach = float(whole.mean), SIGMAS * float(whole.std)
+    just_below = float(np.nextafter(LARGE, 0))
+    distribution = gathered.distribution
+    return WeightStatistics(
+        tensor=tensor.name,
+        canonical=tensor.canonical or "",
+        role=tensor.role,
+        block=tensor.block,
+        shape=tensor.shape,
+        dtype=tensor.dtype,
+        count=prod(tensor.shape),
+        min=float(whole.min),
+        max=float(whole.max),
+        mean=mean,
+        std=float(whole.std),
+        absmax=float(whole.absmax),
+        kurtosis=float(whole.kurtosis),
+        zeros=float(whole.zeros),
+        percentiles=distribution.percentiles(PERCENTS).tolist(),
+        beyond_sigmas=round(distribution.outside(mean - reach, mean + reach)) if reach else 0,
+        large=round(distribution.outside(-just_below, just_below)),
+        outlier_channels=worst.tolist(),
+        outlier_ratio=float(ratios.max()),
+    )
+
+
+def outlier_channels(absmax_by_column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The outliers' indices from the worst on, and for all columns the abs-max over the median column's.
+
+    Where most columns are all zeros, over the median of the others.
+    """
+    middle = float(np.median(absmax_by_column))
+    if middle == 0 and absmax_by_column.any():
+        middle = float(np.median(absmax_by_column[absmax_by_column > 0]))
+    ratios = absmax_by_column / (middle or 1.0)
+    order = np.argsort(-ratios, kind="stable")
+    return order[ratios[order] >= OUTLIER_RATIO], ratios
+
+
+def _gathered(
+    tensor: Tensor, rows: Channels, columns: Channels, whole: Channels, counts: np.ndarray
+) -> Gathered:
+    distribution = Distribution(counts, float(whole.min), float(whole.max), exact=tensor.dtype == "BF16")
+    return Gathered(tensor.name, tensor.shape, tensor.dtype, rows, columns, whole, distribution)
+
+
+def read_rows(
+    checkpoint: Checkpoint, tensor: Tensor, start: int, stop: int, *, halves: bool = False
+) -> np.ndarray:
+    """Rows of a tensor seen as a matrix, one axis as one row; see `Checkpoint.read_matrix`."""
+    if len(tensor.shape) > 1:
+        return checkpoint.read_matrix(tensor.name, start, stop, halves=halves)
+    read = checkpoint.read_halves if halves else checkpoint.read
+    return read(tensor.name).reshape(1, -1)[start:stop]
+
+
+def pieces(
+    checkpoint: Checkpoint, tensor: Tensor, first: int, last: int, *, most: int = PIECE, halves: bool = False
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows first .. last in pieces of at most `most` weights, but at least a row, each with its first row."""
+    step = max(1, most // max(1, matrix_shape(tensor)[1]))
+    for start in range(first, last, step):
+        yield start, read_rows(checkpoint, tensor, start, min(start + step, last), halves=halves)
+
+
+def _frame(checkpoint: Checkpoint, tensor: Tensor) -> Frame:
+    height, _ = matrix_shape(tensor)
+    some = np.unique(np.linspace(0, height - 1, SAMPLED_ROWS).astype(int))
+    rows = [read_rows(checkpoint, tensor, row, row + 1, halves=True) for row in some.tolist()]
+    return frame_of(np.concatenate(rows))
+
+
+def _swept(checkpoint: Checkpoint, tensor: Tensor, frame: Frame, start: int, stop: int) -> Swept:
+    sweep = Sweep(matrix_shape(tensor)[1], frame)
+    for _, weights in pieces(checkpoint, tensor, start, stop, halves=True):
+        if not sweep.add(np.ascontiguousarray(weights)):
+            raise NonFiniteError(
+                f"{tensor.name} of {checkpoint.path} holds NaN or infinity: the model is damaged; "
+                "download it again."
+            )
+    return sweep.swept()
