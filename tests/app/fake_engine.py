@@ -157,6 +157,9 @@ def job(end: str = "done") -> None:
     if end == "by name":
         end = Path(request["quantize"]["output"]).parent.name if "quantize" in request else "done"
         new = f"{JOB}-{os.getpid()}"
+    if request["request"] == "activations":
+        gather_activations(request["activations"])
+        return
     if "calibrate" in request or end == "calibrated":
         calibrate(request)
         return
@@ -214,6 +217,26 @@ def calibrate(request: dict) -> None:
         say("error", code="user", message="The disk is full.", hint="Make room.")
         sys.exit(2)
     calibrated(output)
+
+
+def gather_activations(asked: dict) -> None:
+    """A file beside the model, unless the prompt says that it fails, or waits for a cancel."""
+    begin_job()
+    say("progress", stage="gather", done=1, total=4, unit="blocks", item="block 1 of 4", share=0.25)
+    if asked["prompt"] == "refuse":
+        say("error", code="user", message="The model cannot be run.")
+        sys.exit(2)
+    if asked["prompt"] == "wait":
+        while read()["request"] != "cancel":
+            pass
+        say("stopped", job=JOB)
+        sys.exit(0)
+    path = Path(asked["model"]) / "activations.safetensors"
+    path.write_bytes(b"")
+    ran = {"model": asked["model"], "files": asked["texts"] or ["sample.txt"], "prompt": asked["prompt"]}
+    ran |= {"windows": 1, "windows_there": 1, "length": 9, "seed": 0}
+    result = {"kind": "activations", "job": JOB, "output": str(path), "bytes": 10, "layers": 3, "ran": ran}
+    say("done", result=result | {"seconds": 1.0, "peak_private_bytes": 5, "warnings": []})
 
 
 def calibrated(output: str) -> None:

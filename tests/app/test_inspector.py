@@ -1,48 +1,16 @@
 """The inspector follows the selection and drops what comes late."""
 
-from collections.abc import Callable
-
 import pytest
-from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
-from app.figure_reader import Drawn
 from app.views.inspector import SETTLE_MS, Inspector
-from engine.api.figures import Axis, Figure, Series
 from engine.api.model import Role
-from engine.api.recipe import Recipe, Rule
+from engine.api.recipe import Rule
 from engine.api.statistics import PERCENTS, QuantizationError, WeightStatistics
-from engine.api.views import HistogramOf
+from tests.app.reading import FakeReader, drawn
 from tests.app.small_state import GATE, NORM, make_state
-
-
-class FakeReader(QObject):
-    """Keeps what was asked; the test answers."""
-
-    dropped = Signal()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.figures: list[tuple[HistogramOf, Callable, Callable]] = []
-        self.statistics_asked: list[tuple[str, Recipe | None, Callable, Callable]] = []
-        self.left: list[str] = []
-
-    def figure(self, place: str, view: HistogramOf, then: Callable, failed: Callable) -> None:
-        self.figures.append((view, then, failed))
-
-    def statistics(self, tensor: str, recipe: Recipe | None, then: Callable, failed: Callable) -> None:
-        self.statistics_asked.append((tensor, recipe, then, failed))
-
-    def drop(self, place: str) -> None:
-        self.left.append(place)
-
-
-def drawn(last: bool = True) -> Drawn:
-    series = [Series(name="original", x=[-0.5, 0.0], y=[10.0, 16374.0], width=0.5)]
-    figure = Figure(title="weights", x=Axis(name="weight"), y=Axis(name="count"), series=series)
-    return Drawn(figure, None, 1, 2, last)
 
 
 def known(tensor: str, error: bool = False) -> WeightStatistics:
@@ -139,14 +107,14 @@ def test_only_the_last_of_quick_selections_is_read(qtbot: QtBot, parts):
     for row in state.rows:
         state.select((row.key,))
     qtbot.waitUntil(lambda: bool(reader.figures))
-    assert [view.tensor for view, *_ in reader.figures] == [NORM]
+    assert [asked.view.tensor for asked in reader.figures] == [NORM]
 
 
 def test_the_histogram_comes_first_then_all_statistics_then_the_error(qtbot: QtBot, parts):
     state, reader, inspector = parts
     state.select((state.rows[1].key,))
     qtbot.waitUntil(lambda: bool(reader.figures))
-    _, take, _ = reader.figures[0]
+    take = reader.figures[0].take
     take(drawn(last=False))
     assert inspector.figure.figure.series[0].y == [10.0, 16374.0]
     assert not reader.statistics_asked
@@ -170,7 +138,7 @@ def test_all_statistics_are_copied_with_all_digits(qtbot: QtBot, parts):
     state, reader, inspector = parts
     state.select((state.rows[1].key,))
     qtbot.waitUntil(lambda: bool(reader.figures))
-    reader.figures[0][1](drawn())
+    reader.figures[0].take(drawn())
     reader.statistics_asked[0][2](known(GATE))
     inspector.statistics.copy.click()
     lines = QGuiApplication.clipboard().text().splitlines()
@@ -183,7 +151,7 @@ def test_the_error_follows_the_recipe_of_this_tensor_alone(qtbot: QtBot, parts):
     state, reader, _ = parts
     state.select((state.rows[1].key,))
     qtbot.waitUntil(lambda: bool(reader.figures))
-    reader.figures[0][1](drawn())
+    reader.figures[0].take(drawn())
     reader.statistics_asked[0][2](known(GATE))
     reader.statistics_asked[1][2](known(GATE, error=True))
     recipe = state.document.recipe
@@ -200,7 +168,7 @@ def test_another_selection_forgets_what_is_shown_and_asked(qtbot: QtBot, parts):
     state, reader, inspector = parts
     state.select((state.rows[1].key,))
     qtbot.waitUntil(lambda: bool(reader.figures))
-    reader.figures[0][1](drawn())
+    reader.figures[0].take(drawn())
     reader.statistics_asked[0][2](known(GATE))
     reader.left.clear()
     state.select((state.rows[0].key,))
@@ -213,7 +181,7 @@ def test_a_tensor_that_cannot_be_read_says_why(qtbot: QtBot, parts):
     state, reader, inspector = parts
     state.select((state.rows[0].key,))
     qtbot.waitUntil(lambda: bool(reader.figures))
-    reader.figures[0][2]("The file is gone.")
+    reader.figures[0].fail("The file is gone.")
     assert inspector.figure._text.text() == "The file is gone."
 
 
