@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from engine.api.activations import Ran
 from engine.api.importance import Unseen
 from engine.api.recipe import Recipe
 from engine.api.report import Report
@@ -98,6 +99,27 @@ class CalibrateRequest(BaseModel):
     memory_limit: int | None = Field(None, ge=LEAST_MEMORY)
 
 
+class ActivationsRequest(BaseModel):
+    """Gather statistics of what flows through `model` on `texts` (files, folders; none: the sample text).
+
+    At most `windows` of `length` tokens, chosen with `seed`; or `prompt` alone, as it is. `output`: the file
+    to write; "": one in the user's cache, where what was asked before lies ready. Otherwise as in
+    `QuantizeRequest`.
+    """
+
+    kind: Literal["activations"] = "activations"
+    model: str
+    texts: list[str] = Field(default_factory=list)
+    prompt: str = ""
+    output: str = ""
+    windows: int = Field(128, ge=1)
+    length: int = Field(512, ge=8)
+    seed: int = Field(0, ge=0, lt=1 << 32)
+    threads: int | None = Field(None, ge=1)
+    overwrite: bool = False
+    memory_limit: int | None = Field(None, ge=LEAST_MEMORY)
+
+
 class QuantizeResult(BaseModel):
     """What a finished quantize job says. Sizes in bytes.
 
@@ -159,11 +181,35 @@ class CalibrateResult(BaseModel):
     warnings: list[str]
 
 
-WritingRequest = Annotated[QuantizeRequest | CalibrateRequest, Field(discriminator="kind")]
+class ActivationsResult(BaseModel):
+    """What a finished activations job says: the file `output`, of how many `layers`; `ran`: on what.
+
+    `job` is "" where the file lay ready in the cache. `seconds`, `resumed`, `peak_private_bytes`: as above.
+    """
+
+    kind: Literal["activations"] = "activations"
+    job: str
+    output: str
+    bytes: int
+    layers: int
+    ran: Ran
+    seconds: float
+    resumed: bool = False
+    peak_private_bytes: int
+    warnings: list[str]
+
+
+WritingRequest = Annotated[
+    QuantizeRequest | CalibrateRequest | ActivationsRequest, Field(discriminator="kind")
+]
 """What is asked of a job that writes a file."""
 
-JobRequest = Annotated[QuantizeRequest | EvaluateRequest | CalibrateRequest, Field(discriminator="kind")]
-JobResult = Annotated[QuantizeResult | EvaluateResult | CalibrateResult, Field(discriminator="kind")]
+JobRequest = Annotated[
+    QuantizeRequest | EvaluateRequest | CalibrateRequest | ActivationsRequest, Field(discriminator="kind")
+]
+JobResult = Annotated[
+    QuantizeResult | EvaluateResult | CalibrateResult | ActivationsResult, Field(discriminator="kind")
+]
 
 
 class Saved(BaseModel):

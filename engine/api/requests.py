@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from engine.api.jobs import LEAST_MEMORY, CalibrateRequest, QuantizeRequest
+from engine.api.jobs import LEAST_MEMORY, ActivationsRequest, CalibrateRequest, QuantizeRequest
 from engine.api.messages import Message
 from engine.api.recipe import Recipe
 from engine.api.views import View
@@ -139,6 +139,11 @@ class StartCalibrate(Message):
     calibrate: CalibrateRequest
 
 
+class StartActivations(Message):
+    request: Literal["activations"] = "activations"
+    activations: ActivationsRequest
+
+
 class ResumeJob(Message):
     """Go on with a job; `restart`: begin it again from nothing. A `memory_limit` replaces the job's own."""
 
@@ -172,7 +177,7 @@ Question = (
 Inspection = OpenModel | Question
 """What an engine without a job answers."""
 
-NewJob = StartQuantize | StartCalibrate
+NewJob = StartQuantize | StartCalibrate | StartActivations
 JobStart = NewJob | ResumeJob
 """What gives an engine its one job."""
 

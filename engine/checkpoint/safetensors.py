@@ -50,6 +50,13 @@ def read_header(file: SourceFile) -> list[Stored]:
     return tensors
 
 
+def read_about(file: SourceFile) -> dict[str, str]:
+    """What the header says of the whole file, of one whose tensors `read_header` has read."""
+    said = _parse(file, file.read(8, int.from_bytes(file.read(0, 8), "little"))).get("__metadata__")
+    entries = said.items() if isinstance(said, dict) else ()
+    return {key: text for key, text in entries if isinstance(text, str)}
+
+
 def _parse(file: SourceFile, text: bytes) -> dict[str, object]:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         content = dict(pairs)

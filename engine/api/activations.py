@@ -1,0 +1,48 @@
+"""Statistics of activations, as data: what was run through the model, and where the largest values were."""
+
+from pydantic import BaseModel, Field
+
+
+class Ran(BaseModel):
+    """What went through `model` (a path): `windows` of `length` tokens of `files`, or the `prompt` as it is.
+
+    `seed` chose the windows, where the files hold more (`windows_there`), and the tokens whose values
+    percentiles are of. `notes`: what was left out.
+    """
+
+    model: str
+    files: list[str]
+    prompt: str = ""
+    windows: int = Field(ge=1)
+    windows_there: int = Field(ge=1)
+    length: int = Field(ge=1)
+    seed: int
+    notes: list[str] = []
+
+    @property
+    def tokens(self) -> int:
+        return self.windows * self.length
+
+    def __str__(self) -> str:
+        """In one sentence."""
+        if self.prompt:
+            return f"a prompt of {self.length:,} {'token' if self.length == 1 else 'tokens'}"
+        chosen = f" ({self.windows_there:,} are there, chosen with seed {self.seed})"
+        return (
+            f"{self.windows:,} {'window' if self.windows == 1 else 'windows'} of {self.length:,} tokens"
+            f"{chosen if self.windows < self.windows_there else ''} of {', '.join(self.files)}"
+        )
+
+
+class Peak(BaseModel):
+    """One of the largest values of a layer: that of `channel` at a token.
+
+    `position` in its `window`, both from 0; `token` is its text. Of a token whose place in the text cannot be
+    seen (behind an unusual router) both are -1 and `token` is "".
+    """
+
+    window: int = Field(ge=-1)
+    position: int = Field(ge=-1)
+    token: str
+    channel: int = Field(ge=0)
+    value: float
