@@ -1,11 +1,15 @@
 """A figure is data: drawn in the window and in reports, and always a table and a CSV as well."""
 
 from bisect import bisect_right
-from typing import Literal, Self
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, model_validator
 
 from engine.api.tables import csv_text
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Axis(BaseModel):
@@ -94,6 +98,7 @@ class HeatMap(BaseModel):
 
     `rows` are the names of its rows (none: they are numbers). The cell [i, j] stands for `row_step` rows from
     `first_row + i * row_step` on and `column_step` columns alike: the value farthest from zero among them.
+    Those of the last cells end before `stop_row` and `stop_column` (None: they are as many as in others).
     `signed`: values have two sides of zero. `row_borders`, `column_borders`: each so many rows or columns
     belong together (a block, a group), 0: none do.
     """
@@ -108,7 +113,9 @@ class HeatMap(BaseModel):
     rows: list[str] = []
     signed: bool = False
     first_row: int = 0
+    stop_row: int | None = None
     first_column: int = 0
+    stop_column: int | None = None
     row_step: int = 1
     column_step: int = 1
     row_borders: int = 0
@@ -116,4 +123,39 @@ class HeatMap(BaseModel):
 
     def columns(self) -> list[str]:
         """The head of the table."""
-        return [self.y.label, self.x.label, self.z.label]
+        return [*_heads(self.y, self.row_step), *_heads(self.x, self.column_step), self.z.label]
+
+    def rows_of(self, cell: int) -> tuple[str | int, ...]:
+        """What the cells [cell, :] stand for: a row's name or number, or the first and last of several."""
+        if self.rows:
+            return (self.rows[cell],)
+        return _run(self.first_row, cell, self.row_step, self.stop_row)
+
+    def columns_of(self, cell: int) -> tuple[int, ...]:
+        """What the cells [:, cell] stand for: the number of a column, or the first and last of several."""
+        return _run(self.first_column, cell, self.column_step, self.stop_column)
+
+    def told(self, values: "np.ndarray", place: int) -> tuple[str | float | None, ...]:
+        """The row `place` of the table, cells counted row by row; None where nothing is."""
+        row, column = divmod(place, self.width)
+        value = float(values[row, column])
+        return (*self.rows_of(row), *self.columns_of(column), None if value != value else value)
+
+    def table(self, values: "np.ndarray") -> Iterator[tuple[str | float | None, ...]]:
+        """The table of the cells `values`, float32 [height, width]: one row a cell."""
+        return (self.told(values, place) for place in range(self.height * self.width))
+
+    def to_csv(self, values: "np.ndarray") -> str:
+        """The table as CSV with its head; floats are written so that reading gives the same ones."""
+        return csv_text(self.columns(), self.table(values))
+
+
+def _heads(axis: Axis, step: int) -> list[str]:
+    return [axis.label] if step == 1 else [f"{axis.label} from", f"{axis.label} to"]
+
+
+def _run(first: int, cell: int, step: int, stop: int | None) -> tuple[int, ...]:
+    """The number that a cell stands for, or the first and last of `step` numbers."""
+    low = first + cell * step
+    high = low + step - 1
+    return (low,) if step == 1 else (low, high if stop is None else min(high, stop - 1))
