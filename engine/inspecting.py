@@ -1,6 +1,5 @@
-"""Answers to what the window asks about models: headers, the output they would give, checks, histograms."""
+"""Answers to what the window asks about models: headers, the output they would give, checks, figures."""
 
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +33,7 @@ from engine.api.requests import (
     ListJobs,
     MeasureSpeeds,
     OpenModel,
+    ReadFigure,
     ReadHistogram,
     ReadImportance,
     ReadImportanceColumns,
@@ -47,9 +47,11 @@ from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.checkpoint.errors import NotAModelError
 from engine.checks import check, check_calibrate
 from engine.estimate import speeds
+from engine.handed_arrays import HandedArrays
 from engine.histogram import read_histogram
 from engine.jobs.cleaning import remove_jobs
 from engine.jobs.folder import list_jobs
+from engine.places import Places
 from engine.summary import export_summary
 from resources import SAMPLE_MODEL
 
@@ -65,7 +67,8 @@ class Inspector:
     def __init__(self, send: Callable[[Event], None], newest_histogram: Callable[[], int | None]) -> None:
         self._send, self._newest_histogram = send, newest_histogram
         self._model: tuple[str, Checkpoint] | None = None
-        self._arrays: tempfile.TemporaryDirectory[str] | None = None
+        self._arrays = HandedArrays()
+        self._places = Places(send, self._arrays, self._wait_until_can_plan)
         self._warming: threading.Thread | None = None
         self._can_plan = threading.Event()
 
@@ -73,7 +76,10 @@ class Inspector:
         """Raises what the engine's functions raise."""
         match request:
             case OpenModel():
+                self._places.drop()
                 self._open(request)
+            case ReadFigure():
+                self._places.ask(request)
             case CheckRun():
                 self._wait_until_warm()
                 self._send(Checked(id=request.id, checks=_spoken(check(request.quantize))))
@@ -113,10 +119,10 @@ class Inspector:
             self._warming.start()
 
     def close(self) -> None:
+        self._places.close()
         if self._model:
             self._model[1].close()
-        if self._arrays:
-            self._arrays.cleanup()
+        self._arrays.close()
 
     def _warm(self) -> None:
         try:
@@ -129,6 +135,10 @@ class Inspector:
         """Two threads must not import the same libraries: each could see the other's half-made modules."""
         if self._warming:
             self._warming.join()
+
+    def _wait_until_can_plan(self) -> None:
+        if self._warming:
+            self._can_plan.wait()
 
     def _measure_speeds(self, request: int) -> None:
         """In a thread of its own: a model is opened meanwhile."""
@@ -157,8 +167,7 @@ class Inspector:
         self._send(ModelOpened(id=request.id, summary=summary.model_copy(update={"tensors": []})))
         for tensors, last in pages(summary.tensors, lambda tensor: 1):
             self._send(TensorsPage(id=request.id, tensors=tensors, last=last))
-        if self._warming:
-            self._can_plan.wait()
+        self._wait_until_can_plan()
         export = export_summary(checkpoint)
         self._send(ExportPlanned(id=request.id, export=export.model_copy(update={"tensors": []})))
         for planned, last in pages(export.tensors, lambda tensor: 1 + len(tensor.sources)):
@@ -185,18 +194,12 @@ class Inspector:
         found = read_histogram(checkpoint, request.tensor, lambda: self._newest_histogram() == request.id)
         if found is None:
             return
-        if self._arrays is None:
-            self._arrays = tempfile.TemporaryDirectory(prefix="bitwright-")
-        path = Path(self._arrays.name) / f"histogram-{request.id}.npy"
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.save(file, np.stack([found.edges, found.counts]))
-        partial.replace(path)
+        path = self._arrays.write(np.stack([found.edges, found.counts]))
         self._send(
             HistogramRead(
                 id=request.id,
                 tensor=request.tensor,
-                path=str(path),
+                path=path,
                 width=found.width,
                 count=found.count,
                 minimum=found.minimum,

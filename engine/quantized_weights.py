@@ -6,7 +6,7 @@ the file, if only its format and its importance are those of its place there. On
 has no rows of the source in it: its lines are the source's columns.
 """
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -24,7 +24,6 @@ from engine.checkpoint.errors import NonFiniteError
 from engine.export.gguf import OutputTensor
 from engine.export.gguf.plan import export_tensors
 from engine.formats import Grid, Scales, decode, format_of
-from engine.jobs.fingerprint import digest
 from engine.methods import as_float32, encode_as_planned
 from engine.preparation import read_recipes_importance, recipes_entries, recipes_facts
 
@@ -93,6 +92,7 @@ class Quantized:
     weights are rounded one by one, "copied" where the source's bytes are taken.
     `group`: weights of a line that share a scale, `block`: those that are stored together; all of the line
     where each weight is stored by itself. `levels`: numbers that a code can be, 0 where there are no codes.
+    `signed`: whether some of these are below 0.
 
     `lines` are output channels, `width` the weights of each: rows of the source, and columns where it is
     `transposed`. Reads and encodes when asked, in pieces; memory is that of the answer and a few megabytes.
@@ -113,16 +113,8 @@ class Quantized:
         self.group = min(self.width if span.grid is None else span.grid.group for span in spans)
         self.block = max(self.width if span.grid is None else span.grid.block for span in spans)
         grids = [span.grid for span in spans if span.grid is not None]
+        self.signed = any(grid.codes.low < 0 for grid in grids)
         self.levels = len(np.unique(np.concatenate([grid.codes.ordered for grid in grids]))) if grids else 0
-
-    @property
-    def identity(self) -> Hashable:
-        """What tells it from any other: file, tensor, and all that decides what becomes of it."""
-        chosen = [
-            (span.plan.name, span.plan.format, span.plan.method, span.plan.copied) for span in self._spans
-        ]
-        weights = [b"" if span.importance is None else span.importance.tobytes() for span in self._spans]
-        return self._checkpoint.stamp, self.tensor, self._effort, *chosen, digest(b" ".join(weights))
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """The values of the source's rows start .. stop as they would be stored, float32 [rows, columns].
@@ -307,7 +299,7 @@ class Applied:
 def quantized(checkpoint: Checkpoint, recipe: Recipe, tensor: str) -> Quantized:
     """What `recipe` makes of the tensor, by its name in the source or in GGUF; see `Applied`.
 
-    The last recipe is remembered: views ask for one tensor after the other.
+    The last recipes are remembered: views, each with the model open, ask for one tensor after the other.
     """
     stamp = None
     if recipe.imatrix and (file := Path(recipe.imatrix)).exists():
@@ -315,7 +307,7 @@ def quantized(checkpoint: Checkpoint, recipe: Recipe, tensor: str) -> Quantized:
     return _applied(checkpoint, recipe.model_dump_json(), stamp).quantized(tensor)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def _applied(checkpoint: Checkpoint, recipe: str, stamp: tuple[int, int] | None) -> Applied:
     """`stamp` tells the recipe's importance matrix from what may take its place."""
     return Applied(checkpoint, Recipe.model_validate_json(recipe))
