@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,6 @@ class Layer:
 class Channel:
     """A channel of a layer: its value, that over the layer's median, and blocks in which it is one, too."""
 
-    row: int
     layer: Layer
     channel: int
     value: float
@@ -47,17 +46,18 @@ class Channel:
     shared: tuple[int, ...]
 
 
-def worst_channels(values: np.ndarray, layers: Sequence[Layer]) -> list[Channel]:
-    """The channels that stand out most of `values` float32 [layers, channels], by value over the median.
+def worst_channels(values: np.ndarray, layers: Mapping[int, Layer]) -> list[Channel]:
+    """The channels that stand out most of `values` float32 [blocks, channels], by value over the median.
 
-    One stands out in a layer where that is `OUTLIER_RATIO` or more. NaN: not read yet.
+    One stands out in a layer where that is `OUTLIER_RATIO` or more. NaN: not read yet, or nothing there.
+    `layers`: by block.
     """
     import numpy as np
 
-    known = np.flatnonzero(~np.isnan(values).all(axis=1))
+    known = [row for row in np.flatnonzero(~np.isnan(values).all(axis=1)).tolist() if row in layers]
     found: list[tuple[float, int, int]] = []
     outliers = np.zeros(values.shape, bool)
-    for row in known.tolist():
+    for row in known:
         size = np.abs(values[row])
         median = float(np.nanmedian(size))
         ratio = size / median if median > 0 else size * 0
@@ -69,14 +69,11 @@ def worst_channels(values: np.ndarray, layers: Sequence[Layer]) -> list[Channel]
     found.sort(key=lambda one: (-one[0], one[1], one[2]))
     return [
         Channel(
-            row,
             layers[row],
             channel,
             float(values[row, channel]),
             ratio,
-            tuple(
-                layers[other].block for other in np.flatnonzero(outliers[:, channel]).tolist() if other != row
-            ),
+            tuple(block for block in np.flatnonzero(outliers[:, channel]).tolist() if block != row),
         )
         for ratio, row, channel in found[:MOST]
         if ratio >= 0

@@ -15,16 +15,16 @@ def role_of(row: Row) -> str:
     return name.removeprefix(f"blk.{row.block}.")
 
 
-def matrices_by_role(rows: list[Row]) -> dict[str, list[Layer]]:
-    """The matrices of the blocks by role, each in the order of blocks."""
-    found: dict[str, list[Layer]] = {}
+def matrices_by_role(rows: list[Row]) -> dict[str, dict[int, Layer]]:
+    """The matrices of the blocks by role, each by block; of several experts in a block the first."""
+    found: dict[str, dict[int, Layer]] = {}
     for row in rows:
         if row.block is not None and len(row.shape) > 1 and row.sources:
-            found.setdefault(role_of(row), []).append(Layer(row.key, row.name, row.block))
-    return {role: sorted(layers, key=lambda layer: layer.block) for role, layers in found.items()}
+            found.setdefault(role_of(row), {}).setdefault(row.block, Layer(row.key, row.name, row.block))
+    return found
 
 
-def block_outputs(rows: list[Row]) -> list[Layer]:
+def block_outputs(rows: list[Row]) -> dict[int, Layer]:
     """What the blocks give to the next one."""
     blocks = sorted({row.block for row in rows if row.block is not None})
-    return [Layer("", f"blk.{block}.{OUTPUTS}", block) for block in blocks]
+    return {block: Layer("", f"blk.{block}.{OUTPUTS}", block) for block in blocks}

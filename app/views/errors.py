@@ -16,7 +16,7 @@ class ErrorsView(TensorView):
     """Squared error over squared weights, measured on what the format makes of the weights."""
 
     def __init__(self, state: State, reader: FigureReader) -> None:
-        super().__init__("Error", state, reader, "{done:,} of {total:,} rows are measured")
+        super().__init__("Error", state, reader, "{share:.0f} % is measured")
         self.scope = named(QComboBox(), "The error by what")
         for scope, text in SCOPES.items():
             self.scope.addItem(text, scope)

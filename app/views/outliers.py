@@ -48,13 +48,11 @@ class OutliersView(QWidget):
     def __init__(self, state: State, reader: FigureReader, desk: ActivationsDesk) -> None:
         super().__init__()
         self._state, self._desk = state, desk
-        self._layers: list[Layer] = []
-        self._by_role: dict[str, list[Layer]] = {}
+        self._layers: dict[int, Layer] = {}  # by block, of what is shown
+        self._by_role: dict[str, dict[int, Layer]] = {}
         self.setAccessibleName("Outliers")
         self.figure = FigureView("Outliers")
-        self.slot = FigureSlot(
-            self.figure, reader, "outliers", lambda drawn: f"block {drawn.done:,} of {drawn.total:,}", self
-        )
+        self.slot = FigureSlot(self.figure, reader, "outliers", self._told, self)
         self.slot.drawn.connect(self._take)
         self.slot.failed.connect(self._fail)
         self.figure.cell_clicked.connect(self._click)
@@ -216,11 +214,14 @@ class OutliersView(QWidget):
     def _clear(self) -> None:
         self.model.show([])
 
+    def _told(self, drawn: Drawn) -> str:
+        what = "block" if drawn.total == len(self._layers) else "tensor"  # a block may have many experts
+        return f"{what} {drawn.done:,} of {drawn.total:,}"
+
     def _take(self, drawn: Drawn) -> None:
         assert isinstance(drawn.figure, HeatMap), "layers x channels"
         if drawn.values is not None:
-            layers = self._layers
-            self._finding.ask(partial(_found, drawn, layers))
+            self._finding.ask(partial(_found, drawn, self._layers))
 
     def _take_channels(self, found: tuple[Drawn, list[Channel]]) -> None:
         drawn, channels = found
@@ -230,9 +231,9 @@ class OutliersView(QWidget):
 
     # ----------------------------------------------------------------------------- the selection
 
-    def _click(self, row: int, channel: int) -> None:
-        if row < len(self._layers):
-            self._select(self._layers[row], channel)
+    def _click(self, block: int, channel: int) -> None:
+        if block in self._layers:
+            self._select(self._layers[block], channel)
 
     def _publish(self, channel: Channel) -> None:
         self._select(channel.layer, channel.channel)
@@ -245,8 +246,11 @@ class OutliersView(QWidget):
     def _choose(self) -> None:
         """Select the line of what is selected elsewhere."""
         row, channel = self._state.current, self._state.channel
-        if row is not None and channel is not None:
-            self.table.choose(row.key, channel)
+        if row is None or channel is None:
+            return
+        self.table.choose(row.key, channel)
+        if row.block is not None and self.slot.shown is not None:
+            self.figure.select(row.block, channel)
 
     # ------------------------------------------------------------------------------- taken away
 
@@ -262,6 +266,6 @@ class OutliersView(QWidget):
         self.follow()
 
 
-def _found(drawn: Drawn, layers: list[Layer]) -> tuple[Drawn, list[Channel]]:
+def _found(drawn: Drawn, layers: dict[int, Layer]) -> tuple[Drawn, list[Channel]]:
     assert drawn.values is not None, "a heat map has values"
-    return drawn, worst_channels(drawn.values, layers) if len(layers) == len(drawn.values) else []
+    return drawn, worst_channels(drawn.values, layers)

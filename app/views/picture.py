@@ -26,7 +26,7 @@ class PictureView(TensorView):
     """Where one zooms in, the engine is asked for that part again, finer."""
 
     def __init__(self, state: State, reader: FigureReader) -> None:
-        super().__init__("Weights", state, reader, "{done:,} of {total:,} rows are read")
+        super().__init__("Weights", state, reader, "{share:.0f} % is read")
         self._part: tuple[str, Part] = ("", ALL)  # of a tensor
         self._pictured = ("", "")  # what of a tensor was wanted last
         self.what = named(QComboBox(), "What is shown of each weight")

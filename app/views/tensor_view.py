@@ -37,7 +37,7 @@ class TensorView(QWidget):
             self.figure,
             reader,
             title.lower(),
-            lambda drawn: told.format(done=drawn.done, total=drawn.total),
+            lambda drawn: told.format(share=100 * drawn.done / max(1, drawn.total)),
             self,
         )
         self.slot.failed.connect(self._fail)

@@ -157,9 +157,10 @@ class HeatMap(BaseModel):
             name = csv_text([str(part) for part in self.rows_of(i)], [])[:-1]
             for start in range(0, self.width, CSV_CELLS):
                 texts = values[i, start : start + CSV_CELLS].astype(str).tolist()
+                columns = [",".join(map(str, self.columns_of(start + j))) for j in range(len(texts))]
                 yield "".join(
-                    f"{name},{','.join(map(str, self.columns_of(start + j)))},{'' if text == 'nan' else text}\n"
-                    for j, text in enumerate(texts)
+                    f"{name},{column},{'' if text == 'nan' else text}\n"
+                    for column, text in zip(columns, texts, strict=True)
                 )
 
     def to_csv(self, values: "np.ndarray") -> str:

@@ -24,7 +24,9 @@ from tests.app.reading import FakeReader, heat
 
 BLOCKS = 4
 ROWS = QItemSelectionModel.SelectionFlag.Rows
-LAYERS = [Layer(f"blk.{block}.ffn_down.weight", f"layers.{block}.down", block) for block in range(BLOCKS)]
+LAYERS = {
+    block: Layer(f"blk.{block}.ffn_down.weight", f"layers.{block}.down", block) for block in range(BLOCKS)
+}
 
 
 def planted() -> np.ndarray:
@@ -55,7 +57,7 @@ def test_one_broken_layer_does_not_hide_the_others():
     values[3, 5] = 4
     worst = worst_channels(values, LAYERS)
     assert len(worst) <= MOST
-    assert (3, 5) in {(one.row, one.channel) for one in worst}
+    assert (3, 5) in {(one.layer.block, one.channel) for one in worst}
 
 
 def test_runs_of_blocks_are_short():

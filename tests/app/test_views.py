@@ -118,7 +118,7 @@ def test_progress_is_shown_until_the_last_answer(bench, histograms):
     bench.select(0)
     take = bench.asked().take
     take(drawn(last=False))
-    assert histograms.slot.progress.text() == "first, rough: 1 of 2 parts are read"
+    assert histograms.slot.progress.text() == "first, rough: 50 % is read"
     take(drawn())
     assert histograms.slot.progress.text() == ""
 
