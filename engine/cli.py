@@ -33,6 +33,8 @@ from engine.presets_command import presets
 from engine.process import keep_libraries_quiet, stop_in_order
 from engine.quantize_command import EXAMPLES as QUANTIZE_EXAMPLES
 from engine.quantize_command import quantize, show_quantized
+from engine.stats_command import EXAMPLES as STATS_EXAMPLES
+from engine.stats_command import stats
 
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint
@@ -100,6 +102,7 @@ def _show_metadata(checkpoint: "Checkpoint", as_json: bool) -> None:
 
 
 app.command(epilog=PRESETS_EXAMPLES)(presets)  # here: the help lists commands in this order
+app.command(epilog=STATS_EXAMPLES)(stats)
 app.command(epilog=QUANTIZE_EXAMPLES)(quantize)
 
 

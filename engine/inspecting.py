@@ -33,6 +33,7 @@ from engine.api.requests import (
     ReadFigure,
     ReadImportance,
     ReadImportanceColumns,
+    ReadStatistics,
     RemoveJobs,
     SaveImportance,
 )
@@ -70,7 +71,7 @@ class Inspector:
             case OpenModel():
                 self._places.drop()
                 self._open(request)
-            case ReadFigure():
+            case ReadFigure() | ReadStatistics():
                 self._places.ask(request)
             case CheckRun():
                 self._wait_until_warm()
@@ -166,6 +167,7 @@ class Inspector:
     def _opened(self, path: str, *, anew: bool = False) -> Checkpoint:
         if self._model and self._model[0] == path and not anew:
             return self._model[1]
+        self._leave_statistics()
         if self._model:
             self._model[1].close()
             self._model = None

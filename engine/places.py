@@ -1,4 +1,5 @@
-"""Figures for the places of the window: each has a thread of its own, where the newest request counts.
+"""Figures and statistics for the places of the window: each has a thread of its own, where the newest
+request counts.
 
 A request that comes while an older one of its place is being answered breaks that off between two pieces of
 work; from then on nothing of the older one is sent.
@@ -9,12 +10,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from engine.api.events import Event, FigureRead
-from engine.api.requests import ReadFigure
+from engine.api.events import Event, FigureRead, StatisticsRead
+from engine.api.recipe import Recipe
+from engine.api.requests import ReadFigure, ReadStatistics
+from engine.api.statistics import WeightStatistics
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.failures import failure
 from engine.figures import Drawn, figures
+from engine.figures.tensors import find_tensor
 from engine.handed_arrays import HandedArrays
+from engine.quantization_errors import measure_errors, quantized
+from engine.weight_statistics import gather, statistics_of
+
+Request = ReadFigure | ReadStatistics
+
+STATISTICS = "statistics"
+"""The place of statistics."""
 
 PATIENCE = 2.0
 """Seconds that what is broken off is waited for at the end."""
@@ -29,12 +40,12 @@ class Places:
         self._send, self._arrays, self._ready = send, arrays, ready
         self._places: dict[str, _Place] = {}
 
-    def ask(self, request: ReadFigure) -> None:
+    def ask(self, request: Request) -> None:
         """Begin to answer; returns at once."""
-        if request.place not in self._places:
-            place = _Place(request.place, self._send, self._arrays, self._ready)
-            self._places[request.place] = place
-        self._places[request.place].ask(request)
+        name = request.place if isinstance(request, ReadFigure) else STATISTICS
+        if name not in self._places:
+            self._places[name] = _Place(name, self._send, self._arrays, self._ready)
+        self._places[name].ask(request)
 
     def drop(self) -> list["_Place"]:
         """Nothing that was asked for is wanted any more: those places end."""
@@ -57,13 +68,13 @@ class _Place:
     ) -> None:
         self._send, self._arrays, self._ready = send, arrays, ready
         self._changed = threading.Condition()
-        self._newest: ReadFigure | None = None
+        self._newest: Request | None = None
         self._begun = self._closed = False
         self._model: tuple[str, Checkpoint] | None = None
         self.thread = threading.Thread(target=self._serve, name=f"place {name}", daemon=True)
         self.thread.start()
 
-    def ask(self, request: ReadFigure) -> None:
+    def ask(self, request: Request) -> None:
         with self._changed:
             self._newest, self._begun = request, False
             self._changed.notify()
@@ -86,18 +97,25 @@ class _Place:
             if self._model:
                 self._model[1].close()
 
-    def _next(self) -> ReadFigure | None:
+    def _next(self) -> Request | None:
         """The next request, waited for; None: there will be none."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or (self._newest is not None and not self._begun))
             self._begun = True
             return self._newest
 
-    def _answer(self, request: ReadFigure) -> None:
-        if getattr(request.view, "recipe", None) is not None:
+    def _answer(self, request: Request) -> None:
+        recipe = getattr(request.view if isinstance(request, ReadFigure) else request, "recipe", None)
+        if recipe is not None:
             self._ready()
-        for drawn in figures(self._opened(request.model), request.view, lambda: self._newest is request):
-            self._show(request, drawn)
+        checkpoint, wanted = self._opened(request.model), lambda: self._newest is request
+        if isinstance(request, ReadFigure):
+            for drawn in figures(checkpoint, request.view, wanted):
+                self._show(request, drawn)
+        else:
+            found = _statistics(checkpoint, request.tensor, recipe, wanted)
+            if found is not None:
+                self._tell(request, lambda: StatisticsRead(id=request.id, statistics=found))
 
     def _show(self, request: ReadFigure, drawn: Drawn) -> None:
         path = "" if drawn.values is None else self._arrays.write(drawn.values)
@@ -113,7 +131,7 @@ class _Place:
             with suppress(OSError):
                 Path(path).unlink()
 
-    def _tell(self, request: ReadFigure, event: Callable[[], Event]) -> bool:
+    def _tell(self, request: Request, event: Callable[[], Event]) -> bool:
         """Send the event, unless the request is not the newest any more; whether it was."""
         with self._changed:
             if self._newest is not request:
@@ -128,3 +146,18 @@ class _Place:
         if self._model is None:
             self._model = path, open_checkpoint(path)
         return self._model[1]
+
+
+def _statistics(
+    checkpoint: Checkpoint, tensor: str, recipe: Recipe | None, wanted: Callable[[], bool]
+) -> WeightStatistics | None:
+    """Those of a tensor, with what `recipe` makes of it; None when they are not wanted any more."""
+    name = find_tensor(checkpoint, tensor).name
+    gathered = gather(checkpoint, name, wanted=wanted)
+    if gathered is None:
+        return None
+    found = statistics_of(checkpoint, gathered)
+    if recipe is None:
+        return found
+    errors = measure_errors(quantized(checkpoint, recipe, name), wanted, groups=False)
+    return None if errors is None else found.model_copy(update={"error": errors.whole})

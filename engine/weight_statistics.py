@@ -16,9 +16,12 @@ import numpy as np
 
 from engine import statistics_cache
 from engine.api.errors import CheckpointError
+from engine.api.model import Role
+from engine.api.progress import Listener, Progress, silent
 from engine.api.statistics import LARGE, OUTLIER_RATIO, PERCENTS, SIGMAS, WeightStatistics
 from engine.checkpoint import Checkpoint, Tensor
-from engine.checkpoint.errors import NonFiniteError
+from engine.checkpoint.errors import NonFiniteError, PackedTensorError, UnknownTypeError
+from engine.checkpoint.names import is_buffer
 from engine.checkpoint.stored import PLAIN_BITS
 from engine.parallel import in_order
 from kernels.statistics import (
@@ -89,6 +92,10 @@ def without_statistics(checkpoint: Checkpoint, name: str) -> str | None:
     tensor = checkpoint.tensors[name]
     if not prod(tensor.shape):
         return f"{name} of {checkpoint.path} holds no weights."
+    if tensor.role is Role.SCALE:
+        return f"{name} of {checkpoint.path} only says how another tensor is to be read."
+    if is_buffer(name):
+        return f"{name} of {checkpoint.path} is a table that follows from the config, no weights."
     if tensor.dtype in PLAIN_BITS and not tensor.dtype.startswith(("F", "BF")):
         return f"{name} of {checkpoint.path} holds whole numbers ({tensor.dtype}), no weights."
     return None
@@ -157,6 +164,38 @@ def cached(checkpoint: Checkpoint, name: str) -> Gathered | None:
     tensor = checkpoint.tensors[source_name(checkpoint, name)]
     found = statistics_cache.load(checkpoint, tensor, *matrix_shape(tensor))
     return None if found is None else _gathered(tensor, *found)
+
+
+def all_statistics(
+    checkpoint: Checkpoint, threads: int | None, listener: Listener = silent
+) -> tuple[list[WeightStatistics], dict[str, str]]:
+    """Of all tensors of the text part; and by name of a tensor, or of another part, why it is left out.
+
+    Raises `NonFiniteError`, or what the system's refusal to read a file is.
+    """
+    found, left_out = [], {}
+    total, before = sum(tensor.bytes for tensor in checkpoint.tensors.values()), 0
+    for name, tensor in checkpoint.tensors.items():
+
+        def told(rows: int, height: int) -> None:
+            done = before + tensor.bytes * rows // height  # noqa: B023 - it is called within this turn
+            listener(Progress("read weights", done, total, "bytes", name))  # noqa: B023
+
+        told(0, 1)
+        try:
+            reason = without_statistics(checkpoint, name)
+            gathered = None if reason else gather(checkpoint, name, threads=threads, told=told)
+        except (PackedTensorError, UnknownTypeError) as error:
+            reason, gathered = str(error), None
+        if gathered is not None:
+            found.append(statistics_of(checkpoint, gathered))
+        elif reason is not None:
+            left_out[name] = reason
+        before += tensor.bytes
+    listener(Progress("read weights", total, total, "bytes"))
+    for part, count in checkpoint.summary().others.items():
+        left_out[part] = f"{part} of {checkpoint.path}, {count} tensors outside of the text part."
+    return found, left_out
 
 
 def statistics_of(checkpoint: Checkpoint, gathered: Gathered) -> WeightStatistics:

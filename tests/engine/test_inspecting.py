@@ -9,18 +9,20 @@ from queue import Empty, SimpleQueue
 import numpy as np
 import pytest
 
-from engine import inspecting
+from engine import inspecting, places
 from engine.api.errors import CalibrationError, CheckpointError, OutputError
 from engine.api.events import (
     Checked,
     ColumnsRead,
     Event,
     ExportPage,
+    Failed,
     ImportanceFound,
     ImportanceRead,
     ImportanceSaved,
     JobsListed,
     SpeedsMeasured,
+    StatisticsRead,
 )
 from engine.api.jobs import CalibrateRequest, Check, QuantizeRequest
 from engine.api.needs import Speeds
@@ -32,6 +34,7 @@ from engine.api.requests import (
     OpenModel,
     ReadImportance,
     ReadImportanceColumns,
+    ReadStatistics,
     RemoveJobs,
     SaveImportance,
 )
@@ -39,6 +42,7 @@ from engine.calibration import statistics
 from engine.calibration.importance_files import read_importance, write_importance
 from engine.inspecting import Inspector
 from engine.quantize import quantize
+from engine.weight_statistics import gather
 from resources import SAMPLE_MODEL
 from tests.tiny import write_llama
 
@@ -50,7 +54,7 @@ class Answers:
 
     def __init__(self) -> None:
         self._events: SimpleQueue[Event] = SimpleQueue()
-        self.inspector = Inspector(self._events.put, lambda: None)
+        self.inspector = Inspector(self._events.put)
 
     def next(self, kind: type) -> Event:
         """The next one of that kind; others before it are dropped."""
@@ -202,3 +206,41 @@ def test_jobs_are_removed_and_the_others_listed(model, tmp_path):
     assert (listed.id, [job.id for job in listed.jobs]) == (2, [second.id])
     assert not Path(first.folder).exists()
     assert Path(first.output).exists()
+
+
+def test_statistics_come_while_others_are_asked(monkeypatch):
+    """The newest of them: what was asked before is left, as soon as it asks whether it is wanted."""
+    begun = threading.Event()
+
+    def slow(checkpoint, name, *, wanted):
+        if name != "model.norm.weight":
+            return gather(checkpoint, name, wanted=wanted)
+        begun.set()
+        while wanted():
+            time.sleep(0.01)
+        return None
+
+    monkeypatch.setattr(places, "gather", slow)
+    answers = Answers()
+    sample = str(SAMPLE_MODEL)
+    answers.inspector.answer(ReadStatistics(id=1, model=sample, tensor="model.norm.weight"))
+    assert begun.wait(60)
+    answers.inspector.answer(ListJobs(id=2))
+    assert answers.next(JobsListed).id == 2
+    answers.inspector.answer(ReadStatistics(id=3, model=sample, tensor="blk.1.ffn_down.weight"))
+    found = answers.next(StatisticsRead)
+    assert (found.id, found.statistics.tensor) == (3, "model.layers.1.mlp.down_proj.weight")
+    assert found.statistics.outlier_channels == [106]
+    assert found.statistics.error is None
+    answers.inspector.answer(ReadStatistics(id=4, model=sample, tensor="none"))
+    failed = answers.next(Failed)
+    assert (failed.id, failed.code) == (4, "user")
+    assert "has no tensor none" in failed.message
+    recipe = Recipe(default=Choice(format="Q8_0"))
+    answers.inspector.answer(
+        ReadStatistics(id=5, model=sample, tensor="blk.1.ffn_down.weight", recipe=recipe)
+    )
+    found = answers.next(StatisticsRead)
+    assert (found.id, found.statistics.error.format) == (5, "Q8_0")
+    answers.inspector.answer(ReadStatistics(id=6, model=sample, tensor="model.norm.weight"))
+    answers.inspector.close()  # does not wait for it

@@ -1,0 +1,128 @@
+"""`bitwright stats` as a user types it, in this process."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from pyarrow import parquet
+from safetensors.torch import load_file, save_file
+
+from engine import statistics_table
+from engine.api.errors import CheckpointError, OutputError
+from engine.api.statistics import PERCENTS
+from engine.checkpoint import open_checkpoint
+from engine.cli import app
+from engine.weight_statistics import all_statistics
+from tests.tiny import write_llama
+
+COLUMNS = (
+    "tensor,canonical,role,block,shape,dtype,count,min,max,mean,std,absmax,kurtosis,zeros,"
+    "p0.1,p1,p5,p25,p50,p75,p95,p99,p99.9,beyond_6_sigma,large,outlier_channels,outlier_ratio"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """With two outliers in one tensor, and one that holds whole numbers."""
+    folder = write_llama(tmp_path_factory.mktemp("stats") / "model", tokenizer=None)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.mlp.down_proj.weight"][3, [9, 40]] = torch.tensor([4.0, -7.5])
+    save_file(tensors | {"model.positions": torch.arange(7)}, file)
+    return folder
+
+
+def bitwright(capsys, *arguments: object) -> tuple[str, str]:
+    """What it says on stdout and on stderr."""
+    app([str(argument) for argument in arguments], standalone_mode=False)
+    said = capsys.readouterr()
+    return said.out, said.err
+
+
+def test_the_same_rows_in_every_kind_of_file(model, tmp_path, capsys):
+    for ending in ("csv", "json", "parquet"):
+        told, warned = bitwright(capsys, "stats", model, "--out", tmp_path / f"stats.{ending}")
+        assert "statistics of 21 tensors" in told
+        assert "left out: model.positions of" in warned
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stats.csv", "stats.json", "stats.parquet"]
+    told = json.loads((tmp_path / "stats.json").read_text())
+    rows = told["tensors"]
+    assert (told["model"], list(told["left_out"])) == (str(model), ["model.positions"])
+    assert ",".join(rows[0]) == COLUMNS
+    assert parquet.read_table(tmp_path / "stats.parquet").to_pylist() == rows
+    with (tmp_path / "stats.csv").open(newline="") as file:
+        texts = list(csv.DictReader(file))
+    assert len(texts) == len(rows) == 21
+    for text, row in zip(texts, rows, strict=True):
+        for column in ("min", "mean", "p0.1", "kurtosis", "outlier_ratio"):
+            assert float(text[column]) == row[column]
+        assert text["shape"] == "x".join(map(str, row["shape"]))
+        assert text["outlier_channels"] == ";".join(map(str, row["outlier_channels"]))
+        assert text["block"] == ("" if row["block"] is None else str(row["block"]))
+    planted = next(row for row in rows if row["canonical"] == "blk.1.ffn_down.weight")
+    assert (planted["outlier_channels"], planted["absmax"], planted["large"]) == ([40, 9], 7.5, 1)
+    assert [row["tensor"] for row in rows if row["outlier_channels"]] == [planted["tensor"]]
+
+
+def test_a_row_says_what_the_engine_found(model):
+    with open_checkpoint(model) as checkpoint:
+        found, _ = all_statistics(checkpoint, threads=1)
+    row = statistics_table.row_of(found[3])
+    assert [row[f"p{percent:g}"] for percent in PERCENTS] == found[3].percentiles
+    assert (row["beyond_6_sigma"], row["count"]) == (found[3].beyond_sigmas, found[3].count)
+
+
+def test_as_json_and_as_a_table(model, capsys):
+    told, _ = bitwright(capsys, "stats", model, "--json", "--threads", 1)
+    assert len(json.loads(told)["tensors"]) == 21
+    told, warned = bitwright(capsys, "stats", model)
+    first = next(line for line in told.splitlines() if "model." in line)
+    assert "model.layers.1.mlp.down_proj.weight" in first
+    assert "40, 9" in first
+    assert "21 tensors, " in told
+    assert "the 20 with the worst input channels are shown" in told
+    assert "model.positions" in warned
+
+
+def test_outputs_that_are_refused(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("engine.checkpoint.open_checkpoint", lambda path: pytest.fail("opened"))
+    for name in ("stats.txt", "stats", "stats.csv.gz"):
+        with pytest.raises(OutputError, match=r"must end in \.csv, \.json or \.parquet"):
+            bitwright(capsys, "stats", model, "--out", tmp_path / name)
+    monkeypatch.setattr(statistics_table, "find_spec", lambda name: None)
+    with pytest.raises(OutputError, match="needs pyarrow, which is missing"):
+        bitwright(capsys, "stats", model, "--out", tmp_path / "stats.parquet")
+    monkeypatch.undo()
+    there = tmp_path / "there.csv"
+    there.write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        bitwright(capsys, "stats", model, "--out", there)
+    assert there.read_text() == "mine"
+    bitwright(capsys, "stats", model, "--out", there, "--overwrite")
+    assert there.read_text().startswith("tensor,canonical")
+    config = (model / "config.json").read_bytes()
+    os.link(model / "model.safetensors", tmp_path / "link.csv")
+    for own in (model / "config.json", tmp_path / "link.csv"):
+        with pytest.raises(OutputError, match="is the input itself"):
+            bitwright(capsys, "stats", model, "--out", own, "--overwrite")
+    assert (model / "config.json").read_bytes() == config
+
+
+def test_nothing_is_left_of_a_table_that_cannot_be_written(model, tmp_path, capsys, monkeypatch):
+    def full(*arguments: object) -> None:
+        arguments[0].write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(statistics_table, "_write", full)
+    with pytest.raises(OutputError, match="the disk is full"):
+        bitwright(capsys, "stats", model, "--out", tmp_path / "stats.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_model_is_refused(tmp_path, capsys):
+    save_file({"a": torch.ones(3, 3), "b": torch.full((4, 4), torch.nan)}, tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match=r"b of .* holds NaN or infinity"):
+        bitwright(capsys, "stats", tmp_path / "m.safetensors")
