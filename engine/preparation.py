@@ -102,7 +102,7 @@ def prepare(checkpoint: Checkpoint, recipe: Recipe) -> Prepared:
     file_type = _file_type(plan, export, facts, _stated_type(checkpoint))
     parts = make_parts(export, formats, file_type, options.split_max_size)
     plan.warnings.extend(_too_large(parts, options.split_max_size))
-    entries = _entries(recipe, importance, plan)
+    entries = recipes_entries(recipe, importance, plan)
     imatrix = Path(recipe.imatrix) if recipe.imatrix else None
     return Prepared(checkpoint, export, plan, parts, entries, imatrix)
 
@@ -136,8 +136,11 @@ def recipes_facts(recipe: Recipe, importance: Importance | None) -> ImportanceFa
     return importance_facts(recipe.imatrix, known, importance.datasets, len(known), importance.chunks)
 
 
-def _entries(recipe: Recipe, importance: Importance | None, plan: Plan) -> dict[str, Entry]:
-    """The recipe's importance of the tensors that it weighs."""
+def recipes_entries(recipe: Recipe, importance: Importance | None, plan: Plan) -> dict[str, Entry]:
+    """The recipe's importance of the tensors that it weighs; `plan` is warned of what is missing.
+
+    Raises RecipeError where it is another model's.
+    """
     if importance is None or recipe.imatrix is None:
         return {}
     try:

@@ -19,7 +19,6 @@ import numpy as np
 
 from engine.api.errors import ExportError, RecipeError
 from engine.api.jobs import Saved
-from engine.api.model import Role
 from engine.api.plan import TensorPlan
 from engine.api.progress import Listener, Progress
 from engine.api.units import size
@@ -186,15 +185,14 @@ def _encode(work: Running, prepared: Prepared, piece: _Piece) -> np.ndarray:
 
     What the source has in this very format is taken as it is: no encoder can come closer.
     """
-    from engine.methods import encode
+    from engine.methods import encode_as_planned
 
     tensor = piece.tensor
     try:
         if tensor.copied:
             return piece.source.read_stored(prepared.checkpoint, piece.start, piece.stop)
         weights = piece.source.read(prepared.checkpoint, piece.start, piece.stop, halves=True)
-        restored, effort = tensor.role is not Role.O, prepared.plan.effort
-        return encode(weights, tensor.format, tensor.method, piece.matters, effort, restored=restored)
+        return encode_as_planned(weights, tensor, piece.matters, prepared.plan.effort)
     except Exception as error:
         rows = piece.stop - piece.start
         if not out_of_memory(error) or rows < 2 or 4 * rows * tensor.shape[-1] <= LEAST_PIECE:

@@ -16,17 +16,22 @@ OUTLIER_RATIO = 3.0
 
 
 class QuantizationError(BaseModel):
-    """What a format makes of a tensor. Errors are those of the dequantized weights."""
+    """What a format makes of a tensor. Errors are those of the dequantized weights.
+
+    Of weights that are stored as floats one by one nothing is said about codes.
+    """
 
     format: str
-    method: str
+    method: str = Field(description='"copied": the source\'s bytes; "": rounded one by one')
     squared: float = Field(description="sum of squared errors over sum of squared weights")
     mean_squared: float
-    snr: float = Field(description="signal to noise in dB: -10 log10(squared)")
+    snr: float | None = Field(description="signal to noise in dB: -10 log10(squared); None: nothing is lost")
     cosine: float = Field(description="cosine similarity of the weights before and after")
-    saturation: float = Field(description="share of weights stored as the lowest or highest code of the grid")
-    levels_used: int = Field(description="different codes that occur")
-    levels: int = Field(description="codes that the grid has")
+    saturation: float | None = Field(
+        description="share of weights stored as the lowest or highest code of the grid"
+    )
+    levels_used: int | None = Field(description="different codes that occur")
+    levels: int | None = Field(description="codes that the grid has")
 
 
 class WeightStatistics(BaseModel):

@@ -31,6 +31,11 @@ class Codes:
     affine: bool = False
     shift_limit: float = np.inf
 
+    @cached_property
+    def ordered(self) -> np.ndarray:
+        """All codes once each, rising, int8."""
+        return np.arange(self.low, self.high + 1, dtype=np.int8)
+
     def nearest(self, scaled: np.ndarray) -> np.ndarray:
         """The nearest codes, int8, to (weight - shift) / step, float32 [groups, size], which is spent.
 
@@ -61,7 +66,6 @@ class Table(Codes):
 
     @cached_property
     def ordered(self) -> np.ndarray:
-        """The numbers once each, rising, int8."""
         return np.unique(self.stored)
 
     @cached_property
@@ -139,6 +143,11 @@ class Lattice(Codes):
             unit = round(1 / kind.delta)
             return np.stack([unit * points + 1, unit * points - 1]).astype(np.int8)
         return points.astype(np.int8)[None]
+
+    @cached_property
+    def ordered(self) -> np.ndarray:
+        codes = np.unique(self.points)
+        return codes if self.signs == "none" else np.union1d(codes, -codes)
 
     @property
     def size(self) -> int:

@@ -6,6 +6,8 @@ import numpy as np
 
 from engine.api.errors import RecipeError
 from engine.api.formats import DEFAULT_EFFORT, DEFAULT_METHOD, FORMATS
+from engine.api.model import Role
+from engine.api.plan import TensorPlan
 from engine.api.progress import Listener, Progress, silent
 from engine.formats import format_of, refuse_pair
 from engine.formats.floats import FloatFormat
@@ -55,6 +57,14 @@ def encode(
     for start in range(0, rows, height):
         data[start : start + height] = _rounded(as_float32(weights[start : start + height]), format_name)
     return data
+
+
+def encode_as_planned(
+    weights: np.ndarray, tensor: TensorPlan, importance: np.ndarray | None, effort: str
+) -> np.ndarray:
+    """`encode` for rows of a tensor of the output, as its plan says."""
+    restored = tensor.role is not Role.O
+    return encode(weights, tensor.format, tensor.method, importance, effort, restored=restored)
 
 
 def _rounded(piece: np.ndarray, format_name: str) -> np.ndarray:
