@@ -6,7 +6,7 @@ the file, if only its format and its importance are those of its place there. On
 has no rows of the source in it: its lines are the source's columns.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -24,6 +24,7 @@ from engine.checkpoint.errors import NonFiniteError
 from engine.export.gguf import OutputTensor
 from engine.export.gguf.plan import export_tensors
 from engine.formats import Grid, Scales, decode, format_of
+from engine.jobs.fingerprint import digest
 from engine.methods import as_float32, encode_as_planned
 from engine.preparation import read_recipes_importance, recipes_entries, recipes_facts
 
@@ -113,6 +114,15 @@ class Quantized:
         self.block = max(self.width if span.grid is None else span.grid.block for span in spans)
         grids = [span.grid for span in spans if span.grid is not None]
         self.levels = len(np.unique(np.concatenate([grid.codes.ordered for grid in grids]))) if grids else 0
+
+    @property
+    def identity(self) -> Hashable:
+        """What tells it from any other: file, tensor, and all that decides what becomes of it."""
+        chosen = [
+            (span.plan.name, span.plan.format, span.plan.method, span.plan.copied) for span in self._spans
+        ]
+        weights = [b"" if span.importance is None else span.importance.tobytes() for span in self._spans]
+        return self._checkpoint.stamp, self.tensor, self._effort, *chosen, digest(b" ".join(weights))
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """The values of the source's rows start .. stop as they would be stored, float32 [rows, columns].

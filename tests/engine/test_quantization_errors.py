@@ -14,7 +14,7 @@ from engine.api.jobs import QuantizeRequest
 from engine.api.recipe import Choice, Recipe, Rule
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.checkpoint.errors import NonFiniteError
-from engine.quantization_errors import measure_errors, quantized
+from engine.quantization_errors import errors_of, measure_errors, quantized
 from engine.quantize import quantize
 from tests.engine.calibration.matrices import pair, write_gguf
 from tests.engine.export.families import write_family
@@ -280,6 +280,20 @@ def test_any_number_of_threads_and_no_groups_give_the_same_numbers(llama, monkey
         asked = iter([True, True, False])
         assert measure_errors(found, lambda: next(asked)) is None
         assert next(asked, "spent") == "spent"
+
+
+def test_errors_are_remembered_as_long_as_nothing_of_the_tensor_changes(llama, tmp_path):
+    elsewhere = Rule(match="attn_q", format="Q2_K")
+    known = pair("blk.1.ffn_down.weight", [np.arange(512)], [40])
+    matrix = write_gguf(tmp_path / "i.gguf", known, datasets=["a.txt"], chunk_count=1, chunk_size=512)
+    with open_checkpoint(llama) as checkpoint:
+        first = errors_of(quantized(checkpoint, all_in("Q4_0"), DOWN))
+    with open_checkpoint(llama) as checkpoint:
+        same = quantized(checkpoint, all_in("Q4_0", rules=[elsewhere]), DOWN)
+        assert errors_of(same, lambda: False) is first
+        for other in (all_in("Q5_0"), all_in("Q4_0", effort="fast"), all_in("Q4_0", imatrix=str(matrix))):
+            assert errors_of(quantized(checkpoint, other, DOWN), lambda: False) is None
+        assert errors_of(quantized(checkpoint, all_in("Q4_0"), Q), lambda: False) is None
 
 
 def test_zeros_that_do_not_stay_zeros_have_no_relative_error(llama):
