@@ -14,9 +14,18 @@ import numpy as np
 
 from engine.api.statistics import QuantizationError
 from engine.parallel import in_order
-from engine.quantized_weights import Applied, Piece, Quantized, quantized
+from engine.quantized_weights import Applied, NotInOutputError, Piece, Quantized, quantized
 
-__all__ = ["Applied", "Errors", "Piece", "Quantized", "errors_of", "measure_errors", "quantized"]
+__all__ = [
+    "Applied",
+    "Errors",
+    "NotInOutputError",
+    "Piece",
+    "Quantized",
+    "errors_of",
+    "measure_errors",
+    "quantized",
+]
 
 STRIP = 1 << 14
 """Weights that are summed at a time: their float64 stay in the cache, and in memory that is there already.

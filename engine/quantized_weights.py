@@ -35,6 +35,10 @@ TRANSPOSED_PIECE = 1 << 20
 """The same of a transposed source, all of which is read for each piece."""
 
 
+class NotInOutputError(ExportError):
+    """A tensor of the source or of the output that has no counterpart in the other."""
+
+
 @dataclass(frozen=True)
 class Coded:
     """Weights as codes int8 [lines, width] of a grid, with their scales."""
@@ -255,12 +259,14 @@ class Applied:
     def quantized(self, name: str) -> Quantized:
         """What becomes of the tensor `name`: the source's, or GGUF's where it is one tensor of the source.
 
-        Raises CheckpointError where there is no such tensor, ExportError where it is not in the output.
+        Raises CheckpointError where there is no such tensor, NotInOutputError where it is not in the output.
         """
         source = self._source(name)
         found = self._of_source.get(source.name)
         if not found:
-            raise ExportError(f"{source.name} is not in the output: there is nothing to compare it with.")
+            raise NotInOutputError(
+                f"{source.name} is not in the output: there is nothing to compare it with."
+            )
         if not prod(source.shape):
             raise CheckpointError(f"{source.name} of {self._checkpoint.path} holds no weights.")
         if self._outputs[found[0]][0].part is None:  # else a whole copy of it in each
@@ -277,12 +283,12 @@ class Applied:
             if len(sources) == 1:
                 return tensors[sources[0]]
             if not sources:
-                raise ExportError(f"{name} is computed from the configuration: the source has none.")
-            raise ExportError(
+                raise NotInOutputError(f"{name} is computed from the configuration: the source has none.")
+            raise NotInOutputError(
                 f"{name} is {len(sources)} tensors in the source ({sources[0]}, …): take one of them."
             )
         if any(other.name == name for other in self._checkpoint.others):
-            raise ExportError(f"{name} is outside of the text model, which alone is exported.")
+            raise NotInOutputError(f"{name} is outside of the text model, which alone is exported.")
         raise CheckpointError(f"{self._checkpoint.path} has no tensor {name}; open the model again.")
 
     def _spans(self, source: Tensor, output: OutputTensor, plan: TensorPlan) -> Iterator[_Span]:

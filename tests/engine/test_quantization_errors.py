@@ -14,7 +14,7 @@ from engine.api.jobs import QuantizeRequest
 from engine.api.recipe import Choice, Recipe, Rule
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.checkpoint.errors import NonFiniteError
-from engine.quantization_errors import errors_of, measure_errors, quantized
+from engine.quantization_errors import NotInOutputError, errors_of, measure_errors, quantized
 from engine.quantize import quantize
 from tests.engine.calibration.matrices import pair, write_gguf
 from tests.engine.export.families import write_family
@@ -208,7 +208,7 @@ def test_each_expert_has_its_own_importance(tmp_path):
     with open_checkpoint(model) as checkpoint:
         for expert in range(4):
             check(checkpoint, recipe, name.format(expert), file[expert])
-        with pytest.raises(ExportError, match=r"is 4 tensors in the source .*: take one of them"):
+        with pytest.raises(NotInOutputError, match=r"is 4 tensors in the source .*: take one of them"):
             quantized(checkpoint, recipe, "blk.0.ffn_down_exps.weight")
     with open_checkpoint(tmp_path / "out.gguf") as stack:  # as GGUF has them, and so with each one's row
         weights = stack.read("blk.0.ffn_down_exps.weight").reshape(-1, 160)
@@ -310,9 +310,9 @@ def test_names_that_cannot_be_answered(tmp_path):
     tensors[NORM][3] = torch.inf
     model, recipe = write_folder(tmp_path / "model", config, tensors), all_in("Q8_0")
     with open_checkpoint(model) as checkpoint:
-        with pytest.raises(ExportError, match=r"lm_head.weight is not in the output"):
+        with pytest.raises(NotInOutputError, match=r"lm_head.weight is not in the output"):
             quantized(checkpoint, recipe, "lm_head.weight")
-        with pytest.raises(ExportError, match="outside of the text model"):
+        with pytest.raises(NotInOutputError, match="outside of the text model"):
             quantized(checkpoint, recipe, "vision_tower.patch.weight")
         with pytest.raises(CheckpointError, match=r"has no tensor blk\.9\.attn_q"):
             quantized(checkpoint, recipe, "blk.9.attn_q.weight")
