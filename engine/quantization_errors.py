@@ -5,26 +5,31 @@ alone, and their sums are added in the order of the tensor: any number of thread
 """
 
 import os
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from math import log10, sqrt
 
 import numpy as np
 
-from engine.api.statistics import QuantizationError
+from engine.api.progress import Listener, Progress, silent
+from engine.api.recipe import Recipe
+from engine.api.statistics import QuantizationError, WeightStatistics
+from engine.checkpoint import Checkpoint
 from engine.parallel import in_order
-from engine.quantized_weights import Applied, NotInOutputError, Piece, Quantized, quantized
+from engine.quantized_weights import NotInOutputError, Piece, Quantized, applied, quantized
+from engine.writing import load_kernels
 
 __all__ = [
-    "Applied",
     "Errors",
     "NotInOutputError",
     "Piece",
     "Quantized",
+    "applied",
     "errors_of",
     "measure_errors",
     "quantized",
+    "with_errors",
 ]
 
 STRIP = 1 << 14
@@ -99,10 +104,12 @@ def measure_errors(
     *,
     groups: bool = True,
     threads: int | None = None,
+    told: Callable[[int, int], None] = lambda done, total: None,
 ) -> Errors | None:
     """The errors of all weights; None when they are no longer `wanted`, asked between pieces.
 
-    `groups`: also those of each group, a number for each. `threads`: None for all cores.
+    `groups`: also those of each group, a number for each. `threads`: None for all cores. `told`: after each
+    piece, how many lines are done, of how many.
     Raises what `Quantized.piece` raises.
     """
     lines = quantized.lines
@@ -111,6 +118,7 @@ def measure_errors(
     total = _Sums.of(quantized.width)
     with closing(_pieces(quantized, threads)) as pieces:
         for piece in pieces:
+            told(piece.lines.stop, lines)
             if not wanted():
                 return None
             total.add(piece.sums)
@@ -131,6 +139,38 @@ def errors_of(quantized: Quantized, wanted: Callable[[], bool] = lambda: True) -
         for older in list(_remembered)[:-REMEMBERED]:
             _remembered.pop(older, None)
     return errors
+
+
+def with_errors(
+    found: Sequence[WeightStatistics],
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    threads: int | None = None,
+    listener: Listener = silent,
+) -> tuple[list[WeightStatistics], dict[str, str]]:
+    """`found` with what `recipe` loses of each; and by name of a tensor why nothing can be said of it."""
+    made_of = applied(checkpoint, recipe)
+    load_kernels(made_of.plan, listener)
+    told, without = [], {}
+    total, before = sum(one.count for one in found), 0
+    for one in found:
+
+        def progress(lines: int, height: int) -> None:
+            done = before + one.count * lines // height  # noqa: B023 - it is called within this turn
+            listener(Progress("quantize", done, total, "weights", one.tensor))  # noqa: B023
+
+        progress(0, 1)
+        error = None
+        try:
+            made = made_of.quantized(one.tensor)
+            errors = measure_errors(made, groups=False, threads=threads, told=progress)
+            error = None if errors is None else errors.whole
+        except NotInOutputError as reason:
+            without[one.tensor] = str(reason)
+        told.append(one.model_copy(update={"error": error}))
+        before += one.count
+    listener(Progress("quantize", total, total, "weights"))
+    return told, without
 
 
 def _pieces(quantized: Quantized, threads: int | None) -> Generator[_Summed, None, None]:

@@ -236,7 +236,7 @@ def _less(values: np.ndarray, plus: float) -> np.ndarray:
 
 
 class Applied:
-    """A recipe held against a model: which source tensor becomes what. Reads no weights.
+    """A recipe held against a model: which source tensor becomes what, as its `plan` says. Reads no weights.
 
     Raises what planning an export raises: ExportError, CheckpointError, RecipeError.
     """
@@ -245,11 +245,10 @@ class Applied:
         self._checkpoint = checkpoint
         outputs = export_tensors(checkpoint)
         importance = read_recipes_importance(recipe)
-        plan = make_plan(recipe, outputs, recipes_facts(recipe, importance))
-        self._entries = recipes_entries(recipe, importance, plan)
-        self._effort = plan.effort
+        self.plan = make_plan(recipe, outputs, recipes_facts(recipe, importance))
+        self._entries = recipes_entries(recipe, importance, self.plan)
         self._outputs = {
-            output.name: (output, planned) for output, planned in zip(outputs, plan.tensors, strict=True)
+            output.name: (output, planned) for output, planned in zip(outputs, self.plan.tensors, strict=True)
         }
         self._of_source: dict[str, list[str]] = {}
         for output in outputs:
@@ -272,7 +271,9 @@ class Applied:
         if self._outputs[found[0]][0].part is None:  # else a whole copy of it in each
             found = [name if name in found else found[0]]
         spans = [span for output in found for span in self._spans(source, *self._outputs[output])]
-        return Quantized(self._checkpoint, source, sorted(spans, key=lambda span: span.first), self._effort)
+        return Quantized(
+            self._checkpoint, source, sorted(spans, key=lambda span: span.first), self.plan.effort
+        )
 
     def _source(self, name: str) -> Tensor:
         tensors = self._checkpoint.tensors
@@ -311,14 +312,16 @@ class Applied:
 
 
 def quantized(checkpoint: Checkpoint, recipe: Recipe, tensor: str) -> Quantized:
-    """What `recipe` makes of the tensor, by its name in the source or in GGUF; see `Applied`.
+    """What `recipe` makes of the tensor, by its name in the source or in GGUF; see `Applied`."""
+    return applied(checkpoint, recipe).quantized(tensor)
 
-    The last recipe is remembered: views ask for one tensor after the other.
-    """
+
+def applied(checkpoint: Checkpoint, recipe: Recipe) -> Applied:
+    """`Applied`, remembered for the last recipe: views ask for one tensor after the other."""
     stamp = None
     if recipe.imatrix and (file := Path(recipe.imatrix)).exists():
         stamp = file.stat().st_mtime_ns, file.stat().st_size
-    return _applied(checkpoint, recipe.model_dump_json(), stamp).quantized(tensor)
+    return _applied(checkpoint, recipe.model_dump_json(), stamp)
 
 
 @lru_cache(maxsize=1)
