@@ -5,18 +5,41 @@ alone, and their sums are added in the order of the tensor: any number of thread
 """
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from math import log10, sqrt
 
 import numpy as np
 
-from engine.api.statistics import QuantizationError
+from engine.api.progress import Listener, Progress, silent
+from engine.api.recipe import Recipe
+from engine.api.statistics import QuantizationError, WeightStatistics
+from engine.checkpoint import Checkpoint
 from engine.parallel import in_order
-from engine.quantized_weights import Applied, Piece, Quantized, quantized
+from engine.quantized_weights import NotInOutputError, Piece, Quantized, applied, quantized
+from engine.writing import load_kernels
 
-__all__ = ["Applied", "Errors", "Piece", "Quantized", "measure_errors", "quantized"]
+__all__ = [
+    "Errors",
+    "NotInOutputError",
+    "Piece",
+    "Quantized",
+    "applied",
+    "errors_of",
+    "measure_errors",
+    "quantized",
+    "with_errors",
+]
+
+STRIP = 1 << 14
+"""Weights that are summed at a time: their float64 stay in the cache, and in memory that is there already.
+Fresh pages for a whole piece took five times as long as its sums."""
+
+REMEMBERED = 64
+"""Tensors whose errors stay in memory: some hundred kilobytes each."""
+
+_remembered: dict[Hashable, "Errors"] = {}
 
 
 @dataclass(frozen=True)
@@ -36,47 +59,43 @@ class Errors:
     clip: tuple[float, float] | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Sums:
-    """Of one piece, in float64.
+    """Of one piece or of several, in float64.
 
-    lost, there: squared errors and weights by group, [lines, groups], and by input channel, [width].
-    stored, products: of the squared stored values, and of weights times stored values.
+    lost_by_input, there_by_input: squared errors and weights [width]; products: of weights times errors.
     used: int64 [256], weights by the byte of their code; saturated: those at an end of the grid.
     """
 
-    lost: np.ndarray
-    there: np.ndarray
     lost_by_input: np.ndarray
     there_by_input: np.ndarray
-    stored: float
-    products: float
-    used: np.ndarray
-    saturated: int
-    clip: tuple[float, float] | None
-
-
-@dataclass
-class _Total:
-    """What pieces add up to."""
-
-    lost_by_input: np.ndarray
-    there_by_input: np.ndarray
-    stored: float = 0.0
     products: float = 0.0
     used: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     saturated: int = 0
     clips: list[tuple[float, float]] = field(default_factory=list)
 
-    def add(self, sums: _Sums) -> None:
-        self.lost_by_input += sums.lost_by_input
-        self.there_by_input += sums.there_by_input
-        self.stored += sums.stored
-        self.products += sums.products
-        self.used += sums.used
-        self.saturated += sums.saturated
-        if sums.clip is not None:
-            self.clips.append(sums.clip)
+    @classmethod
+    def of(cls, width: int) -> "_Sums":
+        """Of nothing yet."""
+        return cls(np.zeros(width), np.zeros(width))
+
+    def add(self, other: "_Sums") -> None:
+        self.lost_by_input += other.lost_by_input
+        self.there_by_input += other.there_by_input
+        self.products += other.products
+        self.used += other.used
+        self.saturated += other.saturated
+        self.clips += other.clips
+
+
+@dataclass(frozen=True)
+class _Summed:
+    """A piece: `lost` and `there`, its squared errors and weights by group, float64 [lines, groups]."""
+
+    lines: slice
+    lost: np.ndarray
+    there: np.ndarray
+    sums: _Sums
 
 
 def measure_errors(
@@ -85,66 +104,113 @@ def measure_errors(
     *,
     groups: bool = True,
     threads: int | None = None,
+    told: Callable[[int, int], None] = lambda done, total: None,
 ) -> Errors | None:
     """The errors of all weights; None when they are no longer `wanted`, asked between pieces.
 
-    `groups`: also those of each group, a number for each. `threads`: None for all cores.
+    `groups`: also those of each group, a number for each. `threads`: None for all cores. `told`: after each
+    piece, how many lines are done, of how many.
     Raises what `Quantized.piece` raises.
     """
     lines = quantized.lines
     by_group = np.empty((lines, quantized.width // quantized.group), np.float32) if groups else None
     lost, there = np.empty(lines), np.empty(lines)
-    total = _Total(np.zeros(quantized.width), np.zeros(quantized.width))
-    with closing(_summed(quantized, threads)) as pieces:
-        for (start, stop), sums in pieces:
+    total = _Sums.of(quantized.width)
+    with closing(_pieces(quantized, threads)) as pieces:
+        for piece in pieces:
+            told(piece.lines.stop, lines)
             if not wanted():
                 return None
-            total.add(sums)
-            lost[start:stop], there[start:stop] = sums.lost.sum(axis=1), sums.there.sum(axis=1)
+            total.add(piece.sums)
+            lost[piece.lines], there[piece.lines] = piece.lost.sum(axis=1), piece.there.sum(axis=1)
             if by_group is not None:
-                by_group[start:stop] = _relative(sums.lost, sums.there)
+                by_group[piece.lines] = _relative(piece.lost, piece.there)
     whole = _whole(quantized, float(lost.sum()), float(there.sum()), total)
     by_input = _relative(total.lost_by_input, total.there_by_input)
     ends = (min(low for low, _ in total.clips), max(high for _, high in total.clips)) if total.clips else None
     return Errors(whole, _relative(lost, there), by_input, by_group, ends)
 
 
-def _summed(
-    quantized: Quantized, threads: int | None
-) -> Generator[tuple[tuple[int, int], _Sums], None, None]:
-    """The sums of each piece and which lines it is, in their order."""
+def errors_of(quantized: Quantized, wanted: Callable[[], bool] = lambda: True) -> Errors | None:
+    """`measure_errors` without groups, remembered: going back to one of the last tensors costs nothing."""
+    errors = _remembered.pop(quantized.identity, None) or measure_errors(quantized, wanted, groups=False)
+    if errors is not None:
+        _remembered[quantized.identity] = errors
+        for older in list(_remembered)[:-REMEMBERED]:
+            _remembered.pop(older, None)
+    return errors
 
-    def work(bounds: tuple[int, int]) -> tuple[tuple[int, int], _Sums]:
-        return bounds, _sums(quantized.piece(*bounds), quantized.group)
 
-    return in_order(work, quantized.bounds(), threads or len(os.sched_getaffinity(0)))
+def with_errors(
+    found: Sequence[WeightStatistics],
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    threads: int | None = None,
+    listener: Listener = silent,
+) -> tuple[list[WeightStatistics], dict[str, str]]:
+    """`found` with what `recipe` loses of each; and by name of a tensor why nothing can be said of it."""
+    made_of = applied(checkpoint, recipe)
+    load_kernels(made_of.plan, listener)
+    told, without = [], {}
+    total, before = sum(one.count for one in found), 0
+    for one in found:
+
+        def progress(lines: int, height: int) -> None:
+            done = before + one.count * lines // height  # noqa: B023 - it is called within this turn
+            listener(Progress("quantize", done, total, "weights", one.tensor))  # noqa: B023
+
+        progress(0, 1)
+        error = None
+        try:
+            made = made_of.quantized(one.tensor)
+            errors = measure_errors(made, groups=False, threads=threads, told=progress)
+            error = None if errors is None else errors.whole
+        except NotInOutputError as reason:
+            without[one.tensor] = str(reason)
+        told.append(one.model_copy(update={"error": error}))
+        before += one.count
+    listener(Progress("quantize", total, total, "weights"))
+    return told, without
 
 
-def _sums(piece: Piece, group: int) -> _Sums:
-    weights = piece.weights.astype(np.float64)
-    values = piece.values.astype(np.float64)
-    shape = (len(weights), -1, group)
-    squares = weights * weights
-    errors = values - weights
-    errors *= errors
-    used, saturated, clip = np.zeros(256, np.int64), 0, None
-    if piece.coded is not None:
-        used = np.bincount(piece.coded.codes.view(np.uint8).reshape(-1), minlength=256)
-        grid = piece.coded.grid.codes
-        saturated = int(used[[grid.low % 256, grid.high % 256]].sum())
-        lowest, highest = piece.coded.ends()
-        clip = float(lowest.min()), float(highest.max())
-    return _Sums(
-        lost=errors.reshape(shape).sum(axis=-1),
-        there=squares.reshape(shape).sum(axis=-1),
-        lost_by_input=errors.sum(axis=0),
-        there_by_input=squares.sum(axis=0),
-        stored=float(np.square(values).sum()),
-        products=float((weights * values).sum()),
-        used=used,
-        saturated=saturated,
-        clip=clip,
+def _pieces(quantized: Quantized, threads: int | None) -> Generator[_Summed, None, None]:
+    """Each piece summed, in their order."""
+    return in_order(
+        lambda bounds: _summed(quantized.piece(*bounds), quantized.group),
+        quantized.bounds(),
+        threads or len(os.sched_getaffinity(0)),
     )
+
+
+def _summed(piece: Piece, group: int) -> _Summed:
+    lines, width = piece.weights.shape
+    lost, there = np.empty((lines, width // group)), np.empty((lines, width // group))
+    sums = _Sums.of(width)
+    step = max(1, STRIP // width)
+    weights, errors = np.empty((step, width)), np.empty((step, width))
+    for start in range(0, lines, step):
+        strip = slice(start, min(start + step, lines))
+        height = strip.stop - start
+        wide, wrong = weights[:height], errors[:height]
+        np.copyto(wide, piece.weights[strip])
+        np.subtract(piece.values[strip], wide, out=wrong)
+        there[strip] = _squared(wide.reshape(height, -1, group), "ijk, ijk -> ij")
+        lost[strip] = _squared(wrong.reshape(height, -1, group), "ijk, ijk -> ij")
+        sums.there_by_input += _squared(wide, "ij, ij -> j")
+        sums.lost_by_input += _squared(wrong, "ij, ij -> j")
+        sums.products += float(np.einsum("ij, ij ->", wide, wrong))
+    if piece.coded is not None:
+        sums.used = np.bincount(piece.coded.codes.view(np.uint8).reshape(-1), minlength=256)
+        grid = piece.coded.grid.codes
+        sums.saturated = int(sums.used[[grid.low % 256, grid.high % 256]].sum())
+        lowest, highest = piece.coded.ends()
+        sums.clips = [(float(lowest.min()), float(highest.max()))]
+    return _Summed(slice(piece.start, piece.stop), lost, there, sums)
+
+
+def _squared(values: np.ndarray, axes: str) -> np.ndarray:
+    """Sums of squares, without an array of squares."""
+    return np.einsum(axes, values, values)
 
 
 def _relative(lost: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -153,18 +219,19 @@ def _relative(lost: np.ndarray, there: np.ndarray) -> np.ndarray:
     return np.divide(lost, there, out=nothing, where=there > 0)
 
 
-def _whole(quantized: Quantized, lost: float, there: float, total: _Total) -> QuantizationError:
+def _whole(quantized: Quantized, lost: float, there: float, total: _Sums) -> QuantizationError:
     count = quantized.lines * quantized.width
     coded = int(total.used.sum())
     squared = lost / there if there else 0.0  # a tensor of zeros stays so in every format
-    both = there * total.stored
+    stored = there + 2 * total.products + lost  # of weights with their errors, squared
+    norms = sqrt(there * stored) if stored > 0 else 0.0
     return QuantizationError(
         format=quantized.format,
         method=quantized.method,
         squared=squared,
         mean_squared=lost / count,
         snr=-10 * log10(squared) if squared else None,
-        cosine=total.products / sqrt(both) if both else float(there == total.stored),
+        cosine=(there + total.products) / norms if norms else float(there == lost),
         saturation=total.saturated / coded if coded else None,
         levels_used=int(np.count_nonzero(total.used)) if coded else None,
         levels=quantized.levels if coded else None,

@@ -174,7 +174,7 @@ def _work(work: Running, prepared: Prepared, request: QuantizeRequest) -> Quanti
     if published(work.job, prepared, output, work.listener):
         work.foresee(lambda: _stages(prepared, request, {}))
     else:
-        load_kernels(prepared, work.listener)
+        load_kernels(prepared.plan, work.listener)
         work.foresee(lambda: _stages(prepared, request, WRITING))
         write(work, prepared, output, _threads(request), overwrite=request.overwrite)
     files = prepared.files(output)

@@ -6,7 +6,7 @@ the file, if only its format and its importance are those of its place there. On
 has no rows of the source in it: its lines are the source's columns.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -24,6 +24,7 @@ from engine.checkpoint.errors import NonFiniteError
 from engine.export.gguf import OutputTensor
 from engine.export.gguf.plan import export_tensors
 from engine.formats import Grid, Scales, decode, format_of
+from engine.jobs.fingerprint import digest
 from engine.methods import as_float32, encode_as_planned
 from engine.preparation import read_recipes_importance, recipes_entries, recipes_facts
 
@@ -32,6 +33,10 @@ PIECE = 1 << 18
 
 TRANSPOSED_PIECE = 1 << 20
 """The same of a transposed source, all of which is read for each piece."""
+
+
+class NotInOutputError(ExportError):
+    """A tensor of the source or of the output that has no counterpart in the other."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,6 @@ class Quantized:
     weights are rounded one by one, "copied" where the source's bytes are taken.
     `group`: weights of a line that share a scale, `block`: those that are stored together; all of the line
     where each weight is stored by itself. `levels`: numbers that a code can be, 0 where there are no codes.
-    `signed`: whether some of these are below 0.
 
     `lines` are output channels, `width` the weights of each: rows of the source, and columns where it is
     `transposed`. Reads and encodes when asked, in pieces; memory is that of the answer and a few megabytes.
@@ -113,8 +117,16 @@ class Quantized:
         self.group = min(self.width if span.grid is None else span.grid.group for span in spans)
         self.block = max(self.width if span.grid is None else span.grid.block for span in spans)
         grids = [span.grid for span in spans if span.grid is not None]
-        self.signed = any(grid.codes.low < 0 for grid in grids)
         self.levels = len(np.unique(np.concatenate([grid.codes.ordered for grid in grids]))) if grids else 0
+
+    @property
+    def identity(self) -> Hashable:
+        """What tells it from any other: file, tensor, and all that decides what becomes of it."""
+        chosen = [
+            (span.plan.name, span.plan.format, span.plan.method, span.plan.copied) for span in self._spans
+        ]
+        weights = [b"" if span.importance is None else span.importance.tobytes() for span in self._spans]
+        return self._checkpoint.stamp, self.tensor, self._effort, *chosen, digest(b" ".join(weights))
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """The values of the source's rows start .. stop as they would be stored, float32 [rows, columns].
@@ -224,7 +236,7 @@ def _less(values: np.ndarray, plus: float) -> np.ndarray:
 
 
 class Applied:
-    """A recipe held against a model: which source tensor becomes what. Reads no weights.
+    """A recipe held against a model: which source tensor becomes what, as its `plan` says. Reads no weights.
 
     Raises what planning an export raises: ExportError, CheckpointError, RecipeError.
     """
@@ -233,11 +245,10 @@ class Applied:
         self._checkpoint = checkpoint
         outputs = export_tensors(checkpoint)
         importance = read_recipes_importance(recipe)
-        plan = make_plan(recipe, outputs, recipes_facts(recipe, importance))
-        self._entries = recipes_entries(recipe, importance, plan)
-        self._effort = plan.effort
+        self.plan = make_plan(recipe, outputs, recipes_facts(recipe, importance))
+        self._entries = recipes_entries(recipe, importance, self.plan)
         self._outputs = {
-            output.name: (output, planned) for output, planned in zip(outputs, plan.tensors, strict=True)
+            output.name: (output, planned) for output, planned in zip(outputs, self.plan.tensors, strict=True)
         }
         self._of_source: dict[str, list[str]] = {}
         for output in outputs:
@@ -247,18 +258,22 @@ class Applied:
     def quantized(self, name: str) -> Quantized:
         """What becomes of the tensor `name`: the source's, or GGUF's where it is one tensor of the source.
 
-        Raises CheckpointError where there is no such tensor, ExportError where it is not in the output.
+        Raises CheckpointError where there is no such tensor, NotInOutputError where it is not in the output.
         """
         source = self._source(name)
         found = self._of_source.get(source.name)
         if not found:
-            raise ExportError(f"{source.name} is not in the output: there is nothing to compare it with.")
+            raise NotInOutputError(
+                f"{source.name} is not in the output: there is nothing to compare it with."
+            )
         if not prod(source.shape):
             raise CheckpointError(f"{source.name} of {self._checkpoint.path} holds no weights.")
         if self._outputs[found[0]][0].part is None:  # else a whole copy of it in each
             found = [name if name in found else found[0]]
         spans = [span for output in found for span in self._spans(source, *self._outputs[output])]
-        return Quantized(self._checkpoint, source, sorted(spans, key=lambda span: span.first), self._effort)
+        return Quantized(
+            self._checkpoint, source, sorted(spans, key=lambda span: span.first), self.plan.effort
+        )
 
     def _source(self, name: str) -> Tensor:
         tensors = self._checkpoint.tensors
@@ -269,12 +284,12 @@ class Applied:
             if len(sources) == 1:
                 return tensors[sources[0]]
             if not sources:
-                raise ExportError(f"{name} is computed from the configuration: the source has none.")
-            raise ExportError(
+                raise NotInOutputError(f"{name} is computed from the configuration: the source has none.")
+            raise NotInOutputError(
                 f"{name} is {len(sources)} tensors in the source ({sources[0]}, …): take one of them."
             )
         if any(other.name == name for other in self._checkpoint.others):
-            raise ExportError(f"{name} is outside of the text model, which alone is exported.")
+            raise NotInOutputError(f"{name} is outside of the text model, which alone is exported.")
         raise CheckpointError(f"{self._checkpoint.path} has no tensor {name}; open the model again.")
 
     def _spans(self, source: Tensor, output: OutputTensor, plan: TensorPlan) -> Iterator[_Span]:
@@ -297,17 +312,19 @@ class Applied:
 
 
 def quantized(checkpoint: Checkpoint, recipe: Recipe, tensor: str) -> Quantized:
-    """What `recipe` makes of the tensor, by its name in the source or in GGUF; see `Applied`.
+    """What `recipe` makes of the tensor, by its name in the source or in GGUF; see `Applied`."""
+    return applied(checkpoint, recipe).quantized(tensor)
 
-    The last recipes are remembered: views, each with the model open, ask for one tensor after the other.
-    """
+
+def applied(checkpoint: Checkpoint, recipe: Recipe) -> Applied:
+    """`Applied`, remembered for the last recipe: views ask for one tensor after the other."""
     stamp = None
     if recipe.imatrix and (file := Path(recipe.imatrix)).exists():
         stamp = file.stat().st_mtime_ns, file.stat().st_size
-    return _applied(checkpoint, recipe.model_dump_json(), stamp).quantized(tensor)
+    return _applied(checkpoint, recipe.model_dump_json(), stamp)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1)
 def _applied(checkpoint: Checkpoint, recipe: str, stamp: tuple[int, int] | None) -> Applied:
     """`stamp` tells the recipe's importance matrix from what may take its place."""
     return Applied(checkpoint, Recipe.model_validate_json(recipe))

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from engine.api.errors import RecipeError
 from engine.api.metadata import MOST_TEXT, full_key, full_keys
 from engine.api.plan import Plannable, Planner
-from engine.api.presets import ModelFacts
-from engine.api.recipe import GgufOptions, Recipe, Rule
+from engine.api.presets import ModelFacts, preset_name
+from engine.api.recipe import GgufOptions, Recipe, Rule, load_recipe
 from engine.api.wording import demand, shown
 from engine.checkpoint import Checkpoint
 from engine.checkpoint.names import gguf_architecture
@@ -68,6 +68,22 @@ def recipe_for_preset(checkpoint: Checkpoint, preset: str, *, has_importance: bo
     tensors = export_tensors(checkpoint)
     facts = model_facts(checkpoint, tensors, has_importance=has_importance)
     return Planner(tensors).recipe_of(preset, facts)
+
+
+def asked_recipe(
+    checkpoint: Checkpoint, preset: str | None, recipe: Path | None, imatrix: Path | None
+) -> Recipe | None:
+    """What --preset, --recipe and --imatrix mean together; None where none is given. Raises RecipeError."""
+    if preset is not None and recipe is not None:
+        raise RecipeError("Give --preset or --recipe, not both.")
+    if recipe is not None:
+        return with_importance(load_recipe(recipe), imatrix)
+    if preset is not None:
+        found = recipe_for_preset(checkpoint, preset_name(preset), has_importance=imatrix is not None)
+        return with_importance(found, imatrix)
+    if imatrix is not None:
+        raise RecipeError("--imatrix weighs what a recipe does: name one with --preset or --recipe.")
+    return None
 
 
 def with_types(recipe: Recipe, tied: bool, output: str | None, embedding: str | None) -> Recipe:

@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.api.errors import ExportError, RecipeError
 from engine.api.jobs import Saved
-from engine.api.plan import TensorPlan
+from engine.api.plan import Plan, TensorPlan
 from engine.api.progress import Listener, Progress
 from engine.api.units import size
 from engine.checkpoint import check_finite
@@ -40,11 +40,11 @@ IN_FLIGHT = 16 << 20
 log = logging.getLogger(__name__)
 
 
-def load_kernels(prepared: Prepared, listener: Listener) -> None:
+def load_kernels(plan: Plan, listener: Listener) -> None:
     """Load the encoders that search; they are compiled on the first use on a machine."""
     from engine.methods import warm_up
 
-    searched = (tensor for tensor in prepared.plan.tensors if tensor.method == "search" and not tensor.copied)
+    searched = (tensor for tensor in plan.tensors if tensor.method == "search" and not tensor.copied)
     warm_up({tensor.format for tensor in searched}, listener)
 
 
