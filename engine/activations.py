@@ -45,13 +45,6 @@ class LayerAbout(BaseModel):
     peaks: list[Peak]
 
 
-class CacheAbout(BaseModel):
-    """Of a block's keys and values. `rotated`: keys are those behind the rotary embedding."""
-
-    block: int = Field(ge=0)
-    rotated: bool
-
-
 class About(BaseModel):
     """What the file says in JSON."""
 
@@ -61,7 +54,7 @@ class About(BaseModel):
     large: float = LARGE
     ran: Ran
     layers: list[LayerAbout]
-    caches: list[CacheAbout]
+    caches: list[int] = Field(description="blocks whose keys and values could be seen")
 
 
 @dataclass(frozen=True)
@@ -111,11 +104,10 @@ class LayerActivations:
 class CacheRange:
     """What a block's cache holds: `keys`, `values` float64 [2, heads, head size], least and largest of each.
 
-    `rotated`: keys behind the rotary embedding; else what their projection gives.
+    As attention is given them: keys behind the rotary embedding. Heads are those that are kept: where several
+    heads share one, it is there once.
     """
 
-    block: int
-    rotated: bool
     keys: np.ndarray
     values: np.ndarray
 
@@ -159,13 +151,8 @@ class Activations:
     def caches(self) -> dict[int, CacheRange]:
         arrays = self._file.arrays
         return {
-            cache.block: CacheRange(
-                cache.block,
-                cache.rotated,
-                arrays[f"key.{cache.block}"].read(),
-                arrays[f"value.{cache.block}"].read(),
-            )
-            for cache in self._about.caches
+            block: CacheRange(arrays[f"key.{block}"].read(), arrays[f"value.{block}"].read())
+            for block in self._about.caches
         }
 
     def close(self) -> None:
@@ -186,6 +173,18 @@ def read_activations(path: Path) -> Activations:
 def role_of(tensor: str) -> str:
     """ "ffn_down" of "blk.3.ffn_down.weight"; "output" of "blk.3.output"."""
     return tensor.removesuffix(".weight").split(".", 2)[-1]
+
+
+def about_layer(layer: LayerActivations, tensors: list[str]) -> LayerAbout:
+    """What a file says of a layer; `tensors`: all whose input it is."""
+    return LayerAbout(
+        tensors=tensors,
+        block=layer.block,
+        columns=layer.beyond.size,
+        rows=layer.rows,
+        sampled=layer.sampled,
+        peaks=layer.peaks,
+    )
 
 
 def layer_arrays(number: int, layer: LayerActivations) -> dict[str, Array]:
@@ -244,7 +243,7 @@ def _layer(file: ArrayFile, number: int, about: LayerAbout) -> LayerActivations:
         sampled=about.sampled,
         channels=Channels(*channels),
         percentiles=percentiles,
-        distribution=Distribution(counts),
+        distribution=Distribution(counts, float(channels[0].min()), float(channels[1].max())),
         beyond=beyond,
         peaks=about.peaks,
         batches=batches,
@@ -266,13 +265,13 @@ def _checked(path: Path, file: ArrayFile) -> About:
     if about.percents != list(PERCENTS) or about.large != LARGE:
         raise _damaged(path, "its percentiles or its threshold are others")
     names = [tensor for layer in about.layers for tensor in layer.tensors]
-    if len(set(names)) < len(names) or len({cache.block for cache in about.caches}) < len(about.caches):
+    if len(set(names)) < len(names) or len(set(about.caches)) < len(about.caches):
         raise _damaged(path, "it names a layer twice")
     wanted = {
         name: shape for number, layer in enumerate(about.layers) for name, shape in _shapes(number, layer)
     }
-    for cache in about.caches:
-        wanted |= dict.fromkeys((f"key.{cache.block}", f"value.{cache.block}"), ("F64", (2, None, None)))
+    for block in about.caches:
+        wanted |= dict.fromkeys((f"key.{block}", f"value.{block}"), ("F64", (2, None, None)))
     if wanted.keys() != file.arrays.keys():
         raise _damaged(path, "it lacks figures, or has some that nobody asks for")
     for name, (dtype, shape) in wanted.items():

@@ -21,29 +21,28 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.api.errors import CalibrationError, OutputError
 from engine.api.events import Artifact
 from engine.api.importance import unseen_named
 from engine.api.jobs import CalibrateRequest, CalibrateResult, Saved
-from engine.api.needs import LOGIT_ROWS, Needs, Speeds
+from engine.api.needs import LOGIT_ROWS, SUMS_ARRAYS, Needs, Speeds
 from engine.api.progress import Listener, Progress, silent
 from engine.architectures import architecture_of
-from engine.calibration.collecting import Sums, Target, Watcher, block_targets
+from engine.calibration.collecting import Sums, SumsWatcher, Target, block_targets
 from engine.calibration.importance import Entry, Importance, merged
 from engine.calibration.importance_files import losses, read_importance, write_importance
 from engine.calibration.statistics import unseen_experts
 from engine.calibration.stored_sums import CountedStates, StoredSums
 from engine.calibration.texts import CalibrationTexts, calibration_windows, read_texts
-from engine.estimate import UNMEASURED, calibrate_needs, refuse_memory, refuse_needs
+from engine.estimate import UNMEASURED, Gathered, calibrate_needs, refuse_memory, refuse_needs
 from engine.export.gguf import plan_export
 from engine.jobs.fingerprint import Unchanged, digest, fingerprint
 from engine.jobs.folder import Job, jobs_writing
 from engine.jobs.partial import check_place
-from engine.jobs.running import Running, Tell, nobody, refuse_changed, run
+from engine.jobs.running import Running, Tell, nobody, refuse_changed, refuse_rivals, run
 from engine.measuring import MEASURING_LIBRARIES
 from engine.states import HiddenStates, Saver
 from engine.streaming import stream
-from engine.subjects import Subject, opened_subject
+from engine.subjects import Subject, opened_subject, refuse_length
 from resources import CALIBRATION_TEXT
 
 FEW_WINDOWS = 50
@@ -177,15 +176,7 @@ def foreseen(request: CalibrateRequest, prepared: Calibration) -> Foreseen:
 def refuse_place(request: CalibrateRequest, prepared: Calibration, replacing: str = "") -> None:
     """Raise an `OutputError` where the output must not be written: also where another job is at it."""
     output = Path(request.output)
-    for job in jobs_writing(output):
-        summary = job.summary()
-        if summary.state == "running":
-            raise OutputError(f"{output}: job {job.id} is writing it; wait for it, or choose another name.")
-        if summary.saved and not request.overwrite and job.id != replacing:
-            raise OutputError(
-                f"{output}: job {job.id} has finished {summary.saved} for it; resume it "
-                f"(`bitwright resume {job.id}`), or give up what it has done (--overwrite)."
-            )
+    refuse_rivals(output, request.overwrite, replacing)
     sources = [*prepared.subject.checkpoint.files, *prepared.texts.files, *prepared.inputs]
     check_place(output, sources, request.overwrite)
 
@@ -213,7 +204,7 @@ def prepared_calibration(request: CalibrateRequest) -> Iterator[Calibration]:
     merge = [read_importance(path) for path in inputs]
     texts = read_texts([Path(path) for path in request.texts])
     with opened_subject(Path(request.model)) as subject:
-        _refuse_length(subject, request.length)
+        refuse_length(subject, request.length)
         unchanged = Unchanged([*subject.checkpoint.files, *inputs])
         tokens = calibration_windows(subject.tokenizer, texts, request.length, request.windows)
         prepared = Calibration(
@@ -238,14 +229,6 @@ def prepared_calibration(request: CalibrateRequest) -> Iterator[Calibration]:
         yield prepared
 
 
-def _refuse_length(subject: Subject, length: int) -> None:
-    if subject.context is not None and length > subject.context and not subject.rotary:
-        raise CalibrationError(
-            f"{subject.path} has positions for {subject.context:,} tokens; windows of {length:,} do not fit: "
-            "take shorter ones (--length)."
-        )
-
-
 def _targets(subject: Subject, output: bool) -> list[list[Target]]:
     """Where to look, block by block, then in the head, under the names of a GGUF file of the model.
 
@@ -262,10 +245,20 @@ def _targets(subject: Subject, output: bool) -> list[list[Target]]:
 
 
 def _needs(request: CalibrateRequest, prepared: Calibration, speeds: Speeds | None = None) -> Needs:
-    tokens = prepared.tokens.shape
-    sums = 8 * max(prepared.lengths), StoredSums.disk(prepared.lengths)
-    file = 4 * sum(prepared.lengths) + 200 * sum(len(targets) for targets in prepared.targets)
-    return calibrate_needs(request, (tokens[0], tokens[1]), prepared.subject.checkpoint, sums, file, speeds)
+    windows, length = prepared.tokens.shape
+    return calibrate_needs(
+        request,
+        (windows, length),
+        prepared.subject.checkpoint,
+        Path(request.output),
+        Gathered(
+            memory=SUMS_ARRAYS * 8 * max(prepared.lengths),
+            disk=StoredSums.disk(prepared.lengths),
+            file=4 * sum(prepared.lengths) + 200 * sum(len(targets) for targets in prepared.targets),
+        ),
+        speeds,
+        output_tensor=request.output_tensor,
+    )
 
 
 def _run(
@@ -317,7 +310,7 @@ class _Collecting:
         self._work, self._prepared = work, prepared
         self._saver = Saver(work, prepared.unchanged)
         self._batches = [range(batch.start, batch.stop) for batch in prepared.batches]
-        self._watcher: Watcher | None = None
+        self._watcher: SumsWatcher | None = None
 
     def run(self) -> dict[str, Entry]:
         """The entries of all targets."""
@@ -351,8 +344,8 @@ class _Collecting:
             saved=self._saved,
         )
 
-    def _watch(self, part: int, module: nn.Module) -> Watcher:
-        self._watcher = Watcher(self._prepared.targets[part], module)
+    def _watch(self, part: int, module: nn.Module) -> SumsWatcher:
+        self._watcher = SumsWatcher(self._prepared.targets[part], module)
         return self._watcher
 
     def _seen(self, part: int, batch: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engine.api.errors import MemoryLimitError, OutputError
 from engine.api.formats import DEFAULT_EFFORT, EFFORTS, FORMATS, METHODS
-from engine.api.jobs import CalibrateRequest, EvaluateRequest, QuantizeRequest
+from engine.api.jobs import ActivationsRequest, CalibrateRequest, EvaluateRequest, QuantizeRequest
 from engine.api.needs import (
     CHECKSUM,
     START_SECONDS,
@@ -145,33 +145,39 @@ def evaluate_needs(
     return _needs(stages, memory, request.memory_limit, [_disk("job", jobs_folder(), job_bytes)])
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """Bytes of what is gathered: in `memory` at a time, on the `disk` until the end, in the `file`."""
+
+    memory: int
+    disk: int
+    file: int
+
+
 def calibrate_needs(
-    request: CalibrateRequest,
+    request: CalibrateRequest | ActivationsRequest,
     tokens: tuple[int, int],
     model: Checkpoint,
-    sums: tuple[int, int],
-    file: int,
+    output: Path,
+    gathered: Gathered,
     measured: Speeds | None = None,
+    *,
+    output_tensor: bool = False,
 ) -> Needs:
-    """What gathering an importance matrix takes. `tokens`: windows, and the length of each.
-
-    `sums`: bytes of those of the largest block, and of all on the disk; `file`: bytes of the output.
-    """
-    output = Path(request.output)
+    """What gathering while a model runs takes. `tokens`: windows, and the length of each."""
     if measured is None:
         measured = speeds((), request.threads, output.parent)
     windows, window = tokens
     outline = _outline(model)
-    memory = calibrate_memory(outline, windows, window, sums[0], output=request.output_tensor)
-    scored = window if request.output_tensor else 0
-    seconds = measure_seconds(outline, measured, windows, window, scored=scored)
+    memory = calibrate_memory(outline, windows, window, gathered.memory, output=output_tensor)
+    seconds = measure_seconds(outline, measured, windows, window, scored=window if output_tensor else 0)
     read = sum(tensor.bytes for tensor in model.tensors.values()) / measured.read
     stages = [
         Stage(name="start", memory=memory, seconds=START_SECONDS),
-        Stage(name="calibrate", memory=memory, seconds=seconds + read),
+        Stage(name=request.kind, memory=memory, seconds=seconds + read),
     ]
-    job_bytes = STATE_BYTES + measure_disk(outline, windows, window) + sums[1]
-    disks = [_output_disk(output, file), _disk("job", jobs_folder(), job_bytes)]
+    job_bytes = STATE_BYTES + measure_disk(outline, windows, window) + gathered.disk
+    disks = [_output_disk(output, gathered.file), _disk("job", jobs_folder(), job_bytes)]
     return _needs(stages, memory, request.memory_limit, disks)
 
 

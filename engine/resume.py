@@ -1,7 +1,7 @@
 """Any job gone on with, or begun again: its kind says which function knows how."""
 
 from engine.api.errors import JobError
-from engine.api.jobs import CalibrateRequest, JobRequest, JobResult, QuantizeRequest
+from engine.api.jobs import ActivationsRequest, CalibrateRequest, JobRequest, JobResult, QuantizeRequest
 from engine.api.progress import Listener, silent
 from engine.jobs.folder import Job
 from engine.jobs.running import Tell, nobody
@@ -59,6 +59,10 @@ def _go_on(job: Job, request: JobRequest, listener: Listener, tell: Tell) -> Job
         from engine import calibrate
 
         return calibrate.go_on(job, request, listener, tell)
+    if isinstance(request, ActivationsRequest):
+        from engine import capture
+
+        return capture.go_on(job, request, listener, tell)
     from engine import evaluate
 
     return evaluate.go_on(job, request, listener, tell)
@@ -73,6 +77,10 @@ def _again(job: Job, request: JobRequest, listener: Listener, tell: Tell) -> Job
         from engine.calibrate import calibrate
 
         return calibrate(request, listener, tell, replacing=job.id)
+    if isinstance(request, ActivationsRequest):
+        from engine.capture import capture
+
+        return capture(request, listener, tell, replacing=job.id)
     from engine.evaluate import evaluate
 
     return evaluate(request, listener, tell, replacing=job.id)

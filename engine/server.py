@@ -33,6 +33,7 @@ from engine.api.requests import (
     ReadImportanceColumns,
     Request,
     ResumeJob,
+    StartActivations,
     StartCalibrate,
     read_request,
 )
@@ -195,6 +196,10 @@ class Server:
             from engine.calibrate import calibrate
 
             return calibrate(request.calibrate, listen, self._tell)
+        if isinstance(request, StartActivations):
+            from engine.capture import capture
+
+            return capture(request.activations, listen, self._tell)
         return quantize(request.quantize, listen, self._tell)
 
     def _tell(self, event: "Told") -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.api.errors import EvaluationError
+from engine.api.errors import CalibrationError, EvaluationError
 from engine.architectures import transformers_view
 from engine.calibration.windows import Protocol, cut, protocol_named, read_text, tokenize
 from engine.checkpoint import Checkpoint, open_checkpoint
@@ -173,6 +173,15 @@ def opened_subject(path: Path, pre_tokenizer: str | None = None) -> Iterator[Sub
     """The model at `path`, open while the context lasts. Raises as `prepare` does."""
     with open_checkpoint(path) as checkpoint:
         yield _subject(path, checkpoint, pre_tokenizer)
+
+
+def refuse_length(subject: Subject, length: int) -> None:
+    """Raise a `CalibrationError` where windows of `length` tokens cannot run at all."""
+    if subject.context is not None and length > subject.context and not subject.rotary:
+        raise CalibrationError(
+            f"{subject.path} has positions for {subject.context:,} tokens; windows of {length:,} do not fit: "
+            "take shorter ones (--length)."
+        )
 
 
 def _subject(path: Path, checkpoint: Checkpoint, pre_tokenizer: str | None) -> Subject:

@@ -94,7 +94,7 @@ SUM_BYTES, COUNT_BYTES = 4, 8
 """Of an importance matrix, for each column and each matrix."""
 
 SUMS_ARRAYS = 4
-"""Those of a block, of a batch, what is added up of both, and what is being written."""
+"""Sums of squares: those of a block, of a batch, what is added up of both, and what is being written."""
 
 WINDOW = 512
 
@@ -279,8 +279,10 @@ def measure_memory(
     return base + held + max(stages)
 
 
-def calibrate_memory(export: Shapes, windows: int, window: int, sums: int, *, output: bool = False) -> int:
-    """Bytes that gathering an importance matrix takes at its peak. `sums`: bytes of those of a block.
+def calibrate_memory(
+    export: Shapes, windows: int, window: int, gathered: int, *, output: bool = False
+) -> int:
+    """Bytes that gathering while a model runs takes at its peak. `gathered`: bytes of what is gathered.
 
     `output`: of the output matrix, too.
     """
@@ -290,7 +292,7 @@ def calibrate_memory(export: Shapes, windows: int, window: int, sums: int, *, ou
     if output and head is not None:
         stages.append(_float32(head) + 4 * LOGIT_ROWS * head.shape[-2] + LEFTOVERS * activations)
     held = _slots(export, windows, window)[1]
-    return CALIBRATE_BASE + TOKENIZER * export.header_bytes + held + max(stages) + SUMS_ARRAYS * sums
+    return CALIBRATE_BASE + TOKENIZER * export.header_bytes + held + max(stages) + gathered
 
 
 def measure_start(export: Shapes) -> float:

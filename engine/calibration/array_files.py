@@ -4,6 +4,7 @@ The text is the entry "about" of the header's `__metadata__`. Wide types lie bef
 array begins at a multiple of its item's size.
 """
 
+import filecmp
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -84,13 +85,11 @@ class ArrayFile:
 def write_arrays(path: Path, about: str, arrays: dict[str, Array], *, overwrite: bool) -> int:
     """Write a file, under a partial name first, and read its header back. The answer is its bytes.
 
-    Raises `OutputError`.
+    A file of the same content may have the name already. Raises `OutputError`.
     """
     partial = partial_path(path)
     size, pieces = packed(about, arrays)
     with explained(path):
-        if not overwrite and path.exists():
-            raise OutputError(f"{path}: exists already; {REPLACE}.")
         try:
             with partial.open("wb") as file:
                 for piece in pieces:
@@ -100,6 +99,8 @@ def write_arrays(path: Path, about: str, arrays: dict[str, Array], *, overwrite:
             with ArrayFile(partial) as written:
                 if written.about != about or written.file.size != size:
                     raise OutputError(f"{path}: what was read back is not what was written; check the disk.")
+            if not overwrite and path.exists() and not filecmp.cmp(partial, path, shallow=False):
+                raise OutputError(f"{path}: exists already; {REPLACE}.")
             partial.replace(path)
         except BaseException:
             with suppress(OSError):

@@ -91,22 +91,18 @@ class Sums:
 
 
 class Watcher(TorchFunctionMode):
-    """While it is entered, sums what reaches the targets' matrices, which `module` holds."""
+    """While it is entered, `see` is given what reaches the targets' matrices, which `module` holds."""
 
     def __init__(self, targets: Sequence[Target], module: nn.Module) -> None:
         super().__init__()
-        self._all = targets
-        self._sums = Sums(targets)
         self._targets: dict[int, tuple[torch.Tensor, list[Target]]] = {}
         for target in targets:
             weight = module.get_parameter(target.parameter)
             self._targets.setdefault(_storage(weight), (weight, []))[1].append(target)
-        self._last: tuple[torch.Tensor, np.ndarray] | None = None
 
-    def restart(self) -> Sums:
-        """What was seen until now; it begins again from nothing."""
-        seen, self._sums, self._last = self._sums, Sums(self._all), None
-        return seen
+    def see(self, states: torch.Tensor, matrix: int, own: list[Target]) -> None:
+        """`states` [..., columns] are about to be multiplied with that matrix of the targets `own`."""
+        raise NotImplementedError
 
     def __torch_function__(
         self, function: Any, types: Any, arguments: Sequence[Any] = (), named: dict[str, Any] | None = None
@@ -114,13 +110,27 @@ class Watcher(TorchFunctionMode):
         if function in OPERANDS:
             states, weight = (arguments[place] for place in OPERANDS[function])
             if (found := self._targets.get(_storage(weight))) is not None:
-                self._see(states, weight, *found)
+                whole, own = found
+                matrix = weight.storage_offset() // whole.stride(0) if own[0].matrices > 1 else 0
+                self.see(states, matrix, own)
         return function(*arguments, **(named or {}))
 
-    def _see(
-        self, states: torch.Tensor, weight: torch.Tensor, whole: torch.Tensor, own: list[Target]
-    ) -> None:
-        matrix = weight.storage_offset() // whole.stride(0) if own[0].matrices > 1 else 0
+
+class SumsWatcher(Watcher):
+    """Sums what reaches the targets' matrices."""
+
+    def __init__(self, targets: Sequence[Target], module: nn.Module) -> None:
+        super().__init__(targets, module)
+        self._all = targets
+        self._sums = Sums(targets)
+        self._last: tuple[torch.Tensor, np.ndarray] | None = None
+
+    def restart(self) -> Sums:
+        """What was seen until now; it begins again from nothing."""
+        seen, self._sums, self._last = self._sums, Sums(self._all), None
+        return seen
+
+    def see(self, states: torch.Tensor, matrix: int, own: list[Target]) -> None:
         squares = self._squares(states)
         for target in own:
             self._sums.add(target.name, matrix, squares, states.numel() // states.shape[-1])

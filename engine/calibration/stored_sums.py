@@ -9,7 +9,7 @@ is added up in the same order, to the same bits.
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -133,15 +133,25 @@ class StoredSums:
         return noted
 
 
+class Counted(Protocol):
+    """What is gathered of each part of a model, batch by batch, and made durable by `commit`."""
+
+    def passed(self, batch: int) -> int:
+        """How many parts, from the first one on, hold the batch."""
+        ...
+
+    def add(self, part: int, batch: int, values: Any) -> None: ...
+
+    def commit(self) -> None: ...
+
+
 class CountedStates(HiddenStates):
     """Hidden states that go to the disk behind the sums of what they have passed.
 
     When a batch is put behind a block, `seen(block, batch)` gives the sums of this pass.
     """
 
-    def __init__(
-        self, sums: StoredSums, seen: Callable[[int, int], np.ndarray], *arguments: Any, **named: Any
-    ) -> None:
+    def __init__(self, sums: Counted, seen: Callable[[int, int], Any], *arguments: Any, **named: Any) -> None:
         """`arguments`: as for `HiddenStates`."""
         self._sums, self._seen = sums, seen
         super().__init__(*arguments, **named)

@@ -18,7 +18,7 @@ from engine.api.progress import Listener, Progress, StagesForeseen
 from engine.api.units import size
 from engine.jobs.errors import explained_job
 from engine.jobs.fingerprint import Unchanged, differences
-from engine.jobs.folder import Job
+from engine.jobs.folder import Job, jobs_writing
 from engine.jobs.limits import DiskWatch, MemoryGuard, out_of_memory
 from engine.jobs.units import make_folder
 
@@ -151,6 +151,22 @@ def refuse_changed(job: Job, now: dict[str, str]) -> None:
             f"Job {job.id} cannot be resumed, because its output would mix two states: {'; '.join(changed)}. "
             f"Start it again: bitwright resume {job.id} --restart"
         )
+
+
+def refuse_rivals(output: Path, overwrite: bool, replacing: str) -> None:
+    """Raise an `OutputError` where another job writes `output`, or has finished something for it.
+
+    `replacing`: the id of one that is given up.
+    """
+    for job in jobs_writing(output):
+        summary = job.summary()
+        if summary.state == "running":
+            raise OutputError(f"{output}: job {job.id} is writing it; wait for it, or choose another name.")
+        if summary.saved and not overwrite and job.id != replacing:
+            raise OutputError(
+                f"{output}: job {job.id} has finished {summary.saved} for it; resume it "
+                f"(`bitwright resume {job.id}`), or give up what it has done (--overwrite)."
+            )
 
 
 def _explaining(running: Running, work: Callable[[Running], Result]) -> Result:

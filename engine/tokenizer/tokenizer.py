@@ -1,9 +1,11 @@
 """The tokenizer that a GGUF file's metadata describe, giving the ids that llama.cpp gives."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from gguf import Keys, TokenType
+from tokenizers import decoders
 
 from engine.api.errors import TokenizerError
 from engine.api.gguf import GgufValue, GGUFValueType
@@ -12,6 +14,8 @@ from engine.tokenizer.bpe import BpeEncoder
 from engine.tokenizer.pretokenizers import pre_tokenizer_named
 from engine.tokenizer.spm import SpmEncoder
 from engine.tokenizer.unigram import CharacterMap, UnigramEncoder
+
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 class UnknownTokenizerKindError(TokenizerError):
@@ -62,12 +66,13 @@ class Tokenizer:
         self.notes = list(notes)
         read = _Reader(metadata, source)
         tokens = [text or f"[EMPTY_{i}]" for i, text in enumerate(read.texts(Keys.Tokenizer.LIST))]
-        self.size = len(tokens)
+        self.size, self._tokens = len(tokens), tokens
         types = read.numbers(Keys.Tokenizer.TOKEN_TYPE, self.size, default=TokenType.NORMAL)
         self._user_defined = _user_defined(tokens, types)
         self._encoder: Encoder
         kind = read.text(Keys.Tokenizer.MODEL)
-        if kind == "gpt2":
+        self._byte_level = kind == "gpt2"
+        if self._byte_level:
             pre = pre_tokenizer_named(read.text(Keys.Tokenizer.PRE, default="default"), source)
             defaults = {"bos": 11, "eos": 11, "add_bos": pre.add_bos}
             self._space, self._space_first = " ", False
@@ -109,6 +114,15 @@ class Tokenizer:
                 ids.extend(self._encoder.encode((prefix + part).replace(" ", self._space)))
             after_token = isinstance(part, int)
         return ids
+
+    def text_of(self, token_id: int) -> str:
+        """The text that a token stands for; "\ufffd" where its bytes are a part of a character."""
+        token = self._tokens[token_id]
+        if self._byte_level:
+            return str(decoders.ByteLevel().decode([token]))
+        if found := BYTE_TOKEN.fullmatch(token):
+            return bytes([int(found[1], 16)]).decode(errors="replace")
+        return token.replace("▁", " ")
 
     def _parts(self, text: str) -> list[str | int]:
         """Text cut at user-defined tokens: each token in turn is looked for in what is still text."""

@@ -26,7 +26,7 @@ def a_layer(columns: int = 5) -> LayerActivations:
         sampled=16,
         channels=Channels(*generator.random((7, columns))),
         percentiles=generator.random((len(PERCENTS), columns)).astype(np.float32),
-        distribution=Distribution(counts),
+        distribution=Distribution(counts, -9.0, 9.0),
         beyond=generator.random(columns),
         peaks=[Peak(window=0, position=3, token="a", channel=2, value=-7.5)],
         batches=generator.random((2, 2)),

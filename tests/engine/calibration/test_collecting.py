@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.api.errors import CalibrationError
 from engine.architectures import ARCHITECTURES
-from engine.calibration.collecting import Sums, Target, Watcher, block_targets
+from engine.calibration.collecting import Sums, SumsWatcher, Target, block_targets
 from engine.calibration.importance import Entry
 
 SIZES = {
@@ -43,7 +43,7 @@ def made(kind: str, **settings: object) -> nn.Module:
 
 
 def watched(model: nn.Module, targets: list[Target], block: int = 1) -> dict[str, Entry]:
-    with Watcher(targets, model.model.layers[block]) as watcher:
+    with SumsWatcher(targets, model.model.layers[block]) as watcher:
         model(TOKENS, use_cache=False)
     seen = watcher.restart()
     seen.check("here")
@@ -141,7 +141,7 @@ def test_weights_the_other_way_round():
     settings = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "vocab_size": 64}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **settings)).eval()
     targets = [Target("up", "mlp.c_fc.weight", 1, 32), Target("down", "mlp.c_proj.weight", 1, 128)]
-    with torch.no_grad(), Watcher(targets, model.transformer.h[1]) as watcher:
+    with torch.no_grad(), SumsWatcher(targets, model.transformer.h[1]) as watcher:
         model(TOKENS, use_cache=False)
     found = watcher.restart().entries()
     inputs = inputs_of(model, "transformer.h.1.mlp.c_fc", "transformer.h.1.mlp.c_proj")
@@ -155,7 +155,7 @@ def test_a_product_that_is_written_as_an_operator():
     settings = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 64}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("falcon", **settings)).eval()
     targets = [Target("qkv", "self_attention.query_key_value.weight", 1, 32)]
-    with torch.no_grad(), Watcher(targets, model.transformer.h[1]) as watcher:
+    with torch.no_grad(), SumsWatcher(targets, model.transformer.h[1]) as watcher:
         model(TOKENS, use_cache=False)
     ((states,),) = inputs_of(model, "transformer.h.1.self_attention.query_key_value")
     entry = watcher.restart().entries()["qkv"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine.architectures import ARCHITECTURES, architecture_of, transformers_view
-from engine.calibration.collecting import Watcher, block_targets
+from engine.calibration.collecting import SumsWatcher, block_targets
 from engine.checkpoint import open_checkpoint
 from engine.export.gguf import plan_export
 from engine.streaming import StreamedModel
@@ -50,7 +50,7 @@ def test_all_matrices_are_seen(name: str, tmp_path: Path) -> None:
         with model.embedding():
             states = model.embed(TOKENS)
         for index in range(model.block_count):
-            with model.block(index), Watcher(targets[index], model.blocks[index]) as watcher:
+            with model.block(index), SumsWatcher(targets[index], model.blocks[index]) as watcher:
                 states = model.run(index, states)
             seen = watcher.restart()
             seen.check("here")

@@ -45,7 +45,7 @@ def test_a_folder_is_one_text_of_its_files(tmp_path):
     (tmp_path / "empty.txt").touch()
     found = read_texts([tmp_path])
     assert [path.name for path in found.files] == ["a.txt", "c.MD", "b.md"]
-    assert found.notes == [f"{tmp_path}: 2 files that are empty or no .txt or .md are left out"]
+    assert found.notes == [f"{tmp_path}: 2 files that are empty or no .txt, .md or .jsonl are left out"]
 
 
 def test_texts_that_cannot_serve(tmp_path):
