@@ -167,7 +167,6 @@ class Inspector:
     def _opened(self, path: str, *, anew: bool = False) -> Checkpoint:
         if self._model and self._model[0] == path and not anew:
             return self._model[1]
-        self._leave_statistics()
         if self._model:
             self._model[1].close()
             self._model = None

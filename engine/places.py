@@ -108,7 +108,11 @@ class _Place:
         recipe = getattr(request.view if isinstance(request, ReadFigure) else request, "recipe", None)
         if recipe is not None:
             self._ready()
-        checkpoint, wanted = self._opened(request.model), lambda: self._newest is request
+        checkpoint = self._opened(request.model)
+
+        def wanted() -> bool:
+            return self._newest is request
+
         if isinstance(request, ReadFigure):
             for drawn in figures(checkpoint, request.view, wanted):
                 self._show(request, drawn)
