@@ -1,6 +1,6 @@
 """The file dialogs: opened without waiting, their answer goes to a function. And saving of texts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from PySide6.QtCore import Qt
@@ -39,8 +39,14 @@ def ask_new_file(parent: QWidget, title: str, proposed: Path, filters: list[str]
 
 def save_text(path: Path, text: str) -> str:
     """Write a file that `ask_new_file` gave; what there is to say then."""
+    return save_chunks(path, (text.encode(),))
+
+
+def save_chunks(path: Path, chunks: Iterable[bytes]) -> str:
+    """The same for what comes in pieces; may be called in any thread."""
     try:
-        path.write_text(text, encoding="utf-8")
+        with path.open("wb") as file:
+            file.writelines(chunks)
     except OSError as error:
         return f"{path}: cannot be written: {error.strerror}."
     return f"Saved {path.name}."

@@ -20,7 +20,7 @@ from app.models.job_offers import (
 )
 from app.notice import Action, Notice
 from app.settings import Settings
-from engine.api.jobs import JobSummary, WritingRequest
+from engine.api.jobs import ActivationsResult, JobSummary, WritingRequest
 from engine.api.units import size
 
 
@@ -51,7 +51,7 @@ class JobDesk(QObject):
     def run(self, request: WritingRequest) -> JobRecord | None:
         """A new job, unless one that runs or waits here writes the same file: only disk is checked."""
         busy = [*self._board.active, *self._board.waiting]
-        rival = next((job for job in busy if job.output == request.output), None)
+        rival = next((job for job in busy if job.output and job.output == request.output), None)
         if rival is not None:
             does = "waits to write" if rival.state == "waiting" else "is writing"
             text = f"{rival.title} {does} {request.output} already. Choose another name."
@@ -196,7 +196,9 @@ class JobDesk(QObject):
 
     def _report_done(self, record: JobRecord) -> None:
         """Its result comes by itself after the last one; between jobs it would interrupt other work."""
-        if self._board.waiting:
+        if isinstance(record.result, ActivationsResult):  # views take it as it comes
+            self.said.emit(f"{record.title}: done.")
+        elif self._board.waiting:
             show: Action = ("Show result", partial(self.show_result.emit, record))
             self.notice.emit(Notice("info", f"{record.title}: done. The next job begins.", actions=(show,)))
         else:

@@ -6,7 +6,15 @@ from typing import Literal
 
 from app.ending import Ending, Remedy
 from engine.api.events import ProgressMade
-from engine.api.jobs import CalibrateRequest, JobRequest, JobResult, JobSummary, QuantizeRequest, Saved
+from engine.api.jobs import (
+    ActivationsRequest,
+    CalibrateRequest,
+    JobRequest,
+    JobResult,
+    JobSummary,
+    QuantizeRequest,
+    Saved,
+)
 from engine.api.requests import JobStart
 
 State = Literal[
@@ -24,7 +32,7 @@ State = Literal[
 ]
 """`waiting`: in line behind the job that runs. `kept`: waited when an earlier run of the program ended."""
 
-WRITING = QuantizeRequest | CalibrateRequest
+WRITING = QuantizeRequest | CalibrateRequest | ActivationsRequest
 """The kinds of jobs that are begun here."""
 
 ACTIVE: tuple[State, ...] = ("starting", "running", "stopping")
@@ -112,6 +120,9 @@ class JobRecord:
         elif isinstance(request, CalibrateRequest):
             self.output = request.output
             self.title = f"calibrate {_name(request.model)} → {_name(request.output)}"
+        elif isinstance(request, ActivationsRequest):
+            self.output = request.output
+            self.title = f"activations of {_name(request.model)}"
         else:
             against = f" against {_name(request.reference)}" if request.reference else ""
             self.title = f"evaluate {_name(request.model)}{against}"

@@ -10,8 +10,8 @@ from app.engine_client import PATIENCE, EngineProcess, Patience, is_final
 from app.job_record import WRITING, JobRecord, State
 from app.waiting import WaitingFile, WaitingJob
 from engine.api.events import Done, Event, JobStarted, ProgressMade, ProgressSaved, StageStarted, Warned
-from engine.api.jobs import CalibrateRequest, JobSummary, WritingRequest
-from engine.api.requests import JobStart, NewJob, ResumeJob, StartCalibrate, StartQuantize
+from engine.api.jobs import ActivationsRequest, CalibrateRequest, JobSummary, WritingRequest
+from engine.api.requests import JobStart, NewJob, ResumeJob, StartActivations, StartCalibrate, StartQuantize
 
 REFRESH_MS = 100
 """How long progress waits for more of its kind before it is shown."""
@@ -351,4 +351,6 @@ def _start_of(request: WritingRequest) -> NewJob:
     """What an engine is told to begin a job."""
     if isinstance(request, CalibrateRequest):
         return StartCalibrate(calibrate=request)
+    if isinstance(request, ActivationsRequest):
+        return StartActivations(activations=request)
     return StartQuantize(quantize=request)

@@ -19,6 +19,9 @@ from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import QObject, QTimer, Signal
 
 PACKAGE = "pyqtgraph"
+DRAWING = ("app.views.plot", "app.views.heat_map")
+"""The modules that stand on it."""
+
 PAUSE_MS = 10
 """Between two steps the window has its turn."""
 
@@ -27,7 +30,7 @@ STEP_SECONDS = 0.005
 
 
 class Plotting(QObject):
-    """`loaded` says that `app.views.plot` can be imported at once; until then `load` makes it so."""
+    """`loaded` says that what draws (`DRAWING`) can be imported at once; until then `load` makes it so."""
 
     ready = Signal()
 
@@ -64,9 +67,9 @@ def plotting() -> Plotting:
 
 def _steps() -> Iterator[bool]:
     """The import in pieces. True: nothing to do but wait."""
-    for module in (QtCore, QtGui, QtWidgets):  # pyqtgraph touches every class of these
-        for name in dir(module):
-            getattr(module, name)
+    for classes in (QtCore, QtGui, QtWidgets):  # pyqtgraph touches every class of these
+        for name in dir(classes):
+            getattr(classes, name)
             yield False
     numpy = threading.Thread(target=importlib.import_module, args=("numpy",), daemon=True)
     numpy.start()  # knows nothing of Qt, so it may load beside us
@@ -74,7 +77,10 @@ def _steps() -> Iterator[bool]:
         yield True
     if PACKAGE not in sys.modules:
         yield from _statements()
-    importlib.import_module("app.views.plot")
+    yield False
+    for module in DRAWING:
+        importlib.import_module(module)
+        yield False
 
 
 def _statements() -> Iterator[bool]:

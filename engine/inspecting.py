@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from engine import imatrix
 from engine.api.events import (
     Checked,
@@ -15,7 +13,6 @@ from engine.api.events import (
     ExportPage,
     ExportPlanned,
     Failed,
-    HistogramRead,
     ImportanceFound,
     ImportanceRead,
     ImportanceSaved,
@@ -34,7 +31,6 @@ from engine.api.requests import (
     MeasureSpeeds,
     OpenModel,
     ReadFigure,
-    ReadHistogram,
     ReadImportance,
     ReadImportanceColumns,
     ReadStatistics,
@@ -49,7 +45,6 @@ from engine.checkpoint.errors import NotAModelError
 from engine.checks import check, check_calibrate
 from engine.estimate import speeds
 from engine.handed_arrays import HandedArrays
-from engine.histogram import read_histogram
 from engine.jobs.cleaning import remove_jobs
 from engine.jobs.folder import list_jobs
 from engine.places import Places
@@ -60,13 +55,10 @@ Item = TypeVar("Item")
 
 
 class Inspector:
-    """Answers with `send`; keeps the last model open.
+    """Answers with `send`; keeps the last model open."""
 
-    `newest_histogram()` gives the id of the last histogram that was asked for: an older one is broken off.
-    """
-
-    def __init__(self, send: Callable[[Event], None], newest_histogram: Callable[[], int | None]) -> None:
-        self._send, self._newest_histogram = send, newest_histogram
+    def __init__(self, send: Callable[[Event], None]) -> None:
+        self._send = send
         self._model: tuple[str, Checkpoint] | None = None
         self._arrays = HandedArrays()
         self._places = Places(send, self._arrays, self._wait_until_can_plan)
@@ -97,8 +89,6 @@ class Inspector:
                 threading.Thread(
                     target=self._measure_speeds, args=[request.id], name="speeds", daemon=True
                 ).start()
-            case ReadHistogram():
-                self._histogram(request)
             case ReadImportance():
                 self._wait_until_warm()
                 files = [Path(file) for file in request.files]
@@ -189,26 +179,6 @@ class Inspector:
         spared = self._opened(request.model).files if request.model else []
         size, warnings = imatrix.save(files, Path(request.output), spared=spared, overwrite=request.overwrite)
         self._send(ImportanceSaved(id=request.id, path=request.output, bytes=size, warnings=warnings))
-
-    def _histogram(self, request: ReadHistogram) -> None:
-        checkpoint = self._opened(request.model)
-        found = read_histogram(checkpoint, request.tensor, lambda: self._newest_histogram() == request.id)
-        if found is None:
-            return
-        path = self._arrays.write(np.stack([found.edges, found.counts]))
-        self._send(
-            HistogramRead(
-                id=request.id,
-                tensor=request.tensor,
-                path=path,
-                width=found.width,
-                count=found.count,
-                minimum=found.minimum,
-                maximum=found.maximum,
-                mean=found.mean,
-                deviation=found.deviation,
-            )
-        )
 
 
 def _weight(job: JobSummary) -> int:

@@ -30,9 +30,7 @@ from engine.api.requests import (
     Inspection,
     JobStart,
     OpenModel,
-    ReadHistogram,
     ReadImportanceColumns,
-    ReadStatistics,
     Request,
     ResumeJob,
     StartActivations,
@@ -60,7 +58,7 @@ LAST_SECONDS = 5.0
 MEMORY_SAMPLES = 8
 """Of the memory in use, to a heartbeat."""
 
-REPLACED = (ReadHistogram, ReadImportanceColumns, ReadStatistics, CheckCalibrate)
+REPLACED = (ReadImportanceColumns, CheckCalibrate)
 """Kinds of which nobody waits for any but the newest."""
 
 
@@ -68,7 +66,6 @@ class Inbox:
     """Requests that wait. A newer `open`, or one of a kind in `REPLACED`, replaces one that is not begun."""
 
     def __init__(self) -> None:
-        self.newest_histogram: int | None = None
         self._waiting: deque[JobStart | Inspection] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -77,12 +74,8 @@ class Inbox:
         with self._changed:
             if isinstance(request, OpenModel):
                 self._drop(OpenModel)
-                self._drop(ReadHistogram)
-                self.newest_histogram = None
             elif isinstance(request, REPLACED):
                 self._drop(type(request))
-            if isinstance(request, ReadHistogram):
-                self.newest_histogram = request.id
             self._waiting.append(request)
             self._changed.notify()
 
@@ -94,10 +87,9 @@ class Inbox:
             return self._waiting.popleft() if self._waiting else None
 
     def close(self) -> None:
-        """There will be no more; nobody waits for a histogram."""
+        """There will be no more."""
         with self._changed:
             self._closed = True
-            self.newest_histogram = None
             self._changed.notify()
 
     def _drop(self, kind: type) -> None:
@@ -161,7 +153,7 @@ class Server:
     def _make_inspector(self) -> "Inspector":
         from engine.inspecting import Inspector
 
-        return Inspector(self._send, lambda: self._inbox.newest_histogram)
+        return Inspector(self._send)
 
     def _answer(self, inspector: "Inspector", request: Inspection) -> None:
         try:

@@ -10,7 +10,13 @@ from app.job_record import JobRecord
 from app.state import State
 from engine.api.errors import RecipeError
 from engine.api.formats import DEFAULT_EFFORT, DEFAULT_METHOD
-from engine.api.jobs import CalibrateRequest, EvaluateRequest, PresetStart, QuantizeRequest
+from engine.api.jobs import (
+    ActivationsRequest,
+    CalibrateRequest,
+    EvaluateRequest,
+    PresetStart,
+    QuantizeRequest,
+)
 from engine.api.metadata import Edit
 from engine.api.preset_sizes import preset_over
 from engine.api.presets import preset_name
@@ -24,13 +30,14 @@ MOST_LETTERS = 200
 
 
 def command_of(record: JobRecord) -> str:
-    """The command line that does the same, to paste into a shell; empty for a job that never began.
+    """The command line that does the same, to paste into a shell.
 
+    Empty for a job that never began, and for one that gathers activations for the window alone.
     It replaces a file only where the job was told to. Where options cannot say its recipe, it reads
     `recipe_file`, which may not be there yet.
     """
     request = record.request
-    if request is None or not record.job:
+    if request is None or not record.job or isinstance(request, ActivationsRequest):
         return ""
     if isinstance(request, QuantizeRequest):
         words = _quantize_words(record, request)

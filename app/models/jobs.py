@@ -12,6 +12,7 @@ from app.models.job_offers import standing
 from app.plain import as_tip
 from engine.api.events import ProgressMade
 from engine.api.jobs import (
+    ActivationsResult,
     CalibrateResult,
     EvaluateResult,
     JobResult,
@@ -111,6 +112,8 @@ def outcome(result: JobResult) -> str:
     """ "58 MB, 4.83 bits per weight", "perplexity 20.4"."""
     if isinstance(result, EvaluateResult):
         return f"perplexity {result.report.perplexity:.3g}"
+    if isinstance(result, ActivationsResult):
+        return f"{size(result.bytes)}, from {result.ran.tokens:,} tokens"
     if isinstance(result, CalibrateResult):
         return f"{size(result.bytes)}, from {result.tokens:,} tokens"
     return f"{size(result.bytes)}, {result.bpw:.3g} bits per weight"

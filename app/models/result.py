@@ -6,6 +6,8 @@ from pathlib import Path
 from app.ending import saved_sentence
 from app.job_record import ACTIVE, JobRecord
 from engine.api.jobs import (
+    ActivationsRequest,
+    ActivationsResult,
     CalibrateResult,
     EvaluateRequest,
     EvaluateResult,
@@ -31,8 +33,8 @@ class Line:
 
 
 def table_of(result: JobResult) -> list[Line]:
-    """Before and after, measured; figures of the loss only where it was measured; none of a calibration."""
-    if isinstance(result, CalibrateResult):
+    """Before and after, measured; figures of the loss where it was measured; none of what is gathered."""
+    if isinstance(result, CalibrateResult | ActivationsResult):
         return []
     if isinstance(result, EvaluateResult):
         return _loss(result.report)
@@ -96,12 +98,12 @@ def outputs(record: JobRecord) -> list[str]:
 def headline(record: JobRecord) -> str:
     """The whole in one sentence."""
     name = Path(record.output).name or record.title
-    evaluates = isinstance(record.request, EvaluateRequest)
+    runs = isinstance(record.request, EvaluateRequest | ActivationsRequest)
     match record.state:
         case "done":
             return _success(name, record.result)
         case "failed":
-            return f"{name} failed" if evaluates else f"{name} could not be written"
+            return f"{name} failed" if runs else f"{name} could not be written"
         case "interrupted":
             return f"{name} is not finished: the job was interrupted"
         case "replaced":
@@ -113,7 +115,7 @@ def headline(record: JobRecord) -> str:
         case "removing":
             return f"{name} is being removed"
         case _:
-            return f"{name} is being measured" if evaluates else f"{name} is being written"
+            return f"{name} is being measured" if runs else f"{name} is being written"
 
 
 def _success(name: str, result: JobResult | None) -> str:
@@ -122,6 +124,8 @@ def _success(name: str, result: JobResult | None) -> str:
     if isinstance(result, EvaluateResult):
         measured = Path(result.report.model).name
         return f"{measured}: perplexity {result.report.perplexity:.3g}{_agreement(result.report)}"
+    if isinstance(result, ActivationsResult):
+        return f"{Path(result.ran.model).name}: what reaches {result.layers:,} of its layers"
     if isinstance(result, CalibrateResult):
         return f"{name}: the importance of {result.tensors} tensors, from {result.tokens:,} tokens"
     return f"{name}: {_shrunk(result)}{_agreement(result.report)}"
@@ -141,6 +145,8 @@ def story(record: JobRecord) -> str:
         took = f"{began} took {duration(result.seconds)} and at most {peak} of memory."
         if isinstance(result, EvaluateResult):
             return took
+        if isinstance(result, ActivationsResult):
+            return f"Gathered from {result.ran}. Histograms and Outliers show them. {took}"
         if isinstance(result, CalibrateResult):
             return f"Read back and verified, {result.bytes:,} bytes. {took}"
         return f"Read back and verified, {result.bytes:,} bytes as predicted. {took}"

@@ -5,17 +5,19 @@ from math import ceil, floor, log10
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QImage, QMouseEvent, QPainter
+from PySide6.QtGui import QColor, QMouseEvent, QPainter
 from PySide6.QtWidgets import QApplication, QWidget
 
 from app import theme
+from app.views.marks import Marks
+from app.views.ticks import compact
 from engine.api.figures import Figure, Series
-
-IMAGE_SCALE = 3
-"""A saved picture has this many pixels for each of the screen's."""
 
 MORE_COLORS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7")
 """Okabe and Ito's, behind grey for the original and the accent for the quantized."""
+
+REACH = 5
+"""Pixels from the pointer within which marks are told."""
 
 LINES = (
     Qt.PenStyle.SolidLine,
@@ -25,14 +27,6 @@ LINES = (
     Qt.PenStyle.DashDotDotLine,
     Qt.PenStyle.SolidLine,
 )
-
-
-def compact(value: float) -> str:
-    """A tick's number, short: 0.02, 500, 20k, 3M."""
-    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= factor:
-            return f"{value / factor:.4g}{suffix}"
-    return f"{value:.4g}".replace("-", "−")
 
 
 class CompactAxis(pg.AxisItem):
@@ -67,6 +61,7 @@ class Plot(pg.GraphicsView):
         super().__init__(parent)
         self._figure: Figure | None = None
         self._logarithmic = False
+        self._whole: list[list[float]] = []
         self.box = pg.ViewBox(enableMenu=False)
         self.box.setMouseMode(self.box.RectMode)
         self._axes = {side: CompactAxis(side) for side in ("left", "bottom")}
@@ -83,16 +78,32 @@ class Plot(pg.GraphicsView):
             axis.setGrid(round(0.15 * 255))
         self._pointer = pg.InfiniteLine(angle=90, movable=False)
         self._pointer.hide()
+        self._marks = Marks(self.box)
         self._legend = pg.LegendItem(offset=(-8, 8))
         self._legend.setParentItem(self.box)
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.NoContextMenu)  # the figure view has the menu
         theme.notifier().changed.connect(self._draw)
 
     def show_figure(self, figure: Figure, logarithmic: bool) -> None:
-        """Draw `figure`, its values on a logarithmic axis or not; zeros lie on the ground either way."""
+        """Draw `figure`, its values on a logarithmic axis or not; zeros lie on the ground either way.
+
+        Where one has zoomed into an earlier version of it, the zoom stays.
+        """
+        before = self._figure
+        same = before is not None and (before.title, before.x, before.y) == (figure.title, figure.x, figure.y)
+        zoom = self.box.viewRange() if same and self.box.viewRange() != self._whole else None
+        rescaled = logarithmic != self._logarithmic
         self._figure, self._logarithmic = figure, logarithmic
         self._draw()
         self.reset()
+        if zoom is not None:
+            self.box.setXRange(*zoom[0], padding=0)
+            if not rescaled:
+                self.box.setYRange(*zoom[1], padding=0)
+
+    def marks_near(self, x: float) -> list[tuple[str, float]]:
+        """Names and places of the marks at most some pixels from `x`."""
+        return self._marks.near(x - self._half, REACH * self.box.viewPixelSize()[0])
 
     def reset(self) -> None:
         """Show all of the figure."""
@@ -103,16 +114,12 @@ class Plot(pg.GraphicsView):
         top = max(self._height(one)[-1] for one in series if one.x)
         self.box.setXRange(min(low for low, _ in edges), max(high for _, high in edges), padding=0.02)
         self.box.setYRange(self._ground(), top + (top - self._ground()) * 0.04, padding=0)
+        self._whole = self.box.viewRange()
 
-    def image(self) -> QImage:
-        """The plot on the window's ground, finer than on the screen."""
-        image = QImage(self.size() * IMAGE_SCALE, QImage.Format.Format_ARGB32)
-        image.setDevicePixelRatio(IMAGE_SCALE)
-        image.fill(theme.colors().window)
-        painter = QPainter(image)
+    def paint_to(self, painter: QPainter, ratio: float) -> None:
+        """As it stands; lines and letters need not know the `ratio`."""
+        self._pointer.hide()
         self.render(painter)
-        painter.end()
-        return image
 
     def _draw(self) -> None:
         colors = theme.colors()
@@ -132,6 +139,7 @@ class Plot(pg.GraphicsView):
         self._axes["bottom"].counts = self._figure.x.counts
         self._axes["bottom"].setLabel(self._figure.x.label, color=colors.muted.name())
         self._axes["left"].setLabel(self._figure.y.label, color=colors.muted.name())
+        self._marks.show_marks(self._figure.marks)
         for place, series in enumerate(self._figure.series):
             curve = self._curve(place, series)
             self.box.addItem(curve)

@@ -11,6 +11,12 @@ from engine.api.tables import csv_text
 if TYPE_CHECKING:
     import numpy as np
 
+NOT_READ = "not read yet"
+"""What is said of a cell without a value."""
+
+CSV_CELLS = 2048
+"""So many cells are written at once: in the window's process no other thread runs meanwhile."""
+
 
 class Axis(BaseModel):
     """`unit` is empty for pure numbers. `counts`: its places are whole numbers, such as those of blocks."""
@@ -135,19 +141,31 @@ class HeatMap(BaseModel):
         """What the cells [:, cell] stand for: the number of a column, or the first and last of several."""
         return _run(self.first_column, cell, self.column_step, self.stop_column)
 
-    def told(self, values: "np.ndarray", place: int) -> tuple[str | float | None, ...]:
-        """The row `place` of the table, cells counted row by row; None where nothing is."""
-        row, column = divmod(place, self.width)
-        value = float(values[row, column])
-        return (*self.rows_of(row), *self.columns_of(column), None if value != value else value)
+    def row(self, values: "np.ndarray", place: int) -> tuple[str | float, ...]:
+        """The row of the table at `place`, cells counted row by row."""
+        i, j = divmod(place, self.width)
+        value = float(values[i, j])
+        return (*self.rows_of(i), *self.columns_of(j), NOT_READ if value != value else value)
 
-    def table(self, values: "np.ndarray") -> Iterator[tuple[str | float | None, ...]]:
-        """The table of the cells `values`, float32 [height, width]: one row a cell."""
-        return (self.told(values, place) for place in range(self.height * self.width))
+    def csv_chunks(self, values: "np.ndarray") -> Iterator[str]:
+        """The table as CSV with its head, in pieces; `values` float32 [height, width], NaN as nothing.
+
+        The shortest digits that give the same float32 when they are read.
+        """
+        yield csv_text(self.columns(), [])
+        for i in range(self.height):
+            name = csv_text([str(part) for part in self.rows_of(i)], [])[:-1]
+            for start in range(0, self.width, CSV_CELLS):
+                texts = values[i, start : start + CSV_CELLS].astype(str).tolist()
+                columns = [",".join(map(str, self.columns_of(start + j))) for j in range(len(texts))]
+                yield "".join(
+                    f"{name},{column},{'' if text == 'nan' else text}\n"
+                    for column, text in zip(columns, texts, strict=True)
+                )
 
     def to_csv(self, values: "np.ndarray") -> str:
-        """The table as CSV with its head; floats are written so that reading gives the same ones."""
-        return csv_text(self.columns(), self.table(values))
+        """The same in one piece."""
+        return "".join(self.csv_chunks(values))
 
 
 def _heads(axis: Axis, step: int) -> list[str]:

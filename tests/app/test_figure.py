@@ -127,25 +127,28 @@ def test_table_in_place_of_the_plot(view: FigureView):
     assert model.headerData(0, Qt.Orientation.Horizontal) == "weight from"
 
 
-def test_copied_and_saved_csv_are_the_data(view: FigureView, tmp_path: Path):
+def test_copied_and_saved_csv_are_the_data(qtbot: QtBot, view: FigureView, tmp_path: Path):
     view.show_figure(FIGURE)
     view.copy_csv()
+    qtbot.waitUntil(lambda: view._read_out.text() == "Copied as CSV.")
     view.save_csv(tmp_path / "weights.csv")
+    qtbot.waitUntil(lambda: view._read_out.text() == "Saved weights.csv.")
     assert (tmp_path / "weights.csv").read_text() == QGuiApplication.clipboard().text()
     _, *rows = csv.reader(io.StringIO(QGuiApplication.clipboard().text()))
     assert [float(row[2]) for row in rows] == FIGURE.series[0].y
 
 
-def test_a_csv_that_cannot_be_written_says_so(view: FigureView, tmp_path: Path):
+def test_a_csv_that_cannot_be_written_says_so(qtbot: QtBot, view: FigureView, tmp_path: Path):
     view.show_figure(FIGURE)
     view.save_csv(tmp_path / "nowhere" / "weights.csv")
-    assert "cannot be written" in view._read_out.text()
+    qtbot.waitUntil(lambda: "cannot be written" in view._read_out.text())
 
 
 def test_the_picture_is_finer_than_the_screen(qtbot: QtBot, view: FigureView, tmp_path: Path):
     view.show_figure(FIGURE)
     drawn(qtbot, view)
     view.save_png(tmp_path / "weights.png")
+    qtbot.waitUntil(lambda: view._read_out.text() == "Saved weights.png.")
     image = QImage(str(tmp_path / "weights.png"))
     assert image.width() == 3 * view._plot.width()
     colors = {image.pixel(x, y) for x in range(0, image.width(), 7) for y in range(0, image.height(), 7)}

@@ -55,7 +55,7 @@ class Answers:
 
     def __init__(self) -> None:
         self._events: SimpleQueue[Event] = SimpleQueue()
-        self.inspector = Inspector(self._events.put, lambda: None)
+        self.inspector = Inspector(self._events.put)
 
     def next(self, kind: type) -> Event:
         """The next one of that kind; others before it are dropped."""

@@ -69,11 +69,11 @@ def test_a_heat_maps_table_has_a_row_a_cell_and_nothing_for_nan():
     assert rows[1][2] == ""
     np.testing.assert_array_equal([np.float32(row[2] or "nan") for row in rows], values.ravel())
     named = heat_map(height=2, width=3, rows=["token_embd", "output"])
-    assert list(named.table(values))[3] == ("output", 0, 4.0)
+    assert named.row(values, 3) == ("output", 0, 4.0)
 
 
 def test_a_pooled_cell_says_what_it_stands_for_up_to_the_end():
     drawn = heat_map(height=2, width=2, first_column=10, column_step=3, stop_column=14, row_step=2)
     assert drawn.columns() == ["block from", "block to", "input channel from", "input channel to", "abs-max"]
-    rows = list(drawn.table(np.zeros((2, 2), np.float32)))
+    rows = [drawn.row(np.zeros((2, 2), np.float32), place) for place in range(4)]
     assert rows == [(0, 1, 10, 12, 0), (0, 1, 13, 13, 0), (2, 3, 10, 12, 0), (2, 3, 13, 13, 0)]

@@ -37,7 +37,7 @@ class Asking:
         self.sent: list[Event] = []
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._model = model
-        self.inspector = Inspector(self._events.put, lambda: None)
+        self.inspector = Inspector(self._events.put)
 
     def ask(self, number: int, view: View, place: str = "one") -> None:
         self.inspector.answer(ReadFigure(id=number, model=str(self._model), place=place, view=view))
