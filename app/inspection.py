@@ -1,4 +1,4 @@
-"""The one engine that answers the window's questions: models, checks, jobs, speeds, histograms."""
+"""The one engine that answers the window's questions: models, checks, jobs, speeds, figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
@@ -19,8 +18,8 @@ from engine.api.events import (
     Checked,
     Event,
     Failed,
+    FigureRead,
     Hello,
-    HistogramRead,
     ImportanceFound,
     JobsListed,
     Page,
@@ -33,17 +32,19 @@ from engine.api.requests import (
     MeasureSpeeds,
     OpenModel,
     Question,
-    ReadHistogram,
+    ReadFigure,
+    ReadStatistics,
     RemoveJobs,
     Request,
 )
 
-if TYPE_CHECKING:
-    import numpy as np
-
 DEATHS = 3
 WITHIN_SECONDS = 60.0
 """An engine that dies `DEATHS` times within this time is not started again unasked."""
+
+
+Slot = tuple[type[Question], str]
+"""A kind of question, and of figures the place where one is shown."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Inspection(QObject):
         self._number = 0
         self._opening: Opening | None = None
         self._questions: dict[int, _Question] = {}
-        self._newest: dict[type[Question], int] = {}  # of kinds that only the newest counts of
+        self._newest: dict[Slot, int] = {}  # of which only the newest counts
         self._deaths: list[float] = []
         self._refusal = ""
         self._hung = self._closing = False
@@ -104,7 +105,7 @@ class Inspection(QObject):
     def open(self, path: Path, state: State) -> None:
         """Read the model into `state`, as it comes; an older one that is still being read is dropped."""
         self._refusal = ""
-        self._forget(ReadHistogram)  # it was about the older model
+        self._forget_model()
         if state.phase in ("empty", "opening"):  # a model that is open stays until this one can be shown
             state.opening(path)
         self._opening = Opening(self._next(), path, state, shown=state.phase == "opening")
@@ -145,31 +146,6 @@ class Inspection(QObject):
 
         self._ask(MeasureSpeeds(id=self._next()), _Question(take, lambda sentence: None))
 
-    def histogram(
-        self,
-        model: Path,
-        tensor: str,
-        then: Callable[[HistogramRead, np.ndarray], None],
-        failed: Callable[[str], None],
-    ) -> None:
-        """The distribution of a tensor: edges and counts, float64 [2, bins]. Older questions are dropped."""
-
-        def take(event: Event) -> None:
-            assert isinstance(event, HistogramRead)
-            try:
-                values = _load(Path(event.path))
-            except (OSError, ValueError) as error:
-                failed(f"The histogram cannot be read: {error}")
-            else:
-                then(event, values)
-
-        self.ask(
-            lambda number: ReadHistogram(id=number, model=str(model), tensor=tensor),
-            take,
-            failed,
-            newest=True,
-        )
-
     def ask(
         self,
         make: Callable[[int], Question],
@@ -179,15 +155,17 @@ class Inspection(QObject):
         *,
         newest: bool = False,
     ) -> None:
-        """Ask what `make` makes with an id. `newest`: older questions of the kind are dropped.
+        """Ask what `make` makes with an id; `take` gets each answer where several come.
+
+        `newest`: older questions of the kind are dropped, of figures those for the same place.
 
         `refused` takes the sentence where what was asked for cannot be; `failed` any other, as that of an
         engine that died, and every one where there is no `refused`.
         """
         request = make(self._next())
         if newest:
-            self._forget(type(request))
-            self._newest[type(request)] = request.id
+            self._questions.pop(self._newest.get(_slot(request), 0), None)
+            self._newest[_slot(request)] = request.id
         self._ask(request, _Question(take, failed, refused))
 
     @property
@@ -212,8 +190,11 @@ class Inspection(QObject):
         self._number += 1
         return self._number
 
-    def _forget(self, kind: type[Question]) -> None:
-        self._questions.pop(self._newest.get(kind, 0), None)
+    def _forget_model(self) -> None:
+        """What was asked about the model that was open."""
+        for (kind, _), number in self._newest.items():
+            if kind in (ReadFigure, ReadStatistics):
+                self._questions.pop(number, None)
 
     def _ask(self, request: Question, question: _Question) -> None:
         if self._refusal:
@@ -247,11 +228,11 @@ class Inspection(QObject):
                 self._go_on(self._opening, event)
         elif isinstance(event, Answer):
             question = self._questions.get(event.id)
-            if not isinstance(event, JobsListed) or event.last:
+            if not isinstance(event, JobsListed | FigureRead) or event.last:
                 self._questions.pop(event.id, None)
             if question is not None:
                 question.take(event)
-            elif isinstance(event, HistogramRead):
+            elif isinstance(event, FigureRead) and event.path:
                 Path(event.path).unlink(missing_ok=True)
         elif isinstance(event, Failed) and event.id is not None:
             self._fail(event.id, sentence_of(event), refused=event.code == "user")
@@ -330,11 +311,6 @@ def _collecting(then: Callable[[list[JobSummary]], None]) -> Callable[[Event], N
     return take
 
 
-def _load(path: Path) -> np.ndarray:
-    """The array in a file, which is then deleted. Raises `OSError`, `ValueError`."""
-    import numpy as np
-
-    try:
-        return np.load(path)
-    finally:
-        path.unlink(missing_ok=True)
+def _slot(request: Question) -> Slot:
+    """What the newest question of takes the place of the others."""
+    return type(request), request.place if isinstance(request, ReadFigure) else ""

@@ -31,6 +31,7 @@ from app.toolbar import MainToolBar
 from app.views.banner import BannerArea
 from app.views.help import HelpPanel
 from app.views.importance import ImportanceView
+from app.views.inspecting import InspectingViews
 from app.views.inspector import Inspector
 from app.views.jobs import JobsPanel
 from app.views.layers import LayersView
@@ -99,6 +100,7 @@ class MainWindow(QMainWindow):
         self.tabs.setDocumentMode(True)
         self.tabs.setAccessibleName("Views")
         self.tabs.addTab(self.layers, "Layers")
+        self.views = InspectingViews(self.session, self.tabs)
         self.pages = QStackedWidget()
         start = QScrollArea()  # a small screen with banners scrolls; the window does not grow
         start.setAccessibleName("Start")
@@ -116,7 +118,7 @@ class MainWindow(QMainWindow):
         self.setCentralWidget(center)
 
     def _build_docks(self) -> None:
-        self.inspector = Inspector(self.state, self.session.inspection)
+        self.inspector = Inspector(self.state, self.session.figures)
         self.jobs = JobsPanel(self.session.board)
         self.log = LogPanel()
         self.help = HelpPanel()
@@ -180,8 +182,9 @@ class MainWindow(QMainWindow):
             self.jobs.current_changed,
         ):
             signal.connect(self._refresh)
-        for view in (self.layers, self.result, self.importance):
+        for view in (self.layers, self.result, self.importance, self.views.outliers):
             view.message.connect(self.say)
+        self.views.layers_wanted.connect(lambda: self.tabs.setCurrentWidget(self.layers))
         desk = session.importance
         desk.changed.connect(self._follow_importance)
         desk.show_view.connect(self.show_importance)
@@ -272,6 +275,7 @@ class MainWindow(QMainWindow):
         name = self.state.path.name if self.state.path else ""
         self.setWindowTitle(f"{name}[*] · Bitwright" if name else "Bitwright")
         self._show_inspector()
+        self.views.follow_model()
         self._refresh()
 
     def _refresh(self) -> None:

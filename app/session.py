@@ -9,7 +9,9 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal
 
+from app.activations import ActivationsDesk
 from app.ending import Ending
+from app.figure_reader import FigureReader
 from app.importance import ImportanceDesk
 from app.inspection import Inspection
 from app.job_desk import JobDesk
@@ -51,6 +53,8 @@ class Session(QObject):
         self.desk = JobDesk(self.board, self.inspection, settings, self)
         self.upkeep = Upkeep(self.state, self.inspection, self.board, settings, self)
         self.importance = ImportanceDesk(self.state, self.inspection, self.board, self)
+        self.figures = FigureReader(self.state, self.inspection, self)
+        self.activations = ActivationsDesk(self.state, self.board, self.desk, self)
         self.hello: Hello | None = None
         self._unsaved = ""
         self.desk.notice.connect(self.notice)

@@ -65,6 +65,9 @@ class State(QObject):
 
     selection_changed = Signal()
 
+    channel_changed = Signal()
+    """Another input channel is marked, or none."""
+
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.phase: Phase = "empty"
@@ -75,6 +78,7 @@ class State(QObject):
         self.rows: list[Row] = []
         self.outlook: Outlook | None = None
         self.selection: tuple[str, ...] = ()
+        self.channel: int | None = None
         self.document = RecipeDocument(self)
         self.planner: Planner | None = None
         self.importance: ImportanceFacts | None = None
@@ -129,6 +133,7 @@ class State(QObject):
         self.document.close()
         self.await_importance(None)
         self.select(())
+        self.mark_channel(None)
         self.plan_changed.emit()
 
     # ------------------------------------------------------------------------------ the recipe
@@ -232,6 +237,18 @@ class State(QObject):
         if keys != self.selection:
             self.selection = keys
             self.selection_changed.emit()
+
+    @property
+    def current(self) -> Row | None:
+        """The row that was selected last."""
+        key = self.selection[-1] if self.selection else None
+        return next((row for row in self.rows if row.key == key), None)
+
+    def mark_channel(self, channel: int | None) -> None:
+        """An input channel that views of a matrix point out, whatever matrix is selected; None: none."""
+        if channel != self.channel:
+            self.channel = channel
+            self.channel_changed.emit()
 
 
 def _source_row(tensor: TensorSummary) -> Row:

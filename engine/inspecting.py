@@ -1,15 +1,11 @@
-"""Answers to what the window asks about models: headers, the output they would give, checks, histograms."""
+"""Answers to what the window asks about models: headers, the output they would give, checks, figures."""
 
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from engine import imatrix
-from engine.api.errors import UserError
 from engine.api.events import (
     Checked,
     ColumnsRead,
@@ -17,14 +13,12 @@ from engine.api.events import (
     ExportPage,
     ExportPlanned,
     Failed,
-    HistogramRead,
     ImportanceFound,
     ImportanceRead,
     ImportanceSaved,
     JobsListed,
     ModelOpened,
     SpeedsMeasured,
-    StatisticsRead,
     TensorsPage,
 )
 from engine.api.jobs import Check, JobSummary, QuantizeRequest
@@ -36,7 +30,7 @@ from engine.api.requests import (
     ListJobs,
     MeasureSpeeds,
     OpenModel,
-    ReadHistogram,
+    ReadFigure,
     ReadImportance,
     ReadImportanceColumns,
     ReadStatistics,
@@ -50,36 +44,35 @@ from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.checkpoint.errors import NotAModelError
 from engine.checks import check, check_calibrate
 from engine.estimate import speeds
-from engine.histogram import read_histogram
+from engine.handed_arrays import HandedArrays
 from engine.jobs.cleaning import remove_jobs
 from engine.jobs.folder import list_jobs
-from engine.quantization_errors import error_of
+from engine.places import Places
 from engine.summary import export_summary
-from engine.weight_statistics import gather, statistics_of
 from resources import SAMPLE_MODEL
 
 Item = TypeVar("Item")
 
 
 class Inspector:
-    """Answers with `send`; keeps the last model open.
+    """Answers with `send`; keeps the last model open."""
 
-    `newest_histogram()` gives the id of the last histogram that was asked for: an older one is broken off.
-    """
-
-    def __init__(self, send: Callable[[Event], None], newest_histogram: Callable[[], int | None]) -> None:
-        self._send, self._newest_histogram = send, newest_histogram
+    def __init__(self, send: Callable[[Event], None]) -> None:
+        self._send = send
         self._model: tuple[str, Checkpoint] | None = None
-        self._arrays: tempfile.TemporaryDirectory[str] | None = None
+        self._arrays = HandedArrays()
+        self._places = Places(send, self._arrays, self._wait_until_can_plan)
         self._warming: threading.Thread | None = None
         self._can_plan = threading.Event()
-        self._gathering: tuple[int, threading.Thread] | None = None
 
     def answer(self, request: Inspection) -> None:
         """Raises what the engine's functions raise."""
         match request:
             case OpenModel():
+                self._places.drop()
                 self._open(request)
+            case ReadFigure() | ReadStatistics():
+                self._places.ask(request)
             case CheckRun():
                 self._wait_until_warm()
                 self._send(Checked(id=request.id, checks=_spoken(check(request.quantize))))
@@ -96,16 +89,6 @@ class Inspector:
                 threading.Thread(
                     target=self._measure_speeds, args=[request.id], name="speeds", daemon=True
                 ).start()
-            case ReadHistogram():
-                self._histogram(request)
-            case ReadStatistics():
-                self._leave_statistics()
-                work = threading.Thread(
-                    target=self._statistics, args=[request, self._opened(request.model)],
-                    name="statistics", daemon=True,
-                )  # fmt: skip
-                self._gathering = request.id, work
-                work.start()
             case ReadImportance():
                 self._wait_until_warm()
                 files = [Path(file) for file in request.files]
@@ -127,11 +110,10 @@ class Inspector:
             self._warming.start()
 
     def close(self) -> None:
-        self._leave_statistics()
+        self._places.close()
         if self._model:
             self._model[1].close()
-        if self._arrays:
-            self._arrays.cleanup()
+        self._arrays.close()
 
     def _warm(self) -> None:
         try:
@@ -144,6 +126,10 @@ class Inspector:
         """Two threads must not import the same libraries: each could see the other's half-made modules."""
         if self._warming:
             self._warming.join()
+
+    def _wait_until_can_plan(self) -> None:
+        if self._warming:
+            self._can_plan.wait()
 
     def _measure_speeds(self, request: int) -> None:
         """In a thread of its own: a model is opened meanwhile."""
@@ -172,8 +158,7 @@ class Inspector:
         self._send(ModelOpened(id=request.id, summary=summary.model_copy(update={"tensors": []})))
         for tensors, last in pages(summary.tensors, lambda tensor: 1):
             self._send(TensorsPage(id=request.id, tensors=tensors, last=last))
-        if self._warming:
-            self._can_plan.wait()
+        self._wait_until_can_plan()
         export = export_summary(checkpoint)
         self._send(ExportPlanned(id=request.id, export=export.model_copy(update={"tensors": []})))
         for planned, last in pages(export.tensors, lambda tensor: 1 + len(tensor.sources)):
@@ -182,7 +167,6 @@ class Inspector:
     def _opened(self, path: str, *, anew: bool = False) -> Checkpoint:
         if self._model and self._model[0] == path and not anew:
             return self._model[1]
-        self._leave_statistics()
         if self._model:
             self._model[1].close()
             self._model = None
@@ -195,61 +179,6 @@ class Inspector:
         spared = self._opened(request.model).files if request.model else []
         size, warnings = imatrix.save(files, Path(request.output), spared=spared, overwrite=request.overwrite)
         self._send(ImportanceSaved(id=request.id, path=request.output, bytes=size, warnings=warnings))
-
-    def _histogram(self, request: ReadHistogram) -> None:
-        checkpoint = self._opened(request.model)
-        found = read_histogram(checkpoint, request.tensor, lambda: self._newest_histogram() == request.id)
-        if found is None:
-            return
-        if self._arrays is None:
-            self._arrays = tempfile.TemporaryDirectory(prefix="bitwright-")
-        path = Path(self._arrays.name) / f"histogram-{request.id}.npy"
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.save(file, np.stack([found.edges, found.counts]))
-        partial.replace(path)
-        self._send(
-            HistogramRead(
-                id=request.id,
-                tensor=request.tensor,
-                path=str(path),
-                width=found.width,
-                count=found.count,
-                minimum=found.minimum,
-                maximum=found.maximum,
-                mean=found.mean,
-                deviation=found.deviation,
-            )
-        )
-
-    def _leave_statistics(self) -> None:
-        """What is being gathered is wanted no more; its thread has ended when this returns."""
-        gathering, self._gathering = self._gathering, None
-        if gathering:
-            gathering[1].join()
-
-    def _statistics(self, request: ReadStatistics, checkpoint: Checkpoint) -> None:
-        """In a thread of its own: other questions are answered meanwhile."""
-
-        def wanted() -> bool:
-            return self._gathering is not None and self._gathering[0] == request.id
-
-        try:
-            gathered = gather(checkpoint, request.tensor, wanted=wanted)
-            if gathered is None:
-                return
-            found = statistics_of(checkpoint, gathered)
-            if request.recipe is not None:
-                if self._warming:
-                    self._can_plan.wait()
-                found.error = error_of(checkpoint, request.recipe, found.tensor, wanted)
-            if wanted():
-                self._send(StatisticsRead(id=request.id, statistics=found))
-        except UserError as error:
-            self._send(Failed(code="user", message=for_window(str(error)), id=request.id))
-        except Exception as error:
-            said = f"Statistics of {request.tensor} failed ({type(error).__name__}: {error})."
-            self._send(Failed(code="defect", message=said, id=request.id))
 
 
 def _weight(job: JobSummary) -> int:

@@ -319,14 +319,14 @@ def quantized(checkpoint: Checkpoint, recipe: Recipe, tensor: str) -> Quantized:
 
 
 def applied(checkpoint: Checkpoint, recipe: Recipe) -> Applied:
-    """`Applied`, remembered for the last recipe: views ask for one tensor after the other."""
+    """`Applied`, the last ones remembered: views, each with the model open, ask for tensor after tensor."""
     stamp = None
     if recipe.imatrix and (file := Path(recipe.imatrix)).exists():
         stamp = file.stat().st_mtime_ns, file.stat().st_size
     return _applied(checkpoint, recipe.model_dump_json(), stamp)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def _applied(checkpoint: Checkpoint, recipe: str, stamp: tuple[int, int] | None) -> Applied:
     """`stamp` tells the recipe's importance matrix from what may take its place."""
     return Applied(checkpoint, Recipe.model_validate_json(recipe))

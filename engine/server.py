@@ -11,17 +11,16 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from engine import __version__
 from engine.api import events
-from engine.api.errors import ChangedError, MemoryLimitError, UserError
+from engine.api.errors import UserError
 from engine.api.jobs import JobResult, Stopped
 from engine.api.messages import HEARTBEAT_SECONDS, PROTOCOL, write
 from engine.api.progress import Progress, StagesForeseen
@@ -31,17 +30,15 @@ from engine.api.requests import (
     Inspection,
     JobStart,
     OpenModel,
-    ReadHistogram,
     ReadImportanceColumns,
-    ReadStatistics,
     Request,
     ResumeJob,
     StartActivations,
     StartCalibrate,
     read_request,
 )
-from engine.api.wording import for_window
-from engine.jobs.limits import NO_MEMORY, out_of_memory, private_memory
+from engine.failures import failure
+from engine.jobs.limits import private_memory
 from engine.pace import Pace
 from engine.process import ignore_stopping, keep_libraries_quiet, stop_in_order
 
@@ -61,7 +58,7 @@ LAST_SECONDS = 5.0
 MEMORY_SAMPLES = 8
 """Of the memory in use, to a heartbeat."""
 
-REPLACED = (ReadHistogram, ReadImportanceColumns, ReadStatistics, CheckCalibrate)
+REPLACED = (ReadImportanceColumns, CheckCalibrate)
 """Kinds of which nobody waits for any but the newest."""
 
 
@@ -69,7 +66,6 @@ class Inbox:
     """Requests that wait. A newer `open`, or one of a kind in `REPLACED`, replaces one that is not begun."""
 
     def __init__(self) -> None:
-        self.newest_histogram: int | None = None
         self._waiting: deque[JobStart | Inspection] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -78,12 +74,8 @@ class Inbox:
         with self._changed:
             if isinstance(request, OpenModel):
                 self._drop(OpenModel)
-                self._drop(ReadHistogram)
-                self.newest_histogram = None
             elif isinstance(request, REPLACED):
                 self._drop(type(request))
-            if isinstance(request, ReadHistogram):
-                self.newest_histogram = request.id
             self._waiting.append(request)
             self._changed.notify()
 
@@ -95,10 +87,9 @@ class Inbox:
             return self._waiting.popleft() if self._waiting else None
 
     def close(self) -> None:
-        """There will be no more; nobody waits for a histogram."""
+        """There will be no more."""
         with self._changed:
             self._closed = True
-            self.newest_histogram = None
             self._changed.notify()
 
     def _drop(self, kind: type) -> None:
@@ -162,7 +153,7 @@ class Server:
     def _make_inspector(self) -> "Inspector":
         from engine.inspecting import Inspector
 
-        return Inspector(self._send, lambda: self._inbox.newest_histogram)
+        return Inspector(self._send)
 
     def _answer(self, inspector: "Inspector", request: Inspection) -> None:
         try:
@@ -220,19 +211,7 @@ class Server:
         self._send(event)
 
     def _fail(self, error: Exception, request: int | None) -> None:
-        if isinstance(error, UserError):
-            notes = " ".join(getattr(error, "__notes__", []))
-            said, hint = for_window(_writable(str(error))), for_window(notes)
-            self._send(events.Failed(code=_code(error), message=said, hint=hint, id=request))
-            return
-        if out_of_memory(error):
-            self._send(events.Failed(code="memory", message=NO_MEMORY, id=request))
-            return
-        trace = _writable("".join(traceback.format_exception(error)))
-        print(trace, file=sys.stderr)
-        said = _writable(f"Something in Bitwright failed ({type(error).__name__}: {error}).")
-        hint = "Please report it, with the details."
-        self._send(events.Failed(code="defect", message=said, hint=hint, traceback=trace, id=request))
+        self._send(failure(error, request))
 
     # ------------------------------------------------------------------------------- the others
 
@@ -296,18 +275,6 @@ class Server:
         if self._given_job:
             _interrupt_main()
         threading.Timer(LAST_SECONDS, os._exit, [1]).start()
-
-
-def _writable(text: str) -> str:
-    """`text` without half characters, which files may hold and a message cannot."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-def _code(error: UserError) -> Literal["user", "changed", "memory"]:
-    """What the window can offer to do about it."""
-    if isinstance(error, ChangedError):
-        return "changed"
-    return "memory" if isinstance(error, MemoryLimitError) else "user"
 
 
 def _interrupt_main() -> None:

@@ -1,17 +1,13 @@
 """Statistics of a model's tensors as a table: CSV, JSON or Parquet, by the name of the file."""
 
 import json
-import os
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from engine.api.errors import OutputError
-from engine.api.outputs import partial_path
 from engine.api.statistics import PERCENTS, QuantizationError, WeightStatistics
 from engine.api.tables import csv_text
-from engine.jobs.errors import explained
-from engine.jobs.units import sync_folder
+from engine.jobs.partial import whole_file
 
 ENDINGS = (".csv", ".json", ".parquet")
 
@@ -86,18 +82,8 @@ def write_table(path: Path, about: dict[str, object], rows: list[Row]) -> None:
 
     `about`: the model, what is left out and why; only JSON has room for it.
     """
-    partial = partial_path(path)
-    with explained(path):
-        try:
-            _write(partial, path.suffix.lower(), about, rows)
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                partial.unlink()
-            raise
-        sync_folder(path.parent)
+    with whole_file(path) as partial:
+        _write(partial, path.suffix.lower(), about, rows)
 
 
 def _write(path: Path, ending: str, about: dict[str, object], rows: list[Row]) -> None:

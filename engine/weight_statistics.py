@@ -5,6 +5,7 @@ a chunk of rows adds up to does not depend on the threads, and chunks are joined
 figures. What was gathered is kept on disk: see `engine.statistics_cache`.
 """
 
+import difflib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -66,13 +67,22 @@ class Gathered:
 
 
 def source_name(checkpoint: Checkpoint, name: str) -> str:
-    """The source's name of the tensor that has it there, or in GGUF. Raises `CheckpointError`."""
-    if name in checkpoint.tensors:
-        return name
-    found = [tensor.name for tensor in checkpoint.tensors.values() if tensor.canonical == name]
+    """The source's name of the tensor that has it there, or in GGUF; ".weight" may lack.
+
+    Raises `CheckpointError`.
+    """
+    names = (name, f"{name}.weight")
+    stored = [one for one in names if one in checkpoint.tensors]
+    found = stored or [one.name for one in checkpoint.tensors.values() if one.canonical in names]
     if not found:
-        raise CheckpointError(f"{checkpoint.path} has no tensor {name}; open the model again.")
-    if len(found) > 1:
+        known = [
+            *checkpoint.tensors,
+            *(one.canonical for one in checkpoint.tensors.values() if one.canonical),
+        ]
+        close = difflib.get_close_matches(name, known, 3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "open the model again."
+        raise CheckpointError(f"{checkpoint.path} has no tensor {name}; {hint}")
+    if len(found) > 1 and not stored:
         raise CheckpointError(
             f"{name} is {len(found)} tensors of {checkpoint.path}; name one of them, such as {found[0]}."
         )

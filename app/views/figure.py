@@ -110,6 +110,13 @@ class FigureView(QWidget):
         if self._heat_map is not None and isinstance(self.figure, HeatMap):
             self._heat_map.mark(place)
 
+    def show_part(self, first_row: int, stop_row: int, first_column: int, stop_column: int) -> None:
+        """Zoom the heat map to these rows and columns of the source, as far as it has them."""
+        if self._heat_map is not None:
+            from app.views.heat_field import Part
+
+            self._heat_map.show_part(Part(first_row, stop_row, first_column, stop_column))
+
     def _offer_logarithm(self, figure: Figure | HeatMap) -> None:
         if isinstance(figure, HeatMap):
             kind, signed = "scale", figure.signed

@@ -2,67 +2,54 @@
 
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QAction, QGuiApplication, QHideEvent, QShowEvent
 from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QScrollArea, QStackedLayout, QVBoxLayout, QWidget
 
 from app import theme
+from app.figure_reader import STATISTICS, Drawn, FigureReader
 from app.models.layer_lines import COPIED
+from app.models.looked_at import COMPUTED, as_written, stored
 from app.plain import BREAK, MOST_TOLD, as_tip, breakable, printable, shortened
-from app.plotting import plotting
-from app.state import Row, State
+from app.state import State
 from app.views.figure import FigureView
-from engine.api.events import HistogramRead
-from engine.api.figures import Axis, Figure, Series
+from app.views.figure_slot import FigureSlot
+from app.views.statistics_lines import StatisticsLines
 from engine.api.formats import LAYOUTS, METHODS
 from engine.api.plan import TensorPlan
 from engine.api.recipe import Recipe
+from engine.api.statistics import WeightStatistics
 from engine.api.units import size
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
+from engine.api.views import HistogramOf
 
 SETTLE_MS = 250
-"""How long a selection must stand before its weights are read."""
+"""How long a recipe must stand before it is measured what it loses."""
 
 FIGURE_HEIGHT = 220
 """Pixels at least: below that a histogram says nothing."""
 
-NO_BREAK = "\N{NO-BREAK SPACE}"
-
-
-class ReadsHistograms(Protocol):
-    """What the inspector needs of the inspecting engine (`app.inspection.Inspection`)."""
-
-    def histogram(
-        self,
-        model: Path,
-        tensor: str,
-        then: "Callable[[HistogramRead, np.ndarray], None]",
-        failed: "Callable[[str], None]",
-    ) -> None: ...
+BINS = 120
+"""Of the small histogram."""
 
 
 class Inspector(QWidget):
     """Follows the shared selection; its last row is the one shown."""
 
-    def __init__(self, state: State, inspection: ReadsHistograms, parent: QWidget | None = None) -> None:
+    def __init__(self, state: State, reader: FigureReader, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._state, self._inspection = state, inspection
+        self._state, self._reader = state, reader
         self._shown: tuple[Path | None, str] = (None, "")
+        self._known: tuple[str, Recipe | None] | None = None  # what the statistics are about, or will be
         self._settle = QTimer(self, singleShot=True, interval=SETTLE_MS)
         self._settle.timeout.connect(self._ask)
         self._facts: dict[str, tuple[QLabel, QLabel]] = {}
         self._said: dict[str, tuple[str, str]] = {}
-        plotting().ready.connect(self._ask)
         self._make_widgets()
         state.selection_changed.connect(self._follow)
         state.model_changed.connect(self._follow)
-        state.plan_changed.connect(self._show_facts)
+        state.plan_changed.connect(self._follow_plan)
+        reader.dropped.connect(self._follow)
         self._follow()
 
     def _make_widgets(self) -> None:
@@ -79,10 +66,11 @@ class Inspector(QWidget):
             self._facts[fact] = self._add_fact(form, fact)
         self.figure = FigureView("Weights")
         self.figure.setMinimumHeight(FIGURE_HEIGHT)
-        self._figures = QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
-        self._figures.setFont(theme.figures_font(self._figures.font()))
-        self._figures.setAccessibleName("Weights: smallest, largest, mean, standard deviation")
-        self._figures.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.slot = FigureSlot(self.figure, self._reader, "inspector", _rough, self)
+        self.figure.add_control(self.slot.progress)
+        self.slot.failed.connect(self.figure.show_text)
+        self.slot.drawn.connect(self._ask_statistics)
+        self.statistics = StatisticsLines()
         page = QWidget()
         layout = QVBoxLayout(page)
         layout.setContentsMargins(*[3 * theme.SPACE] * 4)
@@ -90,7 +78,7 @@ class Inspector(QWidget):
         layout.addWidget(self._name)
         layout.addLayout(form)
         layout.addWidget(self.figure, 1)
-        layout.addWidget(self._figures)
+        layout.addWidget(self.statistics)
         self._stack = QStackedLayout(self)
         self._stack.addWidget(self._empty)
         scroll = QScrollArea()  # where other panels leave little room; squeezed lines lose their underscores
@@ -113,17 +101,12 @@ class Inspector(QWidget):
 
     # ------------------------------------------------------------------------------- the facts
 
-    def _current(self) -> Row | None:
-        if not self._state.selection:
-            return None
-        key = self._state.selection[-1]
-        return next((row for row in self._state.rows if row.key == key), None)
-
     def _follow(self) -> None:
         """Show the current row at once, its weights when the selection has settled."""
-        row = self._current()
+        row = self._state.current
         if row is None:
             self._settle.stop()
+            self._forget()
             self._shown = (None, "")
             empty = "Open a model to look at its tensors."
             some = "Select a tensor in the table: what is known of it is shown here."
@@ -139,12 +122,23 @@ class Inspector(QWidget):
         self._stack.setCurrentIndex(1)  # filled: shown first, it would be laid out anew for every fact
         if self._shown != (self._state.path, row.key):
             self._shown = (self._state.path, row.key)
-            self.figure.show_text("Reading the weights…")
-            self._figures.clear()
-            self._settle.start()
+            self._forget()
+            self._ask()
+
+    def _forget(self) -> None:
+        """What was shown of the weights was of another tensor."""
+        self._known = None
+        self.slot.forget()
+        self._reader.drop(STATISTICS)
+        self.statistics.show_statistics(None)
+
+    def _follow_plan(self) -> None:
+        self._show_facts()
+        if self.statistics.statistics is not None:
+            self._settle.start()  # the recipe may lose something else of it now
 
     def _show_facts(self) -> None:
-        row = self._current()
+        row = self._state.current
         if row is None:
             return
         plan = self._state.planned(row)
@@ -195,60 +189,50 @@ class Inspector(QWidget):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        if self.figure.figure is None:
-            self._settle.start()
+        self._ask()
 
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
         self._settle.stop()
 
     def _ask(self) -> None:
-        row, path = self._current(), self._state.path
-        if row is None or path is None or not self.isVisible():
+        """The histogram first; when its weights are read, the statistics are ready, too."""
+        row = self._state.current
+        if row is None or not self.isVisible():
             return
-        if not row.sources:
-            self.figure.show_text("Computed when the file is written: there are no stored weights to count.")
+        tensor = stored(row)
+        if tensor is None:
+            self.figure.show_text(COMPUTED)
             return
-        if not plotting().loaded:  # numpy comes along, which the answer needs at once
-            plotting().load()
+        self.slot.want(HistogramOf(tensor=tensor, bins=BINS))
+        if self.slot.shown is not None:
+            self._ask_statistics(self.slot.shown)
+
+    def _ask_statistics(self, drawn: Drawn) -> None:
+        """Those of the weights come first, those of the format's errors when they are measured."""
+        row = self._state.current
+        tensor = stored(row) if row is not None else None
+        if row is None or tensor is None or not drawn.last:
             return
-        asked = self._shown
-        name = row.sources[0]
+        recipe = as_written(self._state, row)
+        if self._known is None or self._known[0] != tensor:
+            self._read_statistics(tensor, None)
+        elif self._known != (tensor, recipe):
+            self._read_statistics(tensor, recipe)
 
-        def take(read: HistogramRead, counts: "np.ndarray") -> None:
-            if asked == self._shown:
-                self._show_histogram(read, counts, len(row.sources))
+    def _read_statistics(self, tensor: str, recipe: Recipe | None) -> None:
+        self._known = (tensor, recipe)
 
-        def fail(reason: str) -> None:
-            if asked == self._shown:
-                self.figure.show_text(reason)
+        def take(found: WeightStatistics) -> None:
+            self.statistics.show_statistics(found)
+            if self.slot.shown is not None:
+                self._ask_statistics(self.slot.shown)
 
-        self._inspection.histogram(path, name, take, fail)
-
-    def _show_histogram(self, read: HistogramRead, counts: "np.ndarray", sources: int) -> None:
-        self.figure.show_figure(histogram_figure(read, counts))
-        figures = [
-            f"min{NO_BREAK}{read.minimum:.4g}",
-            f"max{NO_BREAK}{read.maximum:.4g}",
-            f"mean{NO_BREAK}{read.mean:.3g}",
-            f"σ{NO_BREAK}{read.deviation:.3g}",
-        ]
-        name = breakable(shortened(printable(read.tensor)))
-        first = f"\nThe first of {sources} sources: {name}" if sources > 1 else ""
-        self._figures.setText(" · ".join(figures).replace("-", "−") + first)
-        self._figures.setToolTip(
-            f"minimum {read.minimum!r}\nmaximum {read.maximum!r}\nmean {read.mean!r}\n"
-            f"standard deviation {read.deviation!r}\n{read.count:,} weights"
-        )
+        self._reader.statistics(tensor, recipe, take, self.statistics.show_problem)
 
 
-def histogram_figure(read: HistogramRead, counts: "np.ndarray") -> Figure:
-    """The distribution of a tensor's weights. `counts`: float64 [2, bins], lower edges and counts."""
-    lows, heights = counts.tolist()
-    series = Series(name="original", x=lows, y=heights, width=read.width)
-    return Figure(
-        title=f"Weights of {read.tensor}", x=Axis(name="weight"), y=Axis(name="count"), series=[series]
-    )
+def _rough(drawn: Drawn) -> str:
+    return "first, rough"
 
 
 def _told(name: str) -> str:

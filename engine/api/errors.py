@@ -38,6 +38,10 @@ class CalibrationError(UserError):
     """Statistics of activations that cannot be gathered, read or merged."""
 
 
+class FigureError(UserError):
+    """A figure that cannot be drawn: no such tensor, no such channel, nothing known of it."""
+
+
 class JobError(UserError):
     """A job that is unknown, still running, or no longer fits its sources."""
 

@@ -81,24 +81,6 @@ class SpeedsMeasured(Message):
     speeds: Speeds
 
 
-class HistogramRead(Message):
-    """`path`: a .npy file, float64 [2, bins]: lower edges, counts; bins are `width` wide. Reader deletes it.
-
-    The figures are exact, over all `count` weights; `deviation` is the standard deviation.
-    """
-
-    event: Literal["histogram"] = "histogram"
-    id: int
-    tensor: str
-    path: str
-    width: float
-    count: int
-    minimum: float
-    maximum: float
-    mean: float
-    deviation: float
-
-
 class ImportanceRead(Message):
     event: Literal["importance"] = "importance"
     id: int
@@ -250,7 +232,6 @@ Answer = (
     Checked
     | JobsListed
     | SpeedsMeasured
-    | HistogramRead
     | ImportanceRead
     | ColumnsRead
     | ImportanceSaved

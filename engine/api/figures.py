@@ -104,6 +104,7 @@ class HeatMap(BaseModel):
 
     `rows` are the names of its rows (none: they are numbers). The cell [i, j] stands for `row_step` rows from
     `first_row + i * row_step` on and `column_step` columns alike: the value farthest from zero among them.
+    Those of the last cells end before `stop_row` and `stop_column` (None: they are as many as in others).
     `signed`: values have two sides of zero. `row_borders`, `column_borders`: each so many rows or columns
     belong together (a block, a group), 0: none do.
     """
@@ -118,7 +119,9 @@ class HeatMap(BaseModel):
     rows: list[str] = []
     signed: bool = False
     first_row: int = 0
+    stop_row: int | None = None
     first_column: int = 0
+    stop_column: int | None = None
     row_step: int = 1
     column_step: int = 1
     row_borders: int = 0
@@ -126,17 +129,23 @@ class HeatMap(BaseModel):
 
     def columns(self) -> list[str]:
         """The head of the table."""
-        return [self.y.label, self.x.label, self.z.label]
+        return [*_heads(self.y, self.row_step), *_heads(self.x, self.column_step), self.z.label]
 
-    def row(self, values: "np.ndarray", place: int) -> tuple[str | int, int, str | float]:
+    def rows_of(self, cell: int) -> tuple[str | int, ...]:
+        """What the cells [cell, :] stand for: a row's name or number, or the first and last of several."""
+        if self.rows:
+            return (self.rows[cell],)
+        return _run(self.first_row, cell, self.row_step, self.stop_row)
+
+    def columns_of(self, cell: int) -> tuple[int, ...]:
+        """What the cells [:, cell] stand for: the number of a column, or the first and last of several."""
+        return _run(self.first_column, cell, self.column_step, self.stop_column)
+
+    def row(self, values: "np.ndarray", place: int) -> tuple[str | float, ...]:
         """The row of the table at `place`, cells counted row by row."""
         i, j = divmod(place, self.width)
         value = float(values[i, j])
-        column = self.first_column + j * self.column_step
-        return self._row_name(i), column, NOT_READ if value != value else value
-
-    def _row_name(self, i: int) -> str | int:
-        return self.rows[i] if self.rows else self.first_row + i * self.row_step
+        return (*self.rows_of(i), *self.columns_of(j), NOT_READ if value != value else value)
 
     def csv_chunks(self, values: "np.ndarray") -> Iterator[str]:
         """The table as CSV with its head, in pieces; `values` float32 [height, width], NaN as nothing.
@@ -145,11 +154,26 @@ class HeatMap(BaseModel):
         """
         yield csv_text(self.columns(), [])
         for i in range(self.height):
-            name = csv_text([str(self._row_name(i))], [])[:-1]
+            name = csv_text([str(part) for part in self.rows_of(i)], [])[:-1]
             for start in range(0, self.width, CSV_CELLS):
                 texts = values[i, start : start + CSV_CELLS].astype(str).tolist()
-                columns = range(self.first_column + start * self.column_step, 2**63, self.column_step)
+                columns = [",".join(map(str, self.columns_of(start + j))) for j in range(len(texts))]
                 yield "".join(
                     f"{name},{column},{'' if text == 'nan' else text}\n"
-                    for column, text in zip(columns, texts, strict=False)
+                    for column, text in zip(columns, texts, strict=True)
                 )
+
+    def to_csv(self, values: "np.ndarray") -> str:
+        """The same in one piece."""
+        return "".join(self.csv_chunks(values))
+
+
+def _heads(axis: Axis, step: int) -> list[str]:
+    return [axis.label] if step == 1 else [f"{axis.label} from", f"{axis.label} to"]
+
+
+def _run(first: int, cell: int, step: int, stop: int | None) -> tuple[int, ...]:
+    """The number that a cell stands for, or the first and last of `step` numbers."""
+    low = first + cell * step
+    high = low + step - 1
+    return (low,) if step == 1 else (low, high if stop is None else min(high, stop - 1))

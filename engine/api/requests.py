@@ -62,15 +62,6 @@ class MeasureSpeeds(Message):
     id: int
 
 
-class ReadHistogram(Message):
-    """The distribution of one source tensor's weights. Answer: `histogram`. A newer one replaces it."""
-
-    request: Literal["histogram"] = "histogram"
-    id: int
-    model: str
-    tensor: str
-
-
 class ReadImportance(Message):
     """What importance matrices say, merged; held against `model` if there is one. Answer: `importance`."""
 
@@ -165,7 +156,6 @@ Question = (
     | ListJobs
     | RemoveJobs
     | MeasureSpeeds
-    | ReadHistogram
     | ReadImportance
     | ReadImportanceColumns
     | SaveImportance

@@ -157,6 +157,9 @@ def job(end: str = "done") -> None:
     if end == "by name":
         end = Path(request["quantize"]["output"]).parent.name if "quantize" in request else "done"
         new = f"{JOB}-{os.getpid()}"
+    if request["request"] == "activations":
+        gather_activations(request["activations"])
+        return
     if "calibrate" in request or end == "calibrated":
         calibrate(request)
         return
@@ -216,6 +219,26 @@ def calibrate(request: dict) -> None:
     calibrated(output)
 
 
+def gather_activations(asked: dict) -> None:
+    """A file beside the model, unless the prompt says that it fails, or waits for a cancel."""
+    begin_job()
+    say("progress", stage="gather", done=1, total=4, unit="blocks", item="block 1 of 4", share=0.25)
+    if asked["prompt"] == "refuse":
+        say("error", code="user", message="The model cannot be run.")
+        sys.exit(2)
+    if asked["prompt"] == "wait":
+        while read()["request"] != "cancel":
+            pass
+        say("stopped", job=JOB)
+        sys.exit(0)
+    path = Path(asked["model"]) / "activations.safetensors"
+    path.write_bytes(b"")
+    ran = {"model": asked["model"], "files": asked["texts"] or ["sample.txt"], "prompt": asked["prompt"]}
+    ran |= {"windows": 1, "windows_there": 1, "length": 9, "seed": 0}
+    result = {"kind": "activations", "job": JOB, "output": str(path), "bytes": 10, "layers": 3, "ran": ran}
+    say("done", result=result | {"seconds": 1.0, "peak_private_bytes": 5, "warnings": []})
+
+
 def calibrated(output: str) -> None:
     result = {"kind": "calibrate", "job": JOB, "output": output, "bytes": 10, "tensors": 3, "windows": 2}
     result |= {"tokens": 1024, "unseen": [], "seconds": 1.0, "peak_private_bytes": 5, "warnings": ["few"]}
@@ -241,6 +264,10 @@ def inspect() -> None:
             answer_open(late, "/good")
             late = None
         ANSWERS[asked["request"]](asked)
+        while LATE and asked is not LATE[-1]:
+            waited = LATE.pop(0)
+            waited["view"] = json.loads(json.dumps(waited["view"]).replace("late", "old"))
+            answer_figure(waited)
 
 
 def answer_open(number: int, model: str) -> None:
@@ -305,13 +332,58 @@ def answer_speeds(asked: dict) -> None:
     say("speeds", id=asked["id"], speeds=speeds)
 
 
-def answer_histogram(asked: dict) -> None:
-    """A file in the folder that is named as the model, under the tensor's name; none for "lost"."""
-    path = Path(asked["model"]) / f"{asked['tensor']}.npy"
-    if asked["tensor"] != "lost":
-        path.write_bytes(npy((0.0, 0.5, 3.0, 4.0)))
-    figures = {"width": 0.5, "count": 7, "minimum": 0.0, "maximum": 1.0, "mean": 0.5, "deviation": 0.1}
-    say("histogram", id=asked["id"], tensor=asked["tensor"], path=str(path), **figures)
+def answer_figure(asked: dict) -> None:
+    """Bins, or for outliers and pictures a heat map whose file lies in the folder named as the model.
+
+    By the tensor's name or role: "slow" comes in two answers, the first one rough; "lost" has no file, "late"
+    is answered behind the next request; "broken" is refused.
+    """
+    view = asked["view"]
+    name = view.get("tensor") or view["role"]
+    if "broken" in name:
+        say("error", code="user", message=f"There is no {name}.", id=asked["id"])
+        return
+    if "late" in name:
+        LATE.append(asked)
+        return
+    for done, last in ((1, False), (2, True)) if "slow" in name else ((2, True),):
+        heat = view["kind"] in ("outliers", "picture")
+        figure, path = heat_map(asked, done) if heat else (bins(name, done), "")
+        say("figure", id=asked["id"], figure=figure, path=path, done=done, total=2, last=last)
+
+
+def bins(name: str, done: int) -> dict:
+    series = {"name": "original", "x": [0.0, 0.5], "y": [3.0 * done, 4.0], "width": 0.5}
+    marks = [{"kind": kind, "name": kind, "x": 0.25} for kind in ("percentile", "clip", "level")]
+    axes = {"x": {"name": "weight"}, "y": {"name": "count"}}
+    return {"kind": "bins", "title": name, **axes, "series": [series], "marks": marks}
+
+
+def heat_map(asked: dict, done: int) -> tuple[dict, str]:
+    """Three rows of four columns, one of them ten times as large; as many rows are NaN as are not done."""
+    view = asked["view"]
+    name = view.get("tensor") or view["role"]
+    rows = [[1.0, 1.0, 10.0, 1.0], [1.0, 1.0, 8.0, 1.0], [1.0, 2.0, 1.0, 1.0]]
+    values = [value if place <= done else float("nan") for place, row in enumerate(rows) for value in row]
+    path = Path(asked["model"]) / f"{asked['id']}-{done}.npy"
+    if "lost" not in name and path.parent.is_dir():
+        path.write_bytes(npy(values, (3, 4)))
+    axes = {"x": {"name": "channel"}, "y": {"name": "block"}, "z": {"name": "abs-max"}}
+    first = {"first_row": view.get("first_row", 0), "first_column": view.get("first_column", 0)}
+    figure = {"kind": "heat map", "title": name, **axes, "height": 3, "width": 4, **first}
+    return figure, str(path)
+
+
+def answer_statistics(asked: dict) -> None:
+    told = {"tensor": asked["tensor"], "role": "down", "block": 0, "shape": [64, 256], "dtype": "BF16"}
+    told |= {"count": 16384, "min": -0.41, "max": 0.39, "mean": 0.0001, "std": 0.03, "absmax": 0.41}
+    told |= {"kurtosis": 4.5, "zeros": 0.125, "percentiles": [float(n) for n in range(9)], "large": 0}
+    told |= {"beyond_sigmas": 3, "outlier_channels": [7, 3], "outlier_ratio": 5.5}
+    if asked["recipe"]:
+        error = {"format": asked["recipe"]["default"]["format"], "method": "search", "squared": 0.018}
+        error |= {"mean_squared": 1e-5, "snr": 17.4, "cosine": 0.99, "saturation": 0.01, "levels_used": 15}
+        told |= {"error": error | {"levels": 16}}
+    say("statistics", id=asked["id"], statistics=told)
 
 
 def answer_check_calibrate(asked: dict) -> None:
@@ -377,14 +449,14 @@ def answer_save(asked: dict) -> None:
         say("importance_saved", id=asked["id"], path=output, bytes=10, warnings=lost)
 
 
-def npy(values: tuple[float, ...]) -> bytes:
-    """A float64 [2, n] array in NumPy's file format."""
-    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': (2, {len(values) // 2}), }}".ljust(117)
-    return (
-        b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + header.encode() + b"\n" + struct.pack("<4d", *values)
-    )
+def npy(values: list[float], shape: tuple[int, int]) -> bytes:
+    """A float32 array in NumPy's file format."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117)
+    data = struct.pack(f"<{len(values)}f", *values)
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + header.encode() + b"\n" + data
 
 
+LATE: list[dict] = []
 REMOVED: set[str] = set()
 
 ANSWERS = {
@@ -393,7 +465,8 @@ ANSWERS = {
     "jobs": answer_jobs,
     "remove": answer_jobs,
     "speeds": answer_speeds,
-    "histogram": answer_histogram,
+    "figure": answer_figure,
+    "statistics": answer_statistics,
     "check_calibrate": answer_check_calibrate,
     "importance": answer_importance,
     "importance_columns": answer_columns,

@@ -15,7 +15,8 @@ from app.state import State
 from engine.api.events import Hello
 from engine.api.jobs import QuantizeRequest
 from engine.api.recipe import Choice, Recipe
-from engine.api.requests import ReadImportance
+from engine.api.requests import ReadFigure, ReadImportance
+from engine.api.views import HistogramOf, PictureOf
 from tests.app.listening import fake
 from tests.app.models import write_wide_gguf
 
@@ -45,9 +46,14 @@ class Desk:
         request = QuantizeRequest(model="/m", output=output, recipe=Recipe(default=Choice(format="Q8_0")))
         self.inspection.check(request, self.answers.append, self.sentences.append)
 
-    def histogram(self, folder: Path, tensor: str) -> None:
-        take = lambda event, values: self.answers.append((event.tensor, values.tolist()))  # noqa: E731
-        self.inspection.histogram(folder, tensor, take, self.sentences.append)
+    def figure(self, folder: Path, tensor: str, place: str = "here", picture: bool = False) -> None:
+        view = PictureOf(tensor=tensor) if picture else HistogramOf(tensor=tensor)
+        self.inspection.ask(
+            lambda number: ReadFigure(id=number, model=str(folder), place=place, view=view),
+            lambda event: self.answers.append((event.figure.title, event.done)),
+            self.sentences.append,
+            newest=True,
+        )
 
 
 @pytest.fixture
@@ -131,38 +137,32 @@ def test_checks_and_jobs(qtbot, make_desk):
     assert desk.sentences == ["There is no folder. Make it."]
 
 
-def test_a_histogram_is_loaded_and_its_file_deleted(qtbot, make_desk, tmp_path):
+def test_a_figure_comes_until_it_is_the_last(qtbot, make_desk, tmp_path):
     desk = make_desk()
-    desk.histogram(tmp_path, "one")
-    qtbot.waitUntil(lambda: bool(desk.answers))
-    assert desk.answers == [("one", [[0.0, 0.5], [3.0, 4.0]])]
-    assert not list(tmp_path.glob("*.npy"))
+    desk.figure(tmp_path, "slow")
+    assert not desk.inspection.idle
+    qtbot.waitUntil(lambda: len(desk.answers) == 2)
+    assert desk.answers == [("slow", 1), ("slow", 2)]
+    assert desk.inspection.idle
 
 
-def test_of_histograms_the_newest_is_answered_and_no_file_is_left(qtbot, make_desk, tmp_path):
+def test_of_figures_the_newest_of_each_place_is_answered_and_no_file_is_left(qtbot, make_desk, tmp_path):
     desk = make_desk()
-    for name in ("one", "two", "three"):
-        desk.histogram(tmp_path, name)
-    qtbot.waitUntil(lambda: bool(desk.answers))
-    assert [name for name, _ in desk.answers] == ["three"]
+    for name, place in (("one", "left"), ("two", "left"), ("other", "right"), ("three", "left")):
+        desk.figure(tmp_path, name, place, picture=name in ("one", "two"))
+    qtbot.waitUntil(lambda: len(desk.answers) == 2)
+    assert desk.answers == [("other", 2), ("three", 2)]
     assert not list(tmp_path.glob("*.npy"))
     assert desk.sentences == []
 
 
 def test_a_question_about_the_older_model_is_dropped_with_it(qtbot, make_desk, tmp_path):
     desk = make_desk()
-    desk.histogram(tmp_path, "one")
+    desk.figure(tmp_path, "one", picture=True)
     desk.open("/good")
     qtbot.waitUntil(lambda: desk.state.phase == "ready")
     assert desk.answers == desk.sentences == []
     assert not list(tmp_path.glob("*.npy"))
-
-
-def test_a_histogram_whose_file_is_lost_says_so(qtbot, make_desk, tmp_path):
-    desk = make_desk()
-    desk.histogram(tmp_path, "lost")
-    qtbot.waitUntil(lambda: bool(desk.sentences))
-    assert "cannot be read" in desk.sentences[0]
 
 
 def test_removing_answers_with_what_is_left(qtbot, make_desk):
@@ -288,10 +288,9 @@ def test_the_real_engine_opens_a_model_and_is_replaced_when_killed(qtbot, make_d
     os.kill(desk.hellos[0].pid, SIGKILL)
     qtbot.waitUntil(lambda: bool(desk.endings))
     assert desk.endings[0].how == "killed"
-    desk.histogram(model, names[1])
+    desk.figure(model, names[1])
     qtbot.waitUntil(lambda: bool(desk.answers or desk.sentences), timeout=REAL_MS)
-    [(name, (edges, counts))] = desk.answers
-    assert (name, len(edges)) == (names[1], len(counts))
+    assert names[1] in desk.answers[0][0]
     assert len(desk.hellos) == 2
 
 

@@ -1,54 +1,54 @@
 """The inspector follows the selection and drops what comes late."""
 
-from collections.abc import Callable
-from pathlib import Path
-
-import numpy as np
 import pytest
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
-from app.views.inspector import Inspector, histogram_figure
-from engine.api.events import HistogramRead
-from tests.app.small_state import DOWN, NORM, make_state
+from app.views.inspector import SETTLE_MS, Inspector
+from engine.api.model import Role
+from engine.api.recipe import Rule
+from engine.api.statistics import PERCENTS, QuantizationError, WeightStatistics
+from tests.app.reading import FakeReader, drawn
+from tests.app.small_state import GATE, NORM, make_state
 
 
-class FakeInspection:
-    """Keeps what was asked; the test answers."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, Callable, Callable]] = []
-
-    def histogram(self, model: Path, tensor: str, then: Callable, failed: Callable) -> None:
-        self.asked.append((tensor, then, failed))
-
-
-def read(tensor: str) -> HistogramRead:
-    return HistogramRead(
-        id=1,
+def known(tensor: str, error: bool = False) -> WeightStatistics:
+    lost = {"format": "Q5_0", "method": "search", "squared": 0.018, "mean_squared": 1e-5, "snr": 17.4}
+    lost |= {"cosine": 0.99, "saturation": 0.01, "levels_used": 30, "levels": 32}
+    return WeightStatistics(
         tensor=tensor,
-        path="",
-        width=0.5,
+        canonical="blk.0.ffn_down.weight",
+        role=Role.DOWN,
+        block=0,
+        shape=(64, 256),
+        dtype="BF16",
         count=16384,
-        minimum=-0.41,
-        maximum=0.39,
+        min=-0.41,
+        max=0.3912345,
         mean=0.0001,
-        deviation=0.03,
+        std=0.03,
+        absmax=0.41,
+        kurtosis=4.5,
+        zeros=0.125,
+        percentiles=[float(place) for place in range(len(PERCENTS))],
+        beyond_sigmas=3,
+        large=0,
+        outlier_channels=[7, 3],
+        outlier_ratio=5.5,
+        error=QuantizationError.model_validate(lost) if error else None,
     )
-
-
-COUNTS = np.array([[-0.5, 0.0], [10.0, 16374.0]])
 
 
 @pytest.fixture
 def parts(qtbot: QtBot):
-    state, inspection = make_state(), FakeInspection()
-    inspector = Inspector(state, inspection)
+    state, reader = make_state(), FakeReader()
+    inspector = Inspector(state, reader)
     qtbot.addWidget(inspector)
     inspector.resize(300, 600)
     inspector.show()
     qtbot.waitUntil(lambda: state.plan is not None)
-    yield state, inspection, inspector
+    yield state, reader, inspector
     state.finish()
 
 
@@ -59,11 +59,11 @@ def facts(inspector: Inspector) -> dict[str, str]:
 
 
 def test_it_names_the_next_step_when_nothing_is_selected(parts):
-    state, inspection, inspector = parts
+    state, reader, inspector = parts
     assert "Select a tensor" in inspector._empty.text()
     state.close()
     assert "Open a model" in inspector._empty.text()
-    assert not inspection.asked
+    assert not reader.figures
 
 
 def test_facts_of_a_tensor_and_why(parts):
@@ -103,58 +103,96 @@ def test_facts_follow_the_recipe(qtbot: QtBot, parts):
 
 
 def test_only_the_last_of_quick_selections_is_read(qtbot: QtBot, parts):
-    state, inspection, _ = parts
+    state, reader, _ = parts
     for row in state.rows:
         state.select((row.key,))
-    qtbot.waitUntil(lambda: bool(inspection.asked))
-    assert [tensor for tensor, *_ in inspection.asked] == [NORM]
+    qtbot.waitUntil(lambda: bool(reader.figures))
+    assert [asked.view.tensor for asked in reader.figures] == [NORM]
 
 
-def test_a_histogram_shows_its_figures(qtbot: QtBot, parts):
-    state, inspection, inspector = parts
-    state.select((state.rows[0].key,))
-    qtbot.waitUntil(lambda: bool(inspection.asked))
-    _, then, _ = inspection.asked[0]
-    then(read(DOWN), COUNTS)
-    assert inspector.figure.figure.series[0].y == [10.0, 16374.0]
-    figures = inspector._figures.text().replace("\N{NO-BREAK SPACE}", " ")
-    assert figures == "min −0.41 · max 0.39 · mean 0.0001 · σ 0.03"
-
-
-def test_a_late_histogram_is_dropped(qtbot: QtBot, parts):
-    state, inspection, inspector = parts
-    state.select((state.rows[0].key,))
-    qtbot.waitUntil(lambda: bool(inspection.asked))
-    _, then, failed = inspection.asked[0]
+def test_the_histogram_comes_first_then_all_statistics_then_the_error(qtbot: QtBot, parts):
+    state, reader, inspector = parts
     state.select((state.rows[1].key,))
-    then(read(DOWN), COUNTS)
-    failed("too late")
+    qtbot.waitUntil(lambda: bool(reader.figures))
+    take = reader.figures[0].take
+    take(drawn(last=False))
+    assert inspector.figure.figure.series[0].y == [10.0, 16374.0]
+    assert not reader.statistics_asked
+    take(drawn())
+    [(tensor, recipe, then, _)] = reader.statistics_asked
+    assert (tensor, recipe) == (GATE, None)
+    then(known(GATE))
+    shown = facts(inspector)
+    assert (shown["Min"], shown["Kurtosis"], shown["Zeros"]) == ("−0.410", "4.50", "12.5 %")
+    assert shown["Outlier channels"] == "7, 3"
+    assert "Error" not in shown
+    tensor, recipe, then, _ = reader.statistics_asked[1]
+    assert (tensor, recipe.default.format, recipe.rules) == (GATE, "Q5_0", [])
+    then(known(GATE, error=True))
+    assert facts(inspector)["Error"] == "1.80 %"
+    assert facts(inspector)["SNR"] == "17.4 dB"
+    assert len(reader.statistics_asked) == 2
+
+
+def test_all_statistics_are_copied_with_all_digits(qtbot: QtBot, parts):
+    state, reader, inspector = parts
+    state.select((state.rows[1].key,))
+    qtbot.waitUntil(lambda: bool(reader.figures))
+    reader.figures[0].take(drawn())
+    reader.statistics_asked[0][2](known(GATE))
+    inspector.statistics.copy.click()
+    lines = QGuiApplication.clipboard().text().splitlines()
+    assert f"Tensor: {GATE}" in lines
+    assert "Max: 0.3912345" in lines
+    assert "Outlier channels: 7;3" in lines
+
+
+def test_the_error_follows_the_recipe_of_this_tensor_alone(qtbot: QtBot, parts):
+    state, reader, _ = parts
+    state.select((state.rows[1].key,))
+    qtbot.waitUntil(lambda: bool(reader.figures))
+    reader.figures[0].take(drawn())
+    reader.statistics_asked[0][2](known(GATE))
+    reader.statistics_asked[1][2](known(GATE, error=True))
+    recipe = state.document.recipe
+    for match, asked in (("^blk.0.ffn_down.weight$", 2), ("gate", 3)):
+        rules = [*recipe.rules, Rule(match=match, format="Q8_0")]
+        with qtbot.waitSignal(state.plan_changed):
+            state.change_recipe(match, recipe.model_copy(update={"rules": rules}))
+        qtbot.wait(2 * SETTLE_MS)
+        assert len(reader.statistics_asked) == asked
+    assert reader.statistics_asked[2][1].default.format == "Q8_0"
+
+
+def test_another_selection_forgets_what_is_shown_and_asked(qtbot: QtBot, parts):
+    state, reader, inspector = parts
+    state.select((state.rows[1].key,))
+    qtbot.waitUntil(lambda: bool(reader.figures))
+    reader.figures[0].take(drawn())
+    reader.statistics_asked[0][2](known(GATE))
+    reader.left.clear()
+    state.select((state.rows[0].key,))
     assert inspector.figure.figure is None
-    assert "Reading" in inspector.figure._text.text()
+    assert inspector.statistics.isHidden()
+    assert {"inspector", "statistics"} <= set(reader.left)
 
 
 def test_a_tensor_that_cannot_be_read_says_why(qtbot: QtBot, parts):
-    state, inspection, inspector = parts
+    state, reader, inspector = parts
     state.select((state.rows[0].key,))
-    qtbot.waitUntil(lambda: bool(inspection.asked))
-    inspection.asked[0][2]("The file is gone.")
+    qtbot.waitUntil(lambda: bool(reader.figures))
+    reader.figures[0].fail("The file is gone.")
     assert inspector.figure._text.text() == "The file is gone."
 
 
 def test_a_hidden_inspector_asks_nothing_until_shown(qtbot: QtBot, parts):
-    state, inspection, inspector = parts
+    state, reader, inspector = parts
     inspector.hide()
     state.select((state.rows[0].key,))
-    inspector._ask()
-    assert not inspection.asked
+    qtbot.wait(300)
+    assert not reader.figures
     inspector.show()
-    qtbot.waitUntil(lambda: bool(inspection.asked))
-
-
-def test_the_figure_is_the_array():
-    figure = histogram_figure(read(DOWN), COUNTS)
-    assert figure.rows() == [(-0.5, 0.0, 10.0), (0.0, 0.5, 16374.0)]
-    assert (figure.x.name, figure.y.name) == ("weight", "count")
+    qtbot.waitUntil(lambda: bool(reader.figures))
 
 
 def test_what_is_copied_says_so(parts, qtbot: QtBot):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtGui import QAction
 from PySide6.QtGui import Qt as GuiQt
 from PySide6.QtWidgets import QLabel, QMainWindow, QWidget
@@ -30,9 +30,14 @@ MOST_WIDTH = 1000
 TIP = Qt.ItemDataRole.ToolTipRole
 
 
-class NoInspection:
-    def histogram(self, *_: object) -> None:
-        """Never answers."""
+class NoReader(QObject):
+    """Never answers."""
+
+    dropped = Signal()
+
+    def figure(self, *_: object) -> None: ...
+    def statistics(self, *_: object) -> None: ...
+    def drop(self, place: str) -> None: ...
 
 
 @pytest.fixture(params=HOSTILE, ids=IDS)
@@ -112,7 +117,7 @@ def test_only_long_words_break():
 
 
 def test_the_inspector_shows_any_name(qtbot: QtBot, state: State, name: str):
-    inspector = Inspector(state, NoInspection())
+    inspector = Inspector(state, NoReader())
     qtbot.addWidget(inspector)
     inspector.show()
     open_named(state, name)

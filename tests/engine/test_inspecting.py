@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 import pytest
 
-from engine import inspecting, quantization_errors
+from engine import inspecting, places, quantization_errors
 from engine.api.errors import CalibrationError, CheckpointError, OutputError
 from engine.api.events import (
     Checked,
@@ -55,7 +55,7 @@ class Answers:
 
     def __init__(self) -> None:
         self._events: SimpleQueue[Event] = SimpleQueue()
-        self.inspector = Inspector(self._events.put, lambda: None)
+        self.inspector = Inspector(self._events.put)
 
     def next(self, kind: type) -> Event:
         """The next one of that kind; others before it are dropped."""
@@ -221,7 +221,7 @@ def test_statistics_come_while_others_are_asked(monkeypatch):
             time.sleep(0.01)
         return None
 
-    monkeypatch.setattr(inspecting, "gather", slow)
+    monkeypatch.setattr(places, "gather", slow)
     answers = Answers()
     sample = str(SAMPLE_MODEL)
     answers.inspector.answer(ReadStatistics(id=1, model=sample, tensor="model.norm.weight"))

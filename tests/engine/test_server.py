@@ -11,13 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Queue
 
-import numpy as np
 import pytest
 
 from engine.api import events, messages, requests
 from engine.api.jobs import ActivationsRequest, CalibrateRequest, Measure, QuantizeRequest
 from engine.api.presets import ModelFacts
 from engine.api.recipe import Choice, GgufOptions, Recipe
+from engine.api.views import HistogramOf
 from engine.checkpoint import open_checkpoint
 from engine.jobs.folder import list_jobs
 from engine.methods import warm_up
@@ -282,7 +282,8 @@ def test_what_fails_is_said_and_the_engine_goes_on(start, tmp_path):
     engine.send(requests.OpenModel(id=2, model=str(mute)))  # can be looked at, but not exported
     assert engine.wait(events.ModelOpened, id=2).summary.blocks == 2
     assert "tokenizer" in engine.wait(events.Failed, id=2).message
-    engine.send(requests.ReadHistogram(id=3, model=str(mute), tensor="nonsense"))
+    nonsense = HistogramOf(tensor="nonsense")
+    engine.send(requests.ReadFigure(id=3, model=str(mute), place="here", view=nonsense))
     assert "nonsense" in engine.wait(events.Failed, id=3).message
     engine.send(requests.ListJobs(id=4))
     assert engine.wait(events.JobsListed, id=4).jobs == []
@@ -299,30 +300,14 @@ def test_checks(start, model, tmp_path):
     assert checks["weights"] is None
 
 
-def test_histogram_in_a_file(start, model):
-    engine = start()
-    engine.send(requests.ReadHistogram(id=5, model=str(model), tensor="output.weight"))
-    found = engine.wait(events.HistogramRead, id=5)
-    edges, counts = np.load(found.path)
-    with open_checkpoint(model) as checkpoint:
-        weights = checkpoint.read("output.weight")
-    assert counts.sum() == found.count == weights.size
-    assert edges[0] == found.minimum == weights.min()
-    assert np.allclose(np.diff(edges), found.width)
-    engine.close_stdin()
-    assert engine.end() == 0
-    assert not Path(found.path).parent.exists()
-
-
 def test_newer_requests_replace_older_ones():
     inbox = Inbox()
-    histogram = [requests.ReadHistogram(id=i, model="m", tensor="t") for i in range(4)]
+    columns = [requests.ReadImportanceColumns(id=i, files=["f"], tensor="t") for i in range(4)]
     opens = [requests.OpenModel(id=10 + i, model="m") for i in range(2)]
     listing = requests.ListJobs(id=20)
-    for request in (opens[0], listing, histogram[0], histogram[1], opens[1], histogram[2], histogram[3]):
+    for request in (opens[0], listing, columns[0], columns[1], opens[1], columns[2], columns[3]):
         inbox.put(request)
-    assert inbox.newest_histogram == 3
-    assert [inbox.get(None) for _ in range(3)] == [listing, opens[1], histogram[3]]
+    assert [inbox.get(None) for _ in range(3)] == [listing, opens[1], columns[3]]
     with pytest.raises(TimeoutError):
         inbox.get(0)
     inbox.close()

@@ -3,10 +3,11 @@
 import csv
 import io
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from engine.api.figures import Axis, Figure, Series
+from engine.api.figures import Axis, Figure, HeatMap, Series
 
 ORIGINAL = Series(name="original", x=[-0.3, -0.1, 0.1], y=[3.0, 1e9 + 1, 0.0], width=0.2)
 QUANTIZED = Series(name="quantized, Q4_K", x=[0.0], y=[1 / 3], width=0.1)
@@ -52,3 +53,27 @@ def test_no_bin_in_an_empty_series():
 def test_edges_and_values_must_pair():
     with pytest.raises(ValidationError, match="2 edges and 1 values"):
         Series(name="torn", x=[0, 1], y=[1], width=1)
+
+
+def heat_map(**more: object) -> HeatMap:
+    channels, blocks = Axis(name="input channel", counts=True), Axis(name="block", counts=True)
+    return HeatMap(title="outliers", x=channels, y=blocks, z=Axis(name="abs-max"), **more)
+
+
+def test_a_heat_maps_table_has_a_row_a_cell_and_nothing_for_nan():
+    values = np.array([[0.1, np.nan, 3], [4, 5, -6]], np.float32)
+    drawn = heat_map(height=2, width=3, first_row=7)
+    head, *rows = csv.reader(io.StringIO(drawn.to_csv(values)))
+    assert head == ["block", "input channel", "abs-max"]
+    assert [row[:2] for row in rows] == [[str(i), str(j)] for i in (7, 8) for j in range(3)]
+    assert rows[1][2] == ""
+    np.testing.assert_array_equal([np.float32(row[2] or "nan") for row in rows], values.ravel())
+    named = heat_map(height=2, width=3, rows=["token_embd", "output"])
+    assert named.row(values, 3) == ("output", 0, 4.0)
+
+
+def test_a_pooled_cell_says_what_it_stands_for_up_to_the_end():
+    drawn = heat_map(height=2, width=2, first_column=10, column_step=3, stop_column=14, row_step=2)
+    assert drawn.columns() == ["block from", "block to", "input channel from", "input channel to", "abs-max"]
+    rows = [drawn.row(np.zeros((2, 2), np.float32), place) for place in range(4)]
+    assert rows == [(0, 1, 10, 12, 0), (0, 1, 13, 13, 0), (2, 3, 10, 12, 0), (2, 3, 13, 13, 0)]

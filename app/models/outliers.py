@@ -1,0 +1,201 @@
+"""The worst channels of a heat map of layers x channels: found, and as lines of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+
+from app import theme
+from app.models.importance import RIGHT, short
+from app.plain import as_tip, printable
+from engine.api.statistics import OUTLIER_RATIO
+from engine.api.tables import csv_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Index = QModelIndex | QPersistentModelIndex
+
+MOST = 200
+"""Lines of the table."""
+
+MOST_IN_A_ROW = 50
+"""Of one layer, so that one broken layer does not hide the others."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A row of the heat map: a block's tensor, by `Row.key` and as it is called."""
+
+    key: str
+    name: str
+    block: int
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A channel of a layer: its value, that over the layer's median, and blocks in which it is one, too."""
+
+    layer: Layer
+    channel: int
+    value: float
+    ratio: float
+    shared: tuple[int, ...]
+
+
+def worst_channels(values: np.ndarray, layers: Mapping[int, Layer]) -> list[Channel]:
+    """The channels that stand out most of `values` float32 [blocks, channels], by value over the median.
+
+    One stands out in a layer where that is `OUTLIER_RATIO` or more. NaN: not read yet, or nothing there.
+    `layers`: by block.
+    """
+    import numpy as np
+
+    known = [row for row in np.flatnonzero(~np.isnan(values).all(axis=1)).tolist() if row in layers]
+    found: list[tuple[float, int, int]] = []
+    outliers = np.zeros(values.shape, bool)
+    for row in known:
+        size = np.abs(values[row])
+        median = float(np.nanmedian(size))
+        ratio = size / median if median > 0 else size * 0
+        outliers[row] = ratio >= OUTLIER_RATIO
+        few = min(MOST_IN_A_ROW, len(ratio))
+        ratio = np.nan_to_num(ratio, nan=-1.0)
+        for channel in np.argpartition(-ratio, few - 1)[:few].tolist():
+            found.append((float(ratio[channel]), row, channel))
+    found.sort(key=lambda one: (-one[0], one[1], one[2]))
+    return [
+        Channel(
+            layers[row],
+            channel,
+            float(values[row, channel]),
+            ratio,
+            tuple(block for block in np.flatnonzero(outliers[:, channel]).tolist() if block != row),
+        )
+        for ratio, row, channel in found[:MOST]
+        if ratio >= 0
+    ]
+
+
+def runs(numbers: Sequence[int]) -> str:
+    """ "0-3, 7" of 0, 1, 2, 3, 7."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+TITLES = ("Block", "Tensor", "Channel", "Value", "× median", "Shared with blocks")
+TIPS = (
+    "The transformer block",
+    "The tensor by its name in the source",
+    "The input channel, from 0",
+    "What the picture shows of it",
+    "The value over that of the layer's median channel",
+    f"Other blocks in which the same channel is {OUTLIER_RATIO:g} times the median or more",
+)
+WIDTHS = (56, 330, 80, 90, 80, 180)
+TENSOR, SHARED = 1, 5
+
+
+class WorstChannels(QAbstractTableModel):
+    """Lines in the order of `worst_channels`; sorting reorders them here."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.lines: list[Channel] = []
+        self._given: list[Channel] = []
+        self._order: tuple[int, bool] = (-1, False)
+        self._names_font = theme.names_font()
+
+    def show(self, lines: list[Channel]) -> None:
+        self._given = lines
+        self._arrange()
+
+    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
+        """Column -1: the worst first."""
+        self._order = (column, order == Qt.SortOrder.DescendingOrder)
+        self._arrange()
+
+    def row_of(self, key: str, channel: int) -> int | None:
+        places = (
+            place
+            for place, line in enumerate(self.lines)
+            if line.layer.key == key and line.channel == channel
+        )
+        return next(places, None)
+
+    def to_csv(self, lines: Sequence[Channel]) -> str:
+        """Lines as CSV with their head, all digits."""
+        return csv_text([title.lower() for title in TITLES], map(_cells, lines))
+
+    def _arrange(self) -> None:
+        column, falling = self._order
+        self.beginResetModel()
+        self.lines = list(self._given)
+        if column >= 0:
+            self.lines.sort(key=lambda line: _sorted_by(line)[column], reverse=falling)
+        self.endResetModel()
+
+    def rowCount(self, parent: Index | None = None) -> int:
+        return 0 if parent is not None and parent.isValid() else len(self.lines)
+
+    def columnCount(self, parent: Index | None = None) -> int:
+        return 0 if parent is not None and parent.isValid() else len(TITLES)
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> object:
+        line, column = self.lines[index.row()], index.column()
+        match role:
+            case Qt.ItemDataRole.DisplayRole:
+                return _texts(line)[column]
+            case Qt.ItemDataRole.ToolTipRole:
+                return as_tip(printable(str(_cells(line)[column])))
+            case Qt.ItemDataRole.AccessibleTextRole:
+                return f"{TITLES[column]}: {_texts(line)[column] or 'none'}"
+            case Qt.ItemDataRole.FontRole if column == TENSOR:
+                return self._names_font
+            case Qt.ItemDataRole.TextAlignmentRole if column not in (TENSOR, SHARED):
+                return RIGHT
+            case _:
+                return None
+
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> object:
+        if orientation != Qt.Orientation.Horizontal:
+            return None
+        match role:
+            case Qt.ItemDataRole.DisplayRole:
+                return TITLES[section]
+            case Qt.ItemDataRole.ToolTipRole:
+                return TIPS[section]
+            case Qt.ItemDataRole.TextAlignmentRole:
+                left = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+                return left if section in (TENSOR, SHARED) else RIGHT
+            case _:
+                return None
+
+
+def _cells(line: Channel) -> tuple[str | float, ...]:
+    return line.layer.block, line.layer.name, line.channel, line.value, line.ratio, runs(line.shared)
+
+
+def _sorted_by(line: Channel) -> tuple[str | float, ...]:
+    return (*_cells(line)[:SHARED], len(line.shared))
+
+
+def _texts(line: Channel) -> tuple[str, ...]:
+    return (
+        str(line.layer.block),
+        printable(line.layer.name),
+        f"{line.channel:,}",
+        short(line.value),
+        short(line.ratio),
+        runs(line.shared),
+    )

@@ -1,0 +1,127 @@
+"""The statistics of a tensor in words and figures: as lines of the inspector, and as text to copy."""
+
+from dataclasses import dataclass
+
+from app.models.importance import short
+from engine.api.statistics import LARGE, PERCENTS, SIGMAS, QuantizationError, WeightStatistics
+from engine.api.units import digits
+
+MOST_CHANNELS = 8
+"""Channels that a line names."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """`exact` has all digits; `help` says what it is, where the name does not."""
+
+    name: str
+    text: str
+    exact: str
+    help: str = ""
+
+    @property
+    def tip(self) -> str:
+        return f"{self.help}\n{self.exact}" if self.help else self.exact
+
+
+def facts_of(of: WeightStatistics) -> list[Fact]:
+    """Those of the weights, then those of what the recipe makes of them, if they are known."""
+    facts = [
+        _figure("Min", of.min),
+        _figure("Max", of.max),
+        _figure("Mean", of.mean),
+        _figure("σ", of.std, "Standard deviation"),
+        _figure("Abs-max", of.absmax, "Largest magnitude"),
+        _figure(
+            "Kurtosis",
+            of.kurtosis,
+            "Fourth standardized moment: 3 for a normal distribution, more with outliers",
+        ),
+        _share("Zeros", of.zeros, "Share of weights that are 0"),
+        Fact(
+            "Percentiles",
+            "\n".join(
+                f"{percent:g} %  {short(value)}"
+                for percent, value in zip(PERCENTS, of.percentiles, strict=True)
+            ),
+            ", ".join(
+                f"{percent:g} %: {value!r}" for percent, value in zip(PERCENTS, of.percentiles, strict=True)
+            ),
+        ),
+        _count(
+            f"Beyond {SIGMAS:g} σ",
+            of.beyond_sigmas,
+            of.count,
+            f"Weights more than {SIGMAS:g} σ from the mean",
+        ),
+        _count(
+            f"≥ {LARGE:g}",
+            of.large,
+            of.count,
+            f"Weights of magnitude {LARGE:g} and more (LLM.int8()'s criterion)",
+        ),
+        Fact(
+            "Outlier channels",
+            _channels(of.outlier_channels),
+            ";".join(map(str, of.outlier_channels)) or "none",
+            "Input channels far above the median one, the worst first",
+        ),
+        _figure(
+            "Worst channel", of.outlier_ratio, "Its abs-max over that of the median channel", " × median"
+        ),
+    ]
+    return facts + (_error_facts(of.error) if of.error else [])
+
+
+def _error_facts(error: QuantizationError) -> list[Fact]:
+    """Of weights that are stored one by one there is nothing to say of codes."""
+    how = ", ".join(filter(None, (error.format, error.method)))
+    share = 100 * error.squared
+    facts = [
+        Fact("As", how, how, "What the recipe makes of it"),
+        Fact(
+            "Error", f"{digits(share)} %", f"{share!r} %", "Sum of squared errors over sum of squared weights"
+        ),
+        _figure("Mean squared", error.mean_squared, "Mean squared error of a weight"),
+        Fact(
+            "Cosine", f"{error.cosine:.6f}", repr(error.cosine), "Similarity of the weights before and after"
+        ),
+    ]
+    if error.snr is not None:
+        facts.insert(2, _figure("SNR", error.snr, "Signal to noise", " dB"))
+    if error.saturation is not None:
+        ends = "Share of weights stored as the lowest or highest code of the grid"
+        facts.append(_share("Saturation", error.saturation, ends))
+    if error.levels is not None and error.levels_used is not None:
+        used = f"{error.levels_used:,} of {error.levels:,}"
+        facts.append(Fact("Levels used", used, used, "Different codes that occur"))
+    return facts
+
+
+def text_of(of: WeightStatistics) -> str:
+    """What the inspector shows, with all digits, to paste."""
+    head = [("Tensor", of.tensor), ("In GGUF", of.canonical), ("Role", of.role.value)]
+    head += [("Block", "" if of.block is None else str(of.block))]
+    head += [("Shape", " × ".join(map(str, of.shape))), ("Type", of.dtype), ("Weights", f"{of.count}")]
+    lines = [(name, text) for name, text in head if text] + [(fact.name, fact.exact) for fact in facts_of(of)]
+    return "".join(f"{name}: {text}\n" for name, text in lines)
+
+
+def _figure(name: str, value: float, help_: str = "", unit: str = "") -> Fact:
+    return Fact(name, short(value) + unit, f"{value!r}{unit}", help_)
+
+
+def _share(name: str, share: float, help_: str) -> Fact:
+    return Fact(name, f"{digits(100 * share)} %", f"{100 * share!r} %", help_)
+
+
+def _count(name: str, count: int, total: int, help_: str) -> Fact:
+    return Fact(name, f"{count:,}", f"{count} of {total}", help_)
+
+
+def _channels(channels: list[int]) -> str:
+    if not channels:
+        return "none"
+    more = len(channels) - MOST_CHANNELS
+    said = ", ".join(map(str, channels[:MOST_CHANNELS]))
+    return f"{said} and {more:,} more" if more > 0 else said

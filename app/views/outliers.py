@@ -1,0 +1,271 @@
+"""The tab of outliers: layers x channels as a heat map, and below it the channels that stand out most."""
+
+from functools import partial
+from pathlib import Path
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QAction, QShowEvent
+from PySide6.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSplitter,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import theme
+from app.activations import ActivationsDesk
+from app.background import Latest
+from app.dialogs import ask_new_file, save_text
+from app.figure_reader import Drawn, FigureReader
+from app.models.outliers import Channel, Layer, WorstChannels, worst_channels
+from app.models.roles import OUTPUTS, block_outputs, matrices_by_role, role_of
+from app.state import State
+from app.views.activations_offer import ActivationsLine, ActivationsOffer
+from app.views.figure import FigureView
+from app.views.figure_slot import FigureSlot
+from app.views.hint import Hint
+from app.views.outlier_lines import OutlierLines
+from app.views.parts import button, named
+from engine.api.figures import HeatMap
+from engine.api.views import OutliersOf
+
+FIRST_ROLE = "ffn_down"
+MAP_SHARE, TABLE_SHARE = 3, 2
+
+METRICS = {"absmax": "Largest magnitude", "ratio": "Largest over median channel", "kurtosis": "Kurtosis"}
+
+
+class OutliersView(QWidget):
+    """A click on a cell, or on a line, selects the tensor and marks the channel everywhere."""
+
+    message = Signal(str)
+    """A passing sentence."""
+
+    def __init__(self, state: State, reader: FigureReader, desk: ActivationsDesk) -> None:
+        super().__init__()
+        self._state, self._desk = state, desk
+        self._layers: dict[int, Layer] = {}  # by block, of what is shown
+        self._by_role: dict[str, dict[int, Layer]] = {}
+        self.setAccessibleName("Outliers")
+        self.figure = FigureView("Outliers")
+        self.slot = FigureSlot(self.figure, reader, "outliers", self._told, self)
+        self.slot.drawn.connect(self._take)
+        self.slot.failed.connect(self._fail)
+        self.figure.cell_clicked.connect(self._click)
+        self.model = WorstChannels(self)
+        self._finding = Latest(self)
+        self._finding.answered.connect(self._take_channels)
+        self._make_controls()
+        self._make_table()
+        self._lay_out()
+        state.model_changed.connect(self._take_model)
+        state.selection_changed.connect(self._choose)
+        state.channel_changed.connect(self._choose)
+        desk.changed.connect(self.follow)
+        reader.dropped.connect(self._clear)
+        self._take_model()
+
+    # ------------------------------------------------------------------------------ its making
+
+    def _make_controls(self) -> None:
+        self.role = named(QComboBox(), "Role of the tensors")
+        self.role.setToolTip("Which tensor of each block; the selected tensor's is taken at first")
+        self.source = named(QComboBox(), "Weights or activations")
+        self.source.addItem("Weights", "weights")
+        self.source.addItem("Activations", "activations")
+        self.source.setToolTip("The weights of each input channel, or the inputs that reach it on a text")
+        self.measure = named(QComboBox(), "What is shown of a channel")
+        for metric, text in METRICS.items():
+            self.measure.addItem(text, metric)
+        self.measure.setToolTip(
+            "The largest magnitude of a channel, that over the median channel's, or the kurtosis (3 for a "
+            "normal distribution)"
+        )
+        self.source.currentIndexChanged.connect(self._take_model)
+        for box in (self.role, self.measure):
+            box.currentIndexChanged.connect(self.follow)
+
+    def _make_table(self) -> None:
+        self.table = OutlierLines(self.model)
+        self.table.chosen.connect(self._publish)
+        self.table.message.connect(self.message)
+        save = QAction("Save CSV…", self)
+        save.triggered.connect(self._ask_csv)
+        self.table.addAction(save)
+        self.csv = QPushButton(theme.icon("table"), "Save CSV…")
+        self.csv.setToolTip("Save the table with all digits")
+        self.csv.setAccessibleName("Save the table of channels as CSV")
+        self.csv.clicked.connect(self._ask_csv)
+        self.copy = button("Copy", "Copy the selected lines, or all, as CSV")
+        self.copy.setAccessibleName("Copy the table of channels")
+        self.copy.clicked.connect(self.table.copy)
+        self.caption = named(QLabel("Worst channels"), "Worst channels")
+
+    def _lay_out(self) -> None:
+        controls = QHBoxLayout()
+        controls.setSpacing(2 * theme.SPACE)
+        for box in (self.role, self.source, self.measure):
+            controls.addWidget(box)
+        controls.addStretch()
+        self.again = button("Try again", "Ask for the picture again")
+        self.again.clicked.connect(self.follow)
+        self.offer = ActivationsOffer(self._desk)
+        self.hint = Hint("Outliers", [self.again], self.offer)
+        self.line = ActivationsLine(self._desk)
+        upper, lower = QWidget(), QWidget()
+        column = QVBoxLayout(upper)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(theme.SPACE)
+        self.figure.add_control(self.slot.progress)
+        column.addWidget(self.line)
+        column.addWidget(self.figure, 1)
+        row = QHBoxLayout()
+        row.setSpacing(2 * theme.SPACE)
+        row.addWidget(self.caption, 1)
+        row.addWidget(self.copy)
+        row.addWidget(self.csv)
+        column = QVBoxLayout(lower)
+        column.setContentsMargins(0, theme.SPACE, 0, 0)
+        column.setSpacing(theme.SPACE)
+        column.addLayout(row)
+        column.addWidget(self.table, 1)
+        body = QSplitter(Qt.Orientation.Vertical)
+        body.setAccessibleName("Heat map and worst channels")
+        body.setChildrenCollapsible(False)
+        body.addWidget(upper)
+        body.addWidget(lower)
+        body.setStretchFactor(0, MAP_SHARE)
+        body.setStretchFactor(1, TABLE_SHARE)
+        self.pages = QStackedWidget()
+        self.pages.addWidget(self.hint)
+        self.pages.addWidget(body)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(2 * theme.SPACE, 2 * theme.SPACE, 2 * theme.SPACE, 0)
+        layout.setSpacing(2 * theme.SPACE)
+        layout.addLayout(controls)
+        layout.addWidget(self.pages, 1)
+
+    # ------------------------------------------------------------------------------- what is shown
+
+    def _take_model(self) -> None:
+        """The roles of the model that is open now, and of what is shown of it."""
+        before = self.role.currentData()
+        self._by_role = matrices_by_role(self._state.rows)
+        if self._of_activations and self._by_role:
+            self._by_role[OUTPUTS] = block_outputs(self._state.rows)
+        roles = [*self._by_role]
+        if roles != [self.role.itemData(place) for place in range(self.role.count())]:
+            blocked = self.role.blockSignals(True)
+            self.role.clear()
+            for role in roles:
+                self.role.addItem("output of the block" if role == OUTPUTS else role, role)
+            self.role.setCurrentIndex(self.role.findData(self._first_role(before)))
+            self.role.blockSignals(blocked)
+        self.follow()
+
+    def _first_role(self, before: str | None) -> str:
+        row = self._state.current
+        wanted = [before, role_of(row) if row is not None and row.block is not None else None, FIRST_ROLE]
+        roles = [*self._by_role, ""]
+        return next((role for role in wanted if role in roles), roles[0])
+
+    @property
+    def _of_activations(self) -> bool:
+        return self.source.currentData() == "activations"
+
+    def follow(self) -> None:
+        """Show what the controls say, if anybody can see it."""
+        if not self.isVisible():
+            return
+        role = self.role.currentData()
+        self.offer.setVisible(self._of_activations and not self._desk.ready)
+        self.line.setVisible(self._of_activations)
+        if self._state.phase in ("empty", "opening"):
+            self._say("The model is being opened…")
+        elif not role:
+            self._say("This model has no blocks of matrices to compare.")
+        elif self._of_activations and not self._desk.ready:
+            self._say(self._desk.sentence)
+        else:
+            self.pages.setCurrentIndex(1)
+            self._layers = self._by_role[role]
+            self.slot.want(
+                OutliersOf(
+                    source=self.source.currentData(),
+                    role=role,
+                    metric=self.measure.currentData(),
+                    activations=str(self._desk.file) if self._of_activations else None,
+                )
+            )
+
+    def _say(self, sentence: str, *offered: QPushButton) -> None:
+        self.slot.forget()
+        self._clear()
+        self.hint.say(sentence, *offered)
+        self.pages.setCurrentIndex(0)
+
+    def _fail(self, sentence: str) -> None:
+        self._say(sentence, self.again)
+
+    def _clear(self) -> None:
+        self.model.show([])
+
+    def _told(self, drawn: Drawn) -> str:
+        what = "block" if drawn.total == len(self._layers) else "tensor"  # a block may have many experts
+        return f"{what} {drawn.done:,} of {drawn.total:,}"
+
+    def _take(self, drawn: Drawn) -> None:
+        assert isinstance(drawn.figure, HeatMap), "layers x channels"
+        if drawn.values is not None:
+            self._finding.ask(partial(_found, drawn, self._layers))
+
+    def _take_channels(self, found: tuple[Drawn, list[Channel]]) -> None:
+        drawn, channels = found
+        if drawn is self.slot.shown:
+            self.model.show(channels)
+            self._choose()
+
+    # ----------------------------------------------------------------------------- the selection
+
+    def _click(self, block: int, channel: int) -> None:
+        if block in self._layers:
+            self._select(self._layers[block], channel)
+
+    def _publish(self, channel: Channel) -> None:
+        self._select(channel.layer, channel.channel)
+
+    def _select(self, layer: Layer, channel: int) -> None:
+        if layer.key:
+            self._state.select((layer.key,))
+        self._state.mark_channel(channel)
+
+    def _choose(self) -> None:
+        """Select the line of what is selected elsewhere."""
+        row, channel = self._state.current, self._state.channel
+        if row is None or channel is None:
+            return
+        self.table.choose(row.key, channel)
+        if row.block is not None and self.slot.shown is not None:
+            self.figure.select(row.block, channel)
+
+    # ------------------------------------------------------------------------------- taken away
+
+    def _ask_csv(self) -> None:
+        name = f"outliers-{self.role.currentData()}.csv"
+        ask_new_file(self, "Save the table", Path.home() / name, ["Tables (*.csv)"], self.save_csv)
+
+    def save_csv(self, path: Path) -> None:
+        self.message.emit(save_text(path, self.model.to_csv(self.model.lines)))
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.follow()
+
+
+def _found(drawn: Drawn, layers: dict[int, Layer]) -> tuple[Drawn, list[Channel]]:
+    assert drawn.values is not None, "a heat map has values"
+    return drawn, worst_channels(drawn.values, layers)

@@ -1,0 +1,55 @@
+"""How what flows into a layer is distributed, from the statistics in a file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from engine.activations import LayerActivations, read_activations
+from engine.api.errors import FigureError
+from engine.api.statistics import PERCENTS
+from engine.api.views import HistogramOf
+from engine.checkpoint import Checkpoint
+from engine.figures.bins import Bins, drawn, percentile_marks
+from engine.figures.drawn import Drawn
+from engine.figures.tensors import canonical_name
+
+
+def activation_histogram(checkpoint: Checkpoint, view: HistogramOf) -> Iterator[Drawn]:
+    """Of a whole layer, or of one input channel from its percentiles.
+
+    Raises `FigureError`, and what `read_activations` raises.
+    """
+    if view.activations is None:
+        raise FigureError("Name the file with the statistics of activations.")
+    if view.scope not in ("tensor", "input"):
+        raise FigureError(f"Activations have no {view.scope} channels or groups: ask for one input channel.")
+    name = canonical_name(checkpoint, view.tensor)
+    with read_activations(Path(view.activations)) as activations:
+        if name not in activations.layers:
+            raise FigureError(f"{view.activations} says nothing of {view.tensor}.")
+        layer = activations.layers[name]
+    title = f"Inputs of {view.tensor}" if name.endswith(".weight") else f"Outputs of {name}"
+    if view.scope == "input":
+        yield _channel(title, layer, view)
+        return
+    spread = float(np.sqrt((layer.channels.std**2 + np.square(layer.channels.mean)).mean()))
+    bins = Bins.over(layer.min, layer.max, view.bins, spread)
+    series = bins.series("activations", bins.spread(layer.distribution))
+    marks = percentile_marks(layer.distribution.percentiles(PERCENTS))
+    yield drawn(title, [series], marks, 1, 1, last=True, what="activation")
+
+
+def _channel(title: str, layer: LayerActivations, view: HistogramOf) -> Drawn:
+    """One channel: tokens are spread evenly between its percentiles."""
+    channels = len(layer.channels.min)
+    if view.index >= channels:
+        raise FigureError(f"{view.tensor} has {channels:,} input channels, the last one is {channels - 1}.")
+    low, high = float(layer.channels.min[view.index]), float(layer.channels.max[view.index])
+    percentiles = layer.percentiles[:, view.index].astype(np.float64)
+    bins = Bins.over(low, high, view.bins, float(layer.channels.std[view.index]))
+    edges = np.maximum.accumulate(np.clip([low, *percentiles, high], low, high))
+    shares = np.diff([0.0, *PERCENTS, 100.0]) / 100
+    series = bins.series("activations, from their percentiles", bins.shared(edges, shares * layer.rows))
+    title = f"{title}, input channel {view.index}"
+    return drawn(title, [series], percentile_marks(percentiles), 1, 1, last=True, what="activation")

@@ -1,0 +1,66 @@
+"""What a recipe loses of one tensor, by channel or by group."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from engine.api.figures import Axis, Figure, HeatMap, Series
+from engine.api.views import ErrorOf
+from engine.checkpoint import Checkpoint
+from engine.figures.drawn import Drawn, Wanted
+from engine.figures.pooling import pooled
+from engine.figures.tensors import find_tensor
+from engine.quantization_errors import Quantized, errors_of, measure_errors, quantized
+
+MOST_BINS = 4096
+"""More channels share bins, each as high as the worst of its channels."""
+
+MOST_CELLS = 1 << 23
+"""Of a heat map; more rows share cells."""
+
+LOST = "relative squared error"
+
+
+def error_of(checkpoint: Checkpoint, view: ErrorOf, wanted: Wanted) -> Iterator[Drawn]:
+    """What `view` asks for. Raises `FigureError`, and what encoding the tensor raises."""
+    tensor = find_tensor(checkpoint, view.tensor)
+    made = quantized(checkpoint, view.recipe, tensor.name)
+    found = measure_errors(made, wanted) if view.scope == "group" else errors_of(made, wanted)
+    if found is None:
+        return
+    title = f"Error of {view.tensor} as {made.format}"
+    if view.scope == "group" and found.by_group is not None:
+        yield _by_group(title, made, found.by_group)
+        return
+    values = found.by_output if view.scope == "output" else found.by_input
+    yield Drawn(_by_channel(title, view.scope, values), None, 1, 1, last=True)
+
+
+def _by_channel(title: str, scope: str, values: np.ndarray) -> Figure:
+    """`values`: float64 [channels]. An error over nothing (NaN) is shown as none."""
+    step = -(-len(values) // MOST_BINS)
+    starts = np.arange(0, len(values), step)
+    worst = np.maximum.reduceat(np.nan_to_num(values), starts)
+    name = LOST if step == 1 else f"{LOST}, of {step} channels the largest"
+    series = Series(name=LOST, x=starts.tolist(), y=worst.tolist(), width=step)
+    axis = Axis(name=f"{scope} channel", counts=True)
+    return Figure(title=title, x=axis, y=Axis(name=name), series=[series])
+
+
+def _by_group(title: str, made: Quantized, values: np.ndarray) -> Drawn:
+    """`values`: float32 [output channels, groups]."""
+    rows, groups = values.shape
+    step = -(-rows * groups // MOST_CELLS)
+    cells = pooled(values, np.arange(0, rows, step), np.arange(groups))
+    figure = HeatMap(
+        title=title,
+        x=Axis(name=f"group of {made.group} input channels", counts=True),
+        y=Axis(name="output channel", counts=True),
+        z=Axis(name=LOST),
+        height=len(cells),
+        width=groups,
+        row_step=step,
+        stop_row=rows,
+        column_borders=made.block // made.group,
+    )
+    return Drawn(figure, cells, 1, 1, last=True)

@@ -1,0 +1,97 @@
+"""One matrix as a picture: its values, what a format makes wrong of them, or the codes that it stores."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from engine.api.errors import FigureError
+from engine.api.figures import Axis, HeatMap
+from engine.api.formats import FORMATS
+from engine.api.views import PictureOf
+from engine.checkpoint import Checkpoint, Tensor
+from engine.figures.drawn import Drawn, Refresh, Wanted
+from engine.figures.pooling import pooled
+from engine.figures.tensors import find_tensor, runs
+from engine.formats import Grid, format_of
+from engine.quantization_errors import Quantized, quantized
+from engine.weight_statistics import matrix_shape, read_rows
+
+NAMES = {"value": "weight", "error": "error", "code": "code"}
+
+
+def picture_of(checkpoint: Checkpoint, view: PictureOf, wanted: Wanted) -> Iterator[Drawn]:
+    """The part that `view` asks for, filled from the first row on. Raises `FigureError`."""
+    tensor = find_tensor(checkpoint, view.tensor)
+    rows, columns = matrix_shape(tensor)
+    first_row, stop_row = _range(view.first_row, view.stop_row, rows, f"rows of {view.tensor}")
+    first, stop = _range(view.first_column, view.stop_column, columns, f"columns of {view.tensor}")
+    row_step = -(-(stop_row - first_row) // view.height)
+    column_step = -(-(stop - first) // view.width)
+    made = _made(checkpoint, tensor, view)
+    figure = HeatMap(
+        title=_title(view, made),
+        x=Axis(name="input channel", counts=True),
+        y=Axis(name="output channel", counts=True),
+        z=Axis(name=NAMES[view.what]),
+        height=-(-(stop_row - first_row) // row_step),
+        width=-(-(stop - first) // column_step),
+        signed=view.what != "code" or (made is not None and made.signed),
+        first_row=first_row,
+        stop_row=stop_row,
+        row_step=row_step,
+        first_column=first,
+        stop_column=stop,
+        column_step=column_step,
+        column_borders=made.group if made else _stored_group(tensor),
+    )
+    read = _reader(checkpoint, tensor, view, made)
+    values = np.full((figure.height, figure.width), np.nan, np.float32)
+    refresh = Refresh()
+    for start, end in runs(first_row, stop_row, columns, row_step):
+        if not wanted():
+            return
+        part = read(start, end)[:, first:stop]
+        cells = pooled(part, np.arange(0, end - start, row_step), np.arange(0, stop - first, column_step))
+        place = (start - first_row) // row_step
+        values[place : place + len(cells)] = cells
+        if end == stop_row or refresh.due():
+            yield Drawn(figure, values.copy(), end - first_row, stop_row - first_row, last=end == stop_row)
+
+
+def _range(first: int, stop: int, count: int, what: str) -> tuple[int, int]:
+    """First and stop of the `count` that there are; 0 is the end."""
+    stop = min(stop or count, count)
+    if first >= stop:
+        raise FigureError(f"There are {count} {what}: from {first} to {stop} is none of them.")
+    return first, stop
+
+
+def _made(checkpoint: Checkpoint, tensor: Tensor, view: PictureOf) -> Quantized | None:
+    if view.recipe is None:
+        if view.what != "value":
+            raise FigureError(f"The {view.what} of {view.tensor} depends on a format: choose a recipe.")
+        return None
+    return quantized(checkpoint, view.recipe, tensor.name)
+
+
+def _title(view: PictureOf, made: Quantized | None) -> str:
+    if view.what == "value" or made is None:
+        return f"Weights of {view.tensor}"
+    return f"{NAMES[view.what].capitalize()}s of {view.tensor} as {made.format}"
+
+
+def _reader(
+    checkpoint: Checkpoint, tensor: Tensor, view: PictureOf, made: Quantized | None
+) -> Callable[[int, int], np.ndarray]:
+    """What gives the rows from start to stop, float32 [rows, columns]."""
+    if view.what == "value" or made is None:
+        return lambda start, stop: read_rows(checkpoint, tensor, start, stop)
+    if view.what == "error":
+        return lambda start, stop: made.rows(start, stop) - read_rows(checkpoint, tensor, start, stop)
+    return lambda start, stop: made.codes(start, stop).astype(np.float32)
+
+
+def _stored_group(tensor: Tensor) -> int:
+    """How many weights share a scale as the source stores them; 0: none."""
+    form = format_of(tensor.dtype) if tensor.dtype in FORMATS else None
+    return form.group if isinstance(form, Grid) else 0

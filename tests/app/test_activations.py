@@ -1,0 +1,98 @@
+"""Which activations are looked at: gathered by a job, followed while it runs, forgotten with the model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pytestqt.qtbot import QtBot
+
+from app.activations import ActivationsDesk
+from app.job_desk import JobDesk
+from app.jobs import JobBoard
+from app.settings import Settings
+from app.state import State
+from app.views.activations_offer import ActivationsLine, ActivationsOffer
+from tests.app.listening import fake
+
+
+class Office:
+    """A desk over jobs of fake engines; the model is a folder."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.state, self.board = State(), JobBoard(command=fake("job"))
+        self.jobs = JobDesk(self.board, None, settings)
+        self.desk = ActivationsDesk(self.state, self.board, self.jobs)
+        self.results: list[object] = []
+        self.jobs.show_result.connect(self.results.append)
+        self.state.opening(folder)
+
+
+@pytest.fixture
+def office(qtbot: QtBot, tmp_path: Path, settings: Settings) -> Iterator[Office]:
+    office = Office(tmp_path, settings)
+    yield office
+    with qtbot.waitSignal(office.board.all_ended, timeout=20_000):
+        office.board.close()
+    office.state.finish()
+
+
+@pytest.fixture
+def offer(qtbot: QtBot, office: Office) -> ActivationsOffer:
+    offer = ActivationsOffer(office.desk)
+    qtbot.addWidget(offer)
+    offer.show()
+    return offer
+
+
+def test_the_sample_text_is_a_button_away(qtbot, office, offer, tmp_path):
+    assert not office.desk.ready
+    offer.sample.click()
+    record = office.desk.record
+    assert record.request.texts == []
+    assert offer.stop.isVisible()
+    assert not offer.sample.isVisible()
+    qtbot.waitUntil(lambda: office.desk.ready)
+    assert office.desk.file == tmp_path / "activations.safetensors"
+    assert "sample.txt" in office.desk.of
+    assert office.results == []  # no other tab pushes itself forward
+
+
+def test_a_prompt_is_looked_at(qtbot, office, offer):
+    assert not offer.look.isEnabled()
+    qtbot.keyClicks(offer.prompt, "What does this sentence do")
+    offer.look.click()
+    qtbot.waitUntil(lambda: office.desk.ready)
+    line = ActivationsLine(office.desk)
+    qtbot.addWidget(line)
+    assert line.words.text() == "Activations of: “What does this sentence do”, 9 tokens"
+    line.other.click()
+    assert not office.desk.ready
+    assert offer.keep.isVisible()
+    offer.keep.click()
+    assert office.desk.ready
+
+
+def test_a_run_that_fails_says_why(qtbot, office):
+    office.desk.look("refuse")
+    qtbot.waitUntil(lambda: bool(office.desk.problem))
+    assert office.desk.sentence == "The model cannot be run."
+    assert office.desk.record is None
+
+
+def test_a_run_is_followed_and_stopped(qtbot, office, offer):
+    office.desk.look("wait")
+    qtbot.waitUntil(lambda: offer.item.text() == "block 1 of 4")
+    assert offer.bar.value() == 250
+    offer.stop.click()
+    qtbot.waitUntil(lambda: office.desk.record is None)
+    assert office.desk.problem == ""
+    assert "No activations" in office.desk.sentence
+
+
+def test_another_model_has_none_and_this_one_has_them_again(qtbot, office, tmp_path):
+    office.desk.gather([])
+    qtbot.waitUntil(lambda: office.desk.ready)
+    office.state.opening(tmp_path / "other")
+    assert office.desk.file is None
+    office.state.opening(tmp_path)
+    assert office.desk.ready

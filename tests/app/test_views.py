@@ -1,0 +1,271 @@
+"""The tabs that look into a model: what they ask for, when, and what they say where there is nothing."""
+
+from collections.abc import Iterator
+
+import pytest
+from pytestqt.qtbot import QtBot
+
+from app.activations import ActivationsDesk
+from app.job_desk import JobDesk
+from app.jobs import JobBoard
+from app.plotting import plotting
+from app.state import State
+from app.views.errors import ErrorsView
+from app.views.figure_slot import SETTLE_MS
+from app.views.histograms import MOST_PINNED, HistogramsView
+from app.views.picture import AROUND, PictureView
+from engine.api.recipe import Rule
+from tests.app.reading import Asked, FakeReader, drawn, heat
+from tests.app.small_state import DOWN, GATE, make_state
+
+
+class Bench:
+    """A state, a reader to answer for, and one view over them."""
+
+    def __init__(self, qtbot: QtBot, state: State, reader: FakeReader, desk: ActivationsDesk) -> None:
+        self.qtbot, self.state, self.reader, self.desk = qtbot, state, reader, desk
+
+    def show(self, view: object) -> None:
+        self.qtbot.addWidget(view)
+        view.resize(900, 600)
+        view.show()
+
+    def select(self, place: int) -> None:
+        self.state.select((self.state.rows[place].key,))
+
+    def asked(self, count: int = 1) -> Asked:
+        """The newest question, which is the `count`th."""
+        self.qtbot.waitUntil(lambda: len(self.reader.figures) >= count)
+        assert len(self.reader.figures) == count
+        return self.reader.figures[-1]
+
+    def nothing_more(self, count: int) -> None:
+        self.qtbot.wait(2 * SETTLE_MS)
+        assert len(self.reader.figures) == count
+
+
+@pytest.fixture
+def bench(qtbot: QtBot) -> Iterator[Bench]:
+    plotting().load()
+    qtbot.waitUntil(lambda: plotting().loaded)
+    state, board = make_state(), JobBoard(command=["/nowhere/engine"])
+    desk = ActivationsDesk(state, board, JobDesk(board, None, None))
+    qtbot.waitUntil(lambda: state.plan is not None)
+    yield Bench(qtbot, state, FakeReader(), desk)
+    with qtbot.waitSignal(board.all_ended):
+        board.close()
+    state.finish()
+
+
+@pytest.fixture
+def histograms(bench: Bench) -> HistogramsView:
+    view = HistogramsView(bench.state, bench.reader, bench.desk)
+    bench.show(view)
+    return view
+
+
+@pytest.fixture
+def picture(bench: Bench) -> PictureView:
+    view = PictureView(bench.state, bench.reader)
+    bench.show(view)
+    return view
+
+
+@pytest.fixture
+def errors(bench: Bench) -> ErrorsView:
+    view = ErrorsView(bench.state, bench.reader)
+    bench.show(view)
+    return view
+
+
+# ------------------------------------------------------------------------------ what they have in common
+
+
+def test_nothing_selected_leads_to_the_table(qtbot, bench, histograms):
+    assert "Select a tensor" in histograms.hint.text
+    assert histograms.layers.isVisible()
+    with qtbot.waitSignal(histograms.layers_wanted):
+        histograms.layers.click()
+
+
+def test_a_hidden_tab_asks_when_it_is_shown(bench, errors):
+    errors.hide()
+    bench.select(0)
+    bench.nothing_more(0)
+    errors.show()
+    assert bench.asked().view.tensor == DOWN
+    errors.hide()
+    errors.show()
+    bench.nothing_more(1)
+
+
+def test_only_what_stands_still_is_asked_for(bench, histograms):
+    for place in (0, 1, 2, 0):
+        bench.select(place)
+    assert bench.asked().view.tensor == DOWN
+    bench.nothing_more(1)
+
+
+def test_what_cannot_be_read_says_why_and_is_tried_again(bench, histograms):
+    bench.select(0)
+    bench.asked().fail("The file is gone.")
+    assert histograms.hint.text == "The file is gone."
+    histograms.again.click()
+    assert bench.asked(2).view.tensor == DOWN
+
+
+def test_progress_is_shown_until_the_last_answer(bench, histograms):
+    bench.select(0)
+    take = bench.asked().take
+    take(drawn(last=False))
+    assert histograms.slot.progress.text() == "first, rough: 50 % is read"
+    take(drawn())
+    assert histograms.slot.progress.text() == ""
+
+
+def test_another_model_leaves_nothing(bench, histograms):
+    bench.select(0)
+    bench.asked().take(drawn())
+    histograms.pin.click()
+    assert histograms.figure.figure is not None
+    bench.state.close()
+    bench.reader.dropped.emit()
+    assert histograms.figure.figure is None
+    assert histograms.pinned == []
+
+
+# ------------------------------------------------------------------------------------- histograms
+
+
+def test_scope_and_number_are_those_of_the_tensor(bench, histograms):
+    bench.select(1)  # 64 x 160
+    first = bench.asked().view
+    assert (first.tensor, first.scope, first.index, first.recipe) == (GATE, "tensor", 0, None)
+    assert not histograms.number.isVisible()
+    for count, (scope, most) in enumerate((("output", 63), ("input", 159)), 2):
+        histograms.scope.setCurrentIndex(histograms.scope.findData(scope))
+        histograms.number.setValue(most + 5)
+        view = bench.asked(count).view
+        assert (view.scope, view.index, histograms.number.maximum()) == (scope, most, most)
+
+
+def test_what_the_recipe_makes_is_laid_over_it(qtbot, bench, histograms):
+    bench.select(1)
+    bench.asked()
+    histograms.quantized.click()
+    assert bench.asked(2).view.recipe.default.format == "Q5_0"
+    recipe = bench.state.document.recipe
+    for count, match in ((2, "down"), (3, "gate")):
+        rules = [*recipe.rules, Rule(match=match, format="Q8_0")]
+        with qtbot.waitSignal(bench.state.plan_changed):
+            bench.state.change_recipe(match, recipe.model_copy(update={"rules": rules}))
+        bench.nothing_more(count)
+    assert bench.reader.figures[-1].view.recipe.default.format == "Q8_0"
+    bench.select(2)  # a norm, which is kept
+    assert bench.asked(4).view.recipe is None
+    assert not histograms.quantized.isEnabled()
+
+
+def test_marks_are_shown_as_wanted_without_a_question(bench, histograms):
+    bench.select(0)
+    bench.asked().take(drawn())
+    assert histograms.figure.figure.marks == []
+    histograms.percentiles.click()
+    assert [mark.kind for mark in histograms.figure.figure.marks] == ["percentile"]
+    histograms.levels.click()
+    assert [mark.kind for mark in histograms.figure.figure.marks] == ["percentile", "clip"]
+    bench.nothing_more(1)
+
+
+def test_up_to_four_are_pinned_and_closed_one_by_one(qtbot, bench, histograms):
+    bench.select(0)
+    assert not histograms.pin.isEnabled()
+    bench.asked().take(drawn(title="first"))
+    for _ in range(MOST_PINNED):
+        histograms.pin.click()
+    assert len(histograms.pinned) == MOST_PINNED
+    assert not histograms.pin.isEnabled()
+    assert "close one" in histograms.pin.toolTip()
+    bench.select(1)
+    bench.asked(2).take(drawn(title="second"))
+    assert [pinned.figure.figure.title for pinned in histograms.pinned] == ["first"] * MOST_PINNED
+    histograms.pinned[0].close_button.click()
+    assert len(histograms.pinned) == MOST_PINNED - 1
+    assert histograms.pin.isEnabled()
+
+
+def test_a_marked_channel_is_looked_at(bench, histograms):
+    bench.select(0)
+    bench.asked()
+    bench.state.mark_channel(200)
+    view = bench.asked(2).view
+    assert (view.scope, view.index) == ("input", 200)
+
+
+def test_without_activations_it_says_how_to_get_some(bench, histograms):
+    bench.select(0)
+    bench.asked()
+    histograms.source.setCurrentIndex(1)
+    assert "No activations" in histograms.hint.text
+    assert histograms.offer.isVisible()
+    histograms.source.setCurrentIndex(0)
+    bench.asked(2).take(drawn())
+    assert histograms.figure.isVisible()
+
+
+# ---------------------------------------------------------------------------------------- pictures
+
+
+def test_a_part_that_is_zoomed_to_is_asked_for_again(bench, picture):
+    bench.select(0)
+    whole = bench.asked()
+    assert (whole.view.what, whole.view.stop_row, whole.view.recipe) == ("value", 0, None)
+    whole.take(heat([[1, 2], [3, 4]], title="down"))
+    picture.figure.zoomed.emit((8, 16, 32, 64))
+    assert picture.figure.figure is not None  # what is there stays until the finer one comes
+    part = bench.asked(2)
+    view = part.view
+    assert (view.first_row, view.stop_row, view.first_column, view.stop_column) == (8, 16, 32, 64)
+    bench.select(1)
+    assert picture.figure.figure is None
+    assert bench.asked(3).view.stop_row == 0
+
+
+def test_errors_and_codes_are_those_of_the_recipe(bench, picture):
+    bench.select(0)
+    bench.asked()
+    picture.what.setCurrentIndex(picture.what.findData("code"))
+    assert bench.asked(2).view.recipe.default.format == bench.state.planned(bench.state.rows[0]).format
+    bench.select(2)
+    assert picture.hint.text == "Kept in F32: one-dimensional. It is not quantized."
+
+
+def test_the_marked_channel_can_be_zoomed_to(qtbot, bench, picture):
+    bench.select(0)  # 64 x 256
+    bench.asked().take(heat([[1.0] * 256] * 64))
+    assert not picture.channel.isVisible()
+    bench.state.mark_channel(100)
+    picture.channel.click()
+    view = bench.asked(2).view
+    assert (view.first_column, view.stop_column) == (100 - AROUND, 100 + AROUND + 1)
+    bench.state.mark_channel(256)
+    assert not picture.channel.isVisible()
+
+
+# ------------------------------------------------------------------------------------------ errors
+
+
+def test_the_error_by_what(bench, errors):
+    bench.select(0)
+    assert bench.asked().view.scope == "output"
+    errors.scope.setCurrentIndex(errors.scope.findData("group"))
+    question = bench.asked(2)
+    assert question.view.scope == "group"
+    question.take(heat([[0.1, 0.2]]))
+    assert errors.figure.figure is not None
+
+
+def test_what_loses_nothing_says_so(bench, errors):
+    bench.select(2)
+    assert errors.hint.text == "Kept in F32: one-dimensional. It is not quantized."
+    bench.nothing_more(0)
