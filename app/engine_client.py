@@ -37,7 +37,7 @@ from engine.api.requests import Cancel, Request
 
 COMMAND = tuple(module_command("engine", "serve"))
 
-TURN_SECONDS = 0.01
+TURN_SECONDS = 0.003
 """How long the messages of one turn of the event loop may take."""
 
 REST_MS = 1
@@ -139,6 +139,7 @@ class EngineProcess(QObject):
         self._last_word: Done | Stopped | Failed | None = None
         self._progress: ProgressMade | None = None
         self._saved: Saved | None = None
+        self._event: Event | None = None  # read, but not acted on yet
         self._exit: Evidence | None = None
         self._turn = QTimer(self, singleShot=True, interval=REST_MS)
         self._turn.timeout.connect(self._work)
@@ -282,27 +283,39 @@ class EngineProcess(QObject):
     # ----------------------------------------------------------------------------------- the messages
 
     def _work(self) -> None:
-        """Take lines for one turn's share of time, then let the event loop go round."""
+        """Take lines for one turn's share of time, then let the event loop go round.
+
+        One that takes so long to read is acted on in the next turn.
+        """
         deadline = perf_counter() + TURN_SECONDS
-        while (line := self._lines.next()) is not None:
-            self._take_line(line)
+        while True:
+            if self._event is not None:
+                event, self._event = self._event, None
+                self._take(event)
+            elif (line := self._lines.next()) is not None:
+                self._event = self._understand(line)
+            else:
+                break
             if perf_counter() > deadline:
                 self._turn.start()
                 return
         if self._exit is not None:
             self._finish(self._exit)
 
-    def _take_line(self, line: bytes) -> None:
+    def _understand(self, line: bytes) -> Event | None:
+        """What a line says; None where it is no message."""
         try:
-            event = read_event(line)
+            return read_event(line)
         except ValidationError:
             other = None if self._greeted else _other_protocol(line)
             if other is not None:
                 self._refuse_protocol(other)
-                return
+                return None
             self.strays += 1
             self._note(line + b"\n")
-            return
+            return None
+
+    def _take(self, event: Event) -> None:
         if isinstance(event, Hello) and event.protocol != PROTOCOL:
             self._refuse_protocol(event.protocol)
             return

@@ -2,7 +2,7 @@
 
 Importing it takes a third of a second: too long for the start and for one turn of the loop. It cannot be done
 in another thread: PySide makes its classes when they are first touched, and two threads that do so crash.
-So its package is run here a statement at a time, as an import would run it in one go.
+So its modules are run here a piece at a time, in the order in which an import runs them in one go.
 """
 
 import ast
@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from functools import cache
 from importlib.machinery import SourceFileLoader
+from types import CodeType
 
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -26,7 +27,7 @@ PAUSE_MS = 10
 """Between two steps the window has its turn."""
 
 STEP_SECONDS = 0.005
-"""Steps begin as long as this much time of a turn is left."""
+"""Steps begin as long as this much time of a turn is left; none where the window takes as much itself."""
 
 
 class Plotting(QObject):
@@ -40,13 +41,20 @@ class Plotting(QObject):
         self._steps = _steps()
         self._timer = QTimer(self, interval=PAUSE_MS)
         self._timer.timeout.connect(self._go_on)
+        self._rested = 0.0  # CPU time of this thread when the window got its turn
 
     def load(self) -> None:
         """Begin, unless it has begun; `ready` follows."""
-        if not self.loaded:
+        if not (self.loaded or self._timer.isActive()):
+            self._rested = time.thread_time()
             self._timer.start()
 
     def _go_on(self) -> None:
+        if time.thread_time() - self._rested < STEP_SECONDS:
+            self._step()
+        self._rested = time.thread_time()
+
+    def _step(self) -> None:
         until = time.perf_counter() + STEP_SECONDS
         while time.perf_counter() < until:
             try:
@@ -76,27 +84,79 @@ def _steps() -> Iterator[bool]:
     while numpy.is_alive():
         yield True
     if PACKAGE not in sys.modules:
-        yield from _statements()
+        yield from _run(PACKAGE)
     yield False
     for module in DRAWING:
         importlib.import_module(module)
         yield False
+    yield True  # what waits for it has a turn of its own
 
 
-def _statements() -> Iterator[bool]:
-    """Run the package's own module, a statement a step."""
-    spec = importlib.util.find_spec(PACKAGE)
-    assert spec is not None, f"{PACKAGE} is not installed"
-    assert isinstance(spec.loader, SourceFileLoader), f"{PACKAGE} has no source"
-    source = spec.loader.get_source(PACKAGE)
-    assert source is not None, f"{PACKAGE} has no source"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[PACKAGE] = module
+def _run(name: str) -> Iterator[bool]:
+    """Import a module of the package: each import at its head is a step, and so is all that stands below.
+
+    The package's own module is imports for the most part: of that every statement is a step.
+    """
+    spec = importlib.util.find_spec(name)
+    assert spec is not None, f"{name} is not installed"
+    assert isinstance(spec.loader, SourceFileLoader), f"{name} has no source"
+    source, code = spec.loader.get_source(name), spec.loader.get_code(name)
+    assert source is not None, f"{name} has no source"
+    assert code is not None, f"{name} has no code"
+    whole = name == PACKAGE
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        for statement in ast.parse(source).body:
-            code = compile(ast.Module([statement], []), spec.loader.path, "exec")
-            exec(code, module.__dict__)
+        for statement in ast.parse(source).body if whole else _head(source, code):
+            for wanted in _wanted(statement, module.__package__):
+                yield from _run(wanted)
+            piece = compile(ast.Module([statement], []), spec.loader.path, "exec")
+            exec(piece, module.__dict__)
             yield False
+        if not whole:
+            spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[PACKAGE]
+        del sys.modules[name]
         raise
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], child, module)
+    yield False
+
+
+def _head(source: str, code: CodeType) -> list[ast.stmt]:
+    """The imports above a module's first function or class: to parse all of a large one takes 30 ms."""
+    inner = [const.co_firstlineno for const in code.co_consts if isinstance(const, CodeType)]
+    above = source.splitlines()[: min(inner, default=sys.maxsize) - 1]
+    try:
+        statements = ast.parse("\n".join(above)).body
+    except SyntaxError:  # cut in the middle of a statement
+        return []
+    return [statement for statement in statements if isinstance(statement, ast.Import | ast.ImportFrom)]
+
+
+def _wanted(statement: ast.stmt, package: str | None) -> Iterator[str]:
+    """The modules of the package that a statement in `package` will import, in order.
+
+    To be asked for one after the other: what one of them defines is no module.
+    """
+    if isinstance(statement, ast.ImportFrom):
+        start = importlib.util.resolve_name("." * statement.level + (statement.module or ""), package)
+        names = [start, *(f"{start}.{alias.name}" for alias in statement.names)]
+    elif isinstance(statement, ast.Import):
+        names = [alias.name for alias in statement.names]
+    else:
+        names = []
+    for name in names:
+        parts = name.split(".")
+        for end in range(2, len(parts) + 1):  # what stands around a module is imported first
+            if parts[0] == PACKAGE and _is_missing(".".join(parts[:end])):
+                yield ".".join(parts[:end])
+
+
+def _is_missing(module: str) -> bool:
+    """Whether that is a module that is not imported yet."""
+    parent, _, child = module.rpartition(".")
+    around = sys.modules.get(parent)
+    if module in sys.modules or not hasattr(around, "__path__") or hasattr(around, child):
+        return False
+    return importlib.util.find_spec(module) is not None

@@ -268,7 +268,7 @@ def test_a_pickle_that_calls_something_is_refused(tmp_path, layout):
 
 
 EXEMPT = {"app/plotting.py": ["compile", "exec"]}
-"""Runs the plotting library, as installed, a statement at a time."""
+"""Runs the plotting library, as installed, a piece at a time."""
 
 RUNNING = {"eval", "exec", "compile", "__import__"}
 LOADERS = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml"}

@@ -5,6 +5,7 @@ A QSortFilterProxyModel would call Python for every comparison.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 
@@ -128,10 +129,13 @@ class ImportanceTable(QAbstractTableModel):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self.summary: ImportanceSummary | None = None
+        self.mixture = False
+        """Whether there are experts."""
         self._lines: list[Line] = []
+        self._sorted: list[Line] = []
         self._shown: list[Line] = []
         self._places: dict[str, int] = {}
-        self._summary: ImportanceSummary | None = None
         self._pattern = ""
         self._column: int | None = None
         self._falling = False
@@ -142,22 +146,18 @@ class ImportanceTable(QAbstractTableModel):
         return len(self._lines)
 
     @property
-    def mixture(self) -> bool:
-        """Whether there are experts."""
-        return any(line.tensor.matrices > 1 or line.unseen for line in self._lines)
-
-    @property
     def shown(self) -> list[TensorStatistics]:
         """In the order of the table."""
         return [line.tensor for line in self._shown]
 
     def set_summary(self, summary: ImportanceSummary | None) -> None:
         unseen = {stack.tensor: tuple(stack.experts) for stack in summary.unseen} if summary else {}
-        self._summary = summary
+        self.summary = summary
         self._lines = (
             [Line(tensor, unseen.get(tensor.tensor, ())) for tensor in summary.tensors] if summary else []
         )
-        self._rearrange()
+        self.mixture = any(line.tensor.matrices > 1 or line.unseen for line in self._lines)
+        self._sort()
 
     def set_filter(self, pattern: str) -> str:
         """Show tensors in whose names `pattern` is found; why it cannot be searched, or ""."""
@@ -173,7 +173,7 @@ class ImportanceTable(QAbstractTableModel):
         """Column -1 is the order of the model."""
         self._column = column if column >= 0 else None
         self._falling = order == Qt.SortOrder.DescendingOrder
-        self._rearrange()
+        self._sort()
 
     def tensor(self, row: int) -> TensorStatistics:
         return self._shown[row].tensor
@@ -184,21 +184,27 @@ class ImportanceTable(QAbstractTableModel):
 
     def csv_of(self, tensors: Sequence[TensorStatistics]) -> str:
         """Lines of the table as CSV with their head, as `bitwright imatrix` writes them."""
-        assert self._summary is not None, "there are lines"
-        return self._summary.model_copy(update={"tensors": list(tensors)}).to_csv()
+        assert self.summary is not None, "there are lines"
+        return self.summary.model_copy(update={"tensors": list(tensors)}).to_csv()
+
+    def _sort(self) -> None:
+        self._sorted = self._lines
+        if self._column is not None:
+            value = FIELDS[self._column].value
+            values = [(value(line), line) for line in self._lines]
+            known = [pair for pair in values if pair[0] is not None]
+            known.sort(key=itemgetter(0), reverse=self._falling)
+            rest = [line for found, line in values if found is None]  # at the end, rising or falling
+            self._sorted = [*(line for _, line in known), *rest]
+        self._rearrange()
 
     def _rearrange(self) -> None:
-        shown = self._lines
+        shown = self._sorted
         if self._pattern:
             found = search(self._pattern, [(line.tensor.tensor,) for line in shown])
             shown = [line for line, there in zip(shown, found, strict=True) if there]
-        if self._column is not None:
-            value = FIELDS[self._column].value
-            known = [line for line in shown if value(line) is not None]
-            rest = [line for line in shown if value(line) is None]  # at the end, rising or falling
-            shown = [*sorted(known, key=value, reverse=self._falling), *rest]  # type: ignore[arg-type]
         self.beginResetModel()
-        self._shown = list(shown)
+        self._shown = shown
         self._places = {line.tensor.tensor: row for row, line in enumerate(shown)}
         self.endResetModel()
 
@@ -294,7 +300,8 @@ def block_figure(summary: ImportanceSummary, chosen: TensorStatistics, plot: ByB
     if chosen.block is None:
         return None
     kind = kind_of(chosen)
-    alike = [tensor for tensor in summary.tensors if tensor.block is not None and kind_of(tensor) == kind]
+    named = [tensor for tensor in summary.tensors if tensor.block is not None and kind in tensor.tensor]
+    alike = [tensor for tensor in named if kind_of(tensor) == kind]
     points = {tensor.block: getattr(tensor, plot.name) for tensor in alike if tensor.block is not None}
     blocks = [block for block in sorted(points) if points[block] is not None]
     scale = 100 if plot.unit == "%" else 1

@@ -204,9 +204,10 @@ class ImportanceView(QWidget):
             self.again.setVisible(desk.lost)
             self.other.setVisible(bool(desk.problem))
         self._pages.setCurrentIndex(0 if desk.summary is None else 1)
-        self._drawn = ()
-        self.table.show_summary(desk.summary)
-        self._count()
+        if desk.summary is not self.model.summary:
+            self._drawn = ()
+            self.table.show_summary(desk.summary)
+            self._count()
 
     def _note(self, desk: ImportanceDesk) -> None:
         """Sentences: what does not fit the model, which experts saw nothing."""

@@ -196,28 +196,26 @@ def _read(name: str) -> Name:
     return Name(kind, (int(block[1]) if block else -1, name), not left)
 
 
-def _places(model: ModelFacts, tensors: Sequence[Mixed]) -> list[Place]:
-    """Where each stands among those of its kind."""
+def _places(model: ModelFacts, tensors: Sequence[Mixed]) -> list[Place | None]:
+    """Where each stands among those of its kind; None where llama-quantize thinks of no format for it.
+
+    A matrix of one row is a vector there.
+    """
     names = [_read(tensor.name) for tensor in tensors]
     values = sum(name.kind == "values" for name in names)
     met: Counter[str | None] = Counter()
-    places = [Place(0, 0)] * len(tensors)
+    places: list[Place | None] = [None] * len(tensors)
     for index in sorted(range(len(tensors)), key=lambda index: names[index].met):
-        kind = names[index].kind
-        if kind is not None and _is_mixed(tensors[index]):
-            places[index] = Place(met[kind], values if kind == "values" else model.blocks)
-            met[kind] += 1
+        name, shape = names[index], tensors[index].shape
+        if name.is_quantized and len(shape) > 1 and prod(shape[:-1]) > 1:
+            places[index] = Place(met[name.kind], values if name.kind == "values" else model.blocks)
+            met[name.kind] += 1
     return places
 
 
-def _is_mixed(tensor: Mixed) -> bool:
-    """Whether llama-quantize thinks of a format for it. A matrix of one row is a vector there."""
-    return len(tensor.shape) > 1 and prod(tensor.shape[:-1]) > 1 and _read(tensor.name).is_quantized
-
-
-def _wanted(preset: str, model: ModelFacts, tensor: Mixed, place: Place) -> str | None:
+def _wanted(preset: str, model: ModelFacts, tensor: Mixed, place: Place | None) -> str | None:
     """The format that a preset gives to a tensor; None: its own."""
-    if not _is_mixed(tensor):
+    if place is None:
         return None
     kind = _read(tensor.name).kind
     if model.experts > 1 and preset not in LOWEST and kind in ("up", "gate", "down"):

@@ -189,6 +189,7 @@ class Planner:
                 self._places.setdefault(name, []).append(place)
         self._last: Sequence[tuple[Choice, TensorPlan] | None] = [None] * len(self.tensors)
         self._kinds: dict[tuple[Role | None, int | None], list[int]] = {}
+        self._recipes: dict[tuple[str, ModelFacts], Recipe] = {}
 
     def plan(self, recipe: Recipe) -> Plan:
         """Apply `recipe`; formats fall back where rows do not divide, with the reason noted."""
@@ -223,8 +224,13 @@ class Planner:
         return known.metadata if used else {}
 
     def recipe_of(self, preset: str, facts: ModelFacts) -> Recipe:
-        """The recipe of a preset, `COPY` too. Raises RecipeError."""
-        return self._stored() if preset_name(preset) == COPY else preset_recipe(preset, facts, self.tensors)
+        """The recipe of a preset, `COPY` too, made once. Raises RecipeError."""
+        found = self._recipes.get((preset, facts))
+        if found is None:
+            copied = preset_name(preset) == COPY
+            found = self._stored() if copied else preset_recipe(preset, facts, self.tensors)
+            self._recipes[preset, facts] = found
+        return found
 
     def _stored(self) -> Recipe:
         chosen = []

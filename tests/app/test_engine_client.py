@@ -13,7 +13,7 @@ from PySide6.QtCore import QTimer
 from app.engine_client import LOG_LIMIT, TURN_SECONDS, LineBuffer, Patience
 from engine.api.events import Event, Heartbeat, Hello, JobsListed, ProgressMade, Warned
 from engine.api.jobs import QuantizeRequest
-from engine.api.messages import PROTOCOL
+from engine.api.messages import PROTOCOL, write
 from engine.api.recipe import Choice, Recipe
 from engine.api.requests import ListJobs, StartQuantize
 from tests.app.listening import Heard, alive, fake
@@ -254,6 +254,19 @@ def test_a_flood_arrives_whole_and_leaves_turns_to_the_window(qtbot):
     ticker.stop()
     assert [event.done for event in heard.events if isinstance(event, ProgressMade)] == list(range(20_000))
     assert max(Counter(seen).values()) <= 1000 * TURN_SECONDS + 1
+
+
+def test_what_takes_long_to_read_is_acted_on_in_the_next_turn(qtbot, monkeypatch):
+    monkeypatch.setattr("app.engine_client.TURN_SECONDS", -1.0)  # everything takes long
+    heard = Heard(fake("idle"))
+    heard.engine._lines.add(write(Warned(message="some")) + write(Warned(message="more")))
+    told = []
+    for _ in range(4):
+        heard.engine._work()
+        told.append(len(heard.events))
+    assert told == [0, 1, 1, 2]
+    heard.engine._work()
+    assert len(heard.events) == 2
 
 
 def test_lines_of_any_cut():

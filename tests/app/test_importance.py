@@ -238,6 +238,17 @@ def test_the_table_has_all_figures_and_selects_everywhere(qtbot, faked):
     assert chosen == [name(2), name(0)]
 
 
+def test_the_table_is_made_once_for_what_is_read(qtbot, faked):
+    resets = []
+    faked.importance.model.modelReset.connect(lambda: resets.append(faked.importance.model.total))
+    loaded(qtbot, faked)
+    faked.session.importance.changed.emit()
+    assert resets == [3]
+    faked.session.importance.read_again()
+    qtbot.waitUntil(lambda: faked.session.importance.summary is not None)
+    assert resets == [3, 0, 3]
+
+
 def test_sorted_and_filtered(qtbot, faked):
     loaded(qtbot, faked)
     view = faked.importance

@@ -2,7 +2,12 @@
 
 import subprocess
 import sys
+import time
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+
+from app import plotting
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,12 +22,22 @@ assert "pyqtgraph" not in sys.modules and "numpy" not in sys.modules
 marks = []  # CPU time of this thread whenever it is about to wait: waiting takes none
 QAbstractEventDispatcher.instance().aboutToBlock.connect(lambda: marks.append(time.thread_time()))
 plotting().ready.connect(QApplication.quit)
+pieces = []  # how many modules of it each step imports
+def counted(steps):
+    there = 0
+    for step in steps:
+        now = sum(name.startswith("pyqtgraph") for name in sys.modules)
+        pieces.append(now - there)
+        there = now
+        yield step
+plotting()._steps = counted(plotting()._steps)
 plotting().load()
 QApplication.exec()
 marks.append(time.thread_time())
 assert plotting().loaded
 import pyqtgraph
 assert pyqtgraph.PlotWidget and pyqtgraph.mkPen("r").color().red() == 255
+assert sum(pieces) > 100 and max(pieces) < 12, sorted(pieces)[-5:]
 print(max(after - before for before, after in zip(marks, marks[1:])))
 """
 
@@ -40,3 +55,18 @@ def test_it_is_loaded_in_short_turns():
     longest = float(done.stdout)
     assert 0.001 < longest < 0.05, "a turn of the event loop took longer than the window may"
     assert done.stderr == ""
+
+
+def test_it_waits_where_the_window_is_busy(qapp, monkeypatch):
+    spent = [0.0]
+    clock = SimpleNamespace(thread_time=lambda: spent[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr(plotting, "time", clock)
+    loader, taken = plotting.Plotting(), []
+    loader._steps = (taken.append(step) or True for step in count())
+    loader._go_on()
+    assert len(taken) == 1
+    spent[0] += plotting.STEP_SECONDS
+    loader._go_on()
+    assert len(taken) == 1
+    loader._go_on()
+    assert len(taken) == 2

@@ -6,6 +6,7 @@ import pytest
 
 from engine.api.model import Role
 from engine.api.plan import Planner, make_plan
+from engine.api.presets import ModelFacts
 from engine.api.recipe import Choice, Recipe, Rule
 
 
@@ -109,6 +110,14 @@ def test_bits_per_weight_counts_everything():
     tensors = [Tensor("a", (2, 256)), Tensor("n", (256,), Role.NORM)]
     plan = make_plan(Recipe(default=Choice(format="Q4_K")), tensors)
     assert plan.bits_per_weight == 8 * (2 * 144 + 256 * 4) / (3 * 256)
+
+
+def test_the_recipe_of_a_preset_is_made_once_for_a_model():
+    planner = Planner([Tensor("blk.0.attn_v.weight", (4, 256), Role.V)])
+    plain, weighed = ModelFacts("llama", 1), ModelFacts("llama", 1, has_importance=True)
+    assert planner.recipe_of("IQ3_XXS", plain) is planner.recipe_of("IQ3_XXS", plain)
+    assert planner.recipe_of("IQ3_XXS", plain) != planner.recipe_of("IQ3_XXS", weighed)
+    assert planner.recipe_of("IQ3_XXS", plain) != planner.recipe_of("IQ3_S", plain)
 
 
 def test_members_of_a_role_of_a_block_and_of_both():
