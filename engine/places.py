@@ -8,6 +8,7 @@ work; from then on nothing of the older one is sent.
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from engine.api.events import Event, FigureRead, StatisticsRead
@@ -92,7 +93,7 @@ class _Place:
                 try:
                     self._answer(request)
                 except Exception as error:
-                    self._tell(request, lambda error=error, id=request.id: failure(error, id))
+                    self._tell(request, partial(failure, error, request.id))
         finally:
             if self._model:
                 self._model[1].close()
