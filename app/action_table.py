@@ -188,7 +188,19 @@ IMPORTANCE = (
     ),
 )
 
+TABS = (
+    ("layers", "La&yers", "Go to the table of tensors"),
+    ("histograms", "&Histograms", "Go to how weights and activations are distributed"),
+    ("outliers", "O&utliers", "Go to the channels that stand out, layer by layer"),
+    ("weights", "&Weights", "Go to the selected tensor as a picture"),
+    ("error", "Err&or", "Go to what the recipe loses of the selected tensor"),
+)
+
 VIEW = (
+    *(
+        ActionSpec(f"show_{name}", text, tip, (f"Ctrl+{place}",), needs="model")
+        for place, (name, text, tip) in enumerate(TABS, 1)
+    ),
     ActionSpec(
         "expand_all",
         "&Expand all",
@@ -196,6 +208,7 @@ VIEW = (
         ("Ctrl+Shift+E",),
         "arrows-out-line-vertical",
         "model",
+        rule=True,
     ),
     ActionSpec(
         "collapse_all",

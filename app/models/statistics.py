@@ -38,16 +38,7 @@ def facts_of(of: WeightStatistics) -> list[Fact]:
             "Fourth standardized moment: 3 for a normal distribution, more with outliers",
         ),
         _share("Zeros", of.zeros, "Share of weights that are 0"),
-        Fact(
-            "Percentiles",
-            "\n".join(
-                f"{percent:g} %  {short(value)}"
-                for percent, value in zip(PERCENTS, of.percentiles, strict=True)
-            ),
-            ", ".join(
-                f"{percent:g} %: {value!r}" for percent, value in zip(PERCENTS, of.percentiles, strict=True)
-            ),
-        ),
+        *_percentiles(of.percentiles),
         _count(
             f"Beyond {SIGMAS:g} σ",
             of.beyond_sigmas,
@@ -71,6 +62,17 @@ def facts_of(of: WeightStatistics) -> list[Fact]:
         ),
     ]
     return facts + (_error_facts(of.error) if of.error else [])
+
+
+def _percentiles(values: list[float]) -> list[Fact]:
+    """The outermost pair first, the median last."""
+    facts = []
+    for place in range(len(PERCENTS) // 2):
+        ends = values[place], values[-1 - place]
+        names = f"{PERCENTS[place]:g}, {PERCENTS[-1 - place]:g} %"
+        exact = " and ".join(map(repr, ends))
+        facts.append(Fact(names, ", ".join(map(short, ends)), exact, "Percentiles of the weights"))
+    return [*facts, _figure("Median", values[len(PERCENTS) // 2])]
 
 
 def _error_facts(error: QuantizationError) -> list[Fact]:

@@ -25,6 +25,7 @@ class ErrorsView(TensorView):
             "column), or each group of weights that share a scale"
         )
         self.scope.currentIndexChanged.connect(self.follow)
+        self.figure.logarithmic.setChecked(False)  # channels differ by a few percent, mostly
         self.controls.addWidget(self.scope)
         self.controls.addStretch()
 

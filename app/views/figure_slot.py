@@ -42,6 +42,7 @@ class FigureSlot(QObject):
         self.dress: Callable[[Drawn], Drawn] = lambda drawn: drawn
         self.progress = named(QLabel(textFormat=Qt.TextFormat.PlainText), f"{place}: progress")
         self.progress.setForegroundRole(view.palette().ColorRole.PlaceholderText)
+        self.progress.hide()
         self._settle = QTimer(self, singleShot=True, interval=SETTLE_MS)
         self._settle.timeout.connect(self._ask)
         reader.dropped.connect(self.forget)
@@ -72,7 +73,11 @@ class FigureSlot(QObject):
     def _stop(self) -> None:
         self._settle.stop()
         self._reader.drop(self._place)
-        self.progress.clear()
+        self._say("")
+
+    def _say(self, progress: str) -> None:
+        self.progress.setText(progress)
+        self.progress.setVisible(bool(progress))
 
     def _ask(self) -> None:
         if self._wanted is None:
@@ -84,7 +89,7 @@ class FigureSlot(QObject):
 
     def _take(self, drawn: Drawn) -> None:
         self.shown = drawn
-        self.progress.setText("" if drawn.last else self._told(drawn))
+        self._say("" if drawn.last else self._told(drawn))
         self.draw()
         self.drawn.emit(drawn)
 

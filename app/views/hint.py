@@ -19,8 +19,11 @@ class Hint(QWidget):
         self._buttons = buttons
         self._words = named(QLabel(wordWrap=True, alignment=Qt.AlignmentFlag.AlignCenter), f"{name}: state")
         self._words.setTextFormat(Qt.TextFormat.PlainText)
-        self._words.setFixedWidth(WIDTH)
-        row = QHBoxLayout()
+        self._words.setMaximumWidth(WIDTH)
+        words, row = QHBoxLayout(), QHBoxLayout()
+        words.addStretch(1)
+        words.addWidget(self._words, WIDTH)  # in a row it is as high as its lines are
+        words.addStretch(1)
         row.setSpacing(2 * theme.SPACE)
         row.addStretch()
         for one in buttons:
@@ -29,7 +32,7 @@ class Hint(QWidget):
         column = QVBoxLayout(self)
         column.setSpacing(3 * theme.SPACE)
         column.addStretch(2)
-        column.addWidget(self._words, alignment=Qt.AlignmentFlag.AlignHCenter)
+        column.addLayout(words)
         column.addLayout(row)
         if below is not None:
             column.addWidget(below, alignment=Qt.AlignmentFlag.AlignHCenter)

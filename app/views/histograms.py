@@ -88,6 +88,8 @@ class HistogramsView(TensorView):
         for box in (self.source, self.scope):
             box.currentIndexChanged.connect(self.follow)
         self.number.valueChanged.connect(self.follow)
+        self.number.hide()
+        self.percentiles.setChecked(True)
         self.quantized.toggled.connect(self.follow)
         for mark in (self.percentiles, self.levels):
             mark.toggled.connect(self.slot.draw)
@@ -151,7 +153,8 @@ class HistogramsView(TensorView):
         before = self.number.blockSignals(True)
         self.number.setMaximum(max(0, min(most, MOST_GROUPS)))
         self.number.blockSignals(before)
-        self.scope.setEnabled(not self._of_activations)
+        for part in (self.scope, self.quantized, self.levels):
+            part.setVisible(not self._of_activations)
         self.number.setVisible(scope != "tensor")
         lossy = as_written(self._state, row) is not None and not self._of_activations
         self.quantized.setEnabled(lossy)

@@ -1,5 +1,6 @@
 """What is known of the selected tensor: facts, what the recipe does with it and why, and its weights."""
 
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -67,6 +68,7 @@ class Inspector(QWidget):
         self.figure = FigureView("Weights")
         self.figure.setMinimumHeight(FIGURE_HEIGHT)
         self.slot = FigureSlot(self.figure, self._reader, "inspector", _rough, self)
+        self.slot.dress = _without_marks
         self.figure.add_control(self.slot.progress)
         self.slot.failed.connect(self.figure.show_text)
         self.slot.drawn.connect(self._ask_statistics)
@@ -229,6 +231,11 @@ class Inspector(QWidget):
                 self._ask_statistics(self.slot.shown)
 
         self._reader.statistics(tensor, recipe, take, self.statistics.show_problem)
+
+
+def _without_marks(drawn: Drawn) -> Drawn:
+    """There is no room for their names, and the lines below have the percentiles."""
+    return replace(drawn, figure=drawn.figure.model_copy(update={"marks": []}))
 
 
 def _rough(drawn: Drawn) -> str:

@@ -33,6 +33,7 @@ class OutlierLines(QTableView):
         self.setTabKeyNavigation(False)
         self.setFont(theme.figures_font(self.font()))
         self.setWordWrap(False)
+        self.setStyleSheet("QTableView::item { padding: 0 8px; }")  # as the header has it
         self.verticalHeader().hide()
         self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         self.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)

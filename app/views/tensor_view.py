@@ -13,7 +13,7 @@ from app.views.figure import FigureView
 from app.views.figure_slot import FigureSlot
 from app.views.hint import Hint
 from app.views.parts import button, named
-from engine.api.views import View
+from engine.api.views import OutliersOf, View
 
 
 class TensorView(QWidget):
@@ -110,6 +110,9 @@ class TensorView(QWidget):
         if isinstance(wanted, str):
             self._show_hint(wanted, self.layers)
         else:
+            recipe = None if isinstance(wanted, OutliersOf) else wanted.recipe
+            as_ = f" as {recipe.default.format}" if recipe else ""
+            self.name.setText(f"{called(row)}{as_}")
             self._want(wanted)
 
     def _wanted(self, row: Row, tensor: str) -> View | str:
@@ -124,7 +127,6 @@ class TensorView(QWidget):
         """A figure is shown now."""
 
     def _show_name(self, row: Row) -> None:
-        self.name.setText(called(row))
         self.name.setToolTip(as_tip(shortened(printable("\n".join((row.key, *row.sources[:4]))), MOST_TOLD)))
 
     def _show_hint(self, sentence: str, *offered: object) -> None:

@@ -25,6 +25,7 @@ from app.main_window import MainWindow
 from app.session import Session
 from app.settings import Settings
 from app.views.calibrate_sheet import CalibrateSheet
+from app.views.figure_slot import FigureSlot
 from app.views.metadata_sheet import MetadataSheet
 from app.views.offers import OfferPopup
 from app.views.palette import CommandPalette
@@ -127,6 +128,7 @@ def photograph(folder: Path, width: int, height: int) -> None:
     window.show_help("window")
     camera.both("help")
     window.help_dock.hide()
+    photograph_views(camera)
     photograph_importance(camera, model)
     window.actions_table["run"].trigger()
     sheet = QApplication.activeModalWidget()
@@ -157,6 +159,61 @@ def photograph(folder: Path, width: int, height: int) -> None:
     if window.isVisible():  # jobs are running: it asks once
         window.close()
     QApplication.exec()
+
+
+def photograph_views(camera: Photographer) -> None:
+    """The tabs that look into the model: nothing selected, then each of weights, then of activations."""
+    window, state, views = camera.window, camera.window.state, camera.window.views
+    tabs, desk = window.tabs, window.session.activations
+    state.select(())
+    tabs.setCurrentWidget(views.histograms)
+    QTest.qWait(SETTLE_MS)
+    camera.both("histograms-empty")
+    state.select(("blk.1.ffn_down.weight",))
+    views.histograms.quantized.setChecked(True)
+    camera.wait(lambda: complete(views.histograms.slot))
+    views.histograms.pin.click()
+    state.select(("blk.1.attn_q.weight",))
+    camera.wait(lambda: complete(views.histograms.slot))
+    camera.both("histograms")
+    tabs.setCurrentWidget(views.outliers)
+    camera.wait(lambda: complete(views.outliers.slot) and views.outliers.model.lines)
+    views.outliers.table.selectRow(0)
+    camera.both("outliers")
+    tabs.setCurrentWidget(views.picture)
+    camera.wait(lambda: complete(views.picture.slot))
+    camera.both("weights")
+    views.picture.what.setCurrentIndex(1)
+    camera.wait(lambda: complete(views.picture.slot))
+    views.picture.channel.click()
+    views.picture.figure.show_part(40, 56, 96, 128)
+    QTest.qWait(1000)
+    camera.wait(lambda: complete(views.picture.slot))
+    camera.both("weights-zoomed")
+    tabs.setCurrentWidget(views.errors)
+    camera.wait(lambda: complete(views.errors.slot))
+    camera.both("error")
+    views.errors.scope.setCurrentIndex(2)
+    camera.wait(lambda: complete(views.errors.slot))
+    camera.both("error-groups")
+    tabs.setCurrentWidget(views.outliers)
+    views.outliers.source.setCurrentIndex(1)
+    QTest.qWait(SETTLE_MS)
+    camera.both("activations-empty")
+    desk.look("What does this sentence do to the model?")
+    camera.wait(lambda: desk.ready)
+    camera.wait(lambda: complete(views.outliers.slot) and views.outliers.model.lines)
+    camera.both("activations")
+    tabs.setCurrentWidget(views.histograms)
+    views.histograms.source.setCurrentIndex(1)
+    camera.wait(lambda: complete(views.histograms.slot))
+    camera.take("histograms-activations-light")
+    tabs.setCurrentWidget(window.layers)
+
+
+def complete(slot: FigureSlot) -> bool:
+    """Whether its last answer is there."""
+    return slot.shown is not None and slot.shown.last
 
 
 def photograph_importance(camera: Photographer, model: Path) -> None:

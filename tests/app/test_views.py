@@ -169,11 +169,11 @@ def test_what_the_recipe_makes_is_laid_over_it(qtbot, bench, histograms):
 def test_marks_are_shown_as_wanted_without_a_question(bench, histograms):
     bench.select(0)
     bench.asked().take(drawn())
-    assert histograms.figure.figure.marks == []
-    histograms.percentiles.click()
     assert [mark.kind for mark in histograms.figure.figure.marks] == ["percentile"]
     histograms.levels.click()
     assert [mark.kind for mark in histograms.figure.figure.marks] == ["percentile", "clip"]
+    histograms.percentiles.click()
+    assert [mark.kind for mark in histograms.figure.figure.marks] == ["clip"]
     bench.nothing_more(1)
 
 

@@ -7,6 +7,7 @@ from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QApplication
 
+from app.plotting import plotting
 from app.views.metadata_sheet import MetadataSheet
 from engine.api.presets import PRESETS
 from tests.app.models import write_matrix, write_wide_gguf
@@ -157,3 +158,46 @@ def test_no_turn_is_long_over_the_importance_of_a_large_model(qtbot, window, tmp
     assert len(view.model.shown) == 3 * 222
     assert len(window.state.selection) == 3 * 222
     assert max(turns.cpu) < LIMIT, sorted(turns.cpu)[-5:]
+
+
+def test_no_turn_is_long_in_the_tabs_that_look_into_a_large_model(qtbot, window, tmp_path: Path):
+    model = write_wide_gguf(tmp_path / "wide.gguf", blocks=222)
+    window.session.open(model)
+    wait_for_plan(qtbot, window)
+    window.state.select(("blk.100.ffn_up.weight",))
+    views = window.views
+    plotting().load()
+    qtbot.waitUntil(lambda: plotting().loaded, timeout=LOAD)
+    qtbot.wait(400)
+    with Turns() as turns:
+        for view in views.titles:
+            window.tabs.setCurrentWidget(view)
+            wait_until_drawn(qtbot, view)
+        window.tabs.setCurrentWidget(views.outliers)
+        qtbot.waitUntil(lambda: bool(views.outliers.model.lines), timeout=LOAD)
+        views.outliers.table.selectRow(3)
+        qtbot.wait(50)
+        for view in (views.histograms, views.picture, views.errors):
+            window.tabs.setCurrentWidget(view)
+            wait_until_drawn(qtbot, view)
+        views.picture.channel.click()
+        for block in range(5):
+            window.state.select((f"blk.{block}.attn_q.weight",))
+            qtbot.wait(30)
+        wait_until_drawn(qtbot, views.picture)
+        window.tabs.setCurrentWidget(views.histograms)
+        views.histograms.quantized.click()
+        wait_until_drawn(qtbot, views.histograms)
+        views.histograms.pin.click()
+        window.state.apply_preset("Q3_K_M")
+        qtbot.wait(300)
+        wait_until_drawn(qtbot, views.histograms)
+        qtbot.waitUntil(lambda: window.inspector.statistics.statistics is not None, timeout=LOAD)
+    assert window.state.channel is not None
+    assert max(turns.cpu) < LIMIT, sorted(turns.cpu)[-5:]
+
+
+def wait_until_drawn(qtbot, view) -> None:
+    """Until the last answer to what a tab asks is shown."""
+    qtbot.waitUntil(lambda: view.slot.shown is not None and view.slot.shown.last, timeout=LOAD)
+    qtbot.wait(50)
