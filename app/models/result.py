@@ -148,7 +148,8 @@ def story(record: JobRecord) -> str:
         if isinstance(result, EvaluateResult):
             return took
         if isinstance(result, ActivationsResult):
-            return f"What was run: {result.ran}. Histograms and Outliers show it. {took if result.job else 'It lay ready.'}"
+            ready = took if result.job else "It lay ready."
+            return f"What was run: {result.ran}. Histograms and Outliers show it. {ready}"
         if isinstance(result, CalibrateResult):
             return f"Read back and verified, {result.bytes:,} bytes. {took}"
         return f"Read back and verified, {result.bytes:,} bytes as predicted. {took}"
