@@ -96,9 +96,14 @@ class FigureReader(QObject):
         )
 
     def statistics(
-        self, tensor: str, recipe: Recipe | None, then: Callable[[WeightStatistics], None], failed: Fail
+        self,
+        tensor: str,
+        recipe: Recipe | None,
+        activations: Path | None,
+        then: Callable[[WeightStatistics], None],
+        failed: Fail,
     ) -> None:
-        """All that is known of a source tensor's weights, with `recipe` also what it makes of them."""
+        """All that is known of a source tensor's weights; what `recipe` makes of them; what reaches them."""
         model = str(self._state.path)
 
         def take(event: Event, generation: int) -> None:
@@ -109,7 +114,13 @@ class FigureReader(QObject):
 
         self._ask(
             STATISTICS,
-            lambda number: ReadStatistics(id=number, model=model, tensor=tensor, recipe=recipe),
+            lambda number: ReadStatistics(
+                id=number,
+                model=model,
+                tensor=tensor,
+                recipe=recipe,
+                activations=None if activations is None else str(activations),
+            ),
             take,
             failed,
         )

@@ -118,7 +118,7 @@ class MainWindow(QMainWindow):
         self.setCentralWidget(center)
 
     def _build_docks(self) -> None:
-        self.inspector = Inspector(self.state, self.session.figures)
+        self.inspector = Inspector(self.state, self.session.figures, self.session.activations)
         self.jobs = JobsPanel(self.session.board)
         self.log = LogPanel()
         self.help = HelpPanel()

@@ -29,6 +29,9 @@ PAUSE_MS = 10
 STEP_SECONDS = 0.005
 """Steps begin as long as this much time of a turn is left; none where the window takes as much itself."""
 
+MOST_WAITS = 5
+"""So many turns in a row: a window that is always busy gets its plots, too."""
+
 
 class Plotting(QObject):
     """`loaded` says that what draws (`DRAWING`) can be imported at once; until then `load` makes it so."""
@@ -41,6 +44,7 @@ class Plotting(QObject):
         self._steps = _steps()
         self._timer = QTimer(self, interval=PAUSE_MS)
         self._timer.timeout.connect(self._go_on)
+        self._waits = 0  # turns in a row that were the window's
         self._rested = 0.0  # CPU time of this thread when the window got its turn
 
     def load(self) -> None:
@@ -50,7 +54,9 @@ class Plotting(QObject):
             self._timer.start()
 
     def _go_on(self) -> None:
-        if time.thread_time() - self._rested < STEP_SECONDS:
+        busy = time.thread_time() - self._rested >= STEP_SECONDS
+        self._waits = self._waits + 1 if busy and self._waits < MOST_WAITS else 0
+        if not self._waits:
             self._step()
         self._rested = time.thread_time()
 

@@ -153,11 +153,15 @@ class Activations:
 
     @property
     def caches(self) -> dict[int, CacheRange]:
+        found = {block: self.cache(block) for block in self._about.caches}
+        return {block: cache for block, cache in found.items() if cache is not None}
+
+    def cache(self, block: int) -> CacheRange | None:
+        """That of one block, None where it could not be seen."""
+        if block not in self._about.caches:
+            return None
         arrays = self._file.arrays
-        return {
-            block: CacheRange(arrays[f"key.{block}"].read(), arrays[f"value.{block}"].read())
-            for block in self._about.caches
-        }
+        return CacheRange(arrays[f"key.{block}"].read(), arrays[f"value.{block}"].read())
 
     def close(self) -> None:
         self._file.close()

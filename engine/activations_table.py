@@ -4,6 +4,7 @@ from engine import terminal
 from engine.activations import Activations, LayerActivations
 from engine.api.statistics import PERCENTS, Estimator
 from engine.calibration.ranges import estimate
+from engine.input_statistics import in_short
 from engine.statistics_table import Row
 from engine.weight_statistics import outlier_channels
 
@@ -33,12 +34,12 @@ _NAMES = (
 
 def with_columns(rows: list[Row], found: Activations, estimator: Estimator | None) -> list[Row]:
     """The rows with what reaches each tensor, then a row for the output of each block."""
-    weights = [row | _columns(found.layers.get(str(row["canonical"])), estimator) for row in rows]
+    weights = [row | _columns(found, str(row["canonical"]), estimator) for row in rows]
     nothing = dict.fromkeys(rows[0]) if rows else {}
     outputs = [
         nothing
         | {"tensor": name, "canonical": name, "role": "block output", "block": block}
-        | _columns(found.layers[name], estimator)
+        | _columns(found, name, estimator)
         for block, name in sorted(found.roles.get("output", {}).items())
     ]
     return weights + outputs
@@ -92,22 +93,23 @@ def _ratio(layer: LayerActivations) -> float:
     return float(outlier_channels(layer.channels.absmax)[1].max())
 
 
-def _columns(layer: LayerActivations | None, estimator: Estimator | None) -> Row:
+def _columns(found: Activations, tensor: str, estimator: Estimator | None) -> Row:
     ranges = ("input_range_min", "input_range_max") if estimator else ()
+    layer = found.layers.get(tensor)
     if layer is None:
         return dict.fromkeys((*_NAMES, *ranges))
-    channels, ratios = outlier_channels(layer.channels.absmax)
-    peak = layer.peaks[0]
+    short = in_short(found, layer)
+    peak = short.peaks[0]
     values = (
-        layer.rows,
-        layer.min,
-        layer.max,
-        layer.absmax,
-        layer.mean_square,
-        *layer.distribution.percentiles(PERCENTS).tolist(),
-        channels.tolist(),
-        float(ratios.max()),
-        float(layer.beyond.max()),
+        short.rows,
+        short.min,
+        short.max,
+        short.absmax,
+        short.mean_square,
+        *short.percentiles,
+        short.outlier_channels,
+        short.outlier_ratio,
+        short.beyond,
         peak.token,
         peak.window,
         peak.position,

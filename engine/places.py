@@ -17,6 +17,7 @@ from engine.failures import failure
 from engine.figures import Drawn, figures
 from engine.figures.drawn import Wanted
 from engine.handed_arrays import HandedArrays
+from engine.input_statistics import input_statistics
 from engine.quantization_errors import error_of
 from engine.weight_statistics import gather, statistics_of
 
@@ -120,6 +121,8 @@ class _Place:
         if request.recipe is not None:
             self._ready()
             found.error = error_of(checkpoint, request.recipe, gathered.tensor, wanted)
+        if request.activations is not None:
+            found.inputs = input_statistics(Path(request.activations), found.canonical)
         self._tell(request, lambda: StatisticsRead(id=request.id, statistics=found))
 
     def _show(self, request: ReadFigure, drawn: Drawn) -> None:

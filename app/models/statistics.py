@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 
 from app.models.importance import short
+from app.plain import printable
+from engine.api.activations import InputStatistics, Peak
 from engine.api.statistics import LARGE, PERCENTS, SIGMAS, QuantizationError, WeightStatistics
 from engine.api.units import digits
 
 MOST_CHANNELS = 8
 """Channels that a line names."""
+
+MOST_PLACES, MOST_HEADS = 3, 4
+"""Tokens, and heads of the cache, that a line names."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Fact:
 
 
 def facts_of(of: WeightStatistics) -> list[Fact]:
-    """Those of the weights, then those of what the recipe makes of them, if they are known."""
+    """Those of the weights, of what the recipe makes of them, of what reaches them, as far as known."""
     facts = [
         _figure("Min", of.min),
         _figure("Max", of.max),
@@ -61,7 +66,8 @@ def facts_of(of: WeightStatistics) -> list[Fact]:
             "Worst channel", of.outlier_ratio, "Its abs-max over that of the median channel", " × median"
         ),
     ]
-    return facts + (_error_facts(of.error) if of.error else [])
+    facts += _error_facts(of.error) if of.error else []
+    return facts + (_input_facts(of.inputs) if of.inputs else [])
 
 
 def _percentiles(values: list[float]) -> list[Fact]:
@@ -98,6 +104,58 @@ def _error_facts(error: QuantizationError) -> list[Fact]:
         used = f"{error.levels_used:,} of {error.levels:,}"
         facts.append(Fact("Levels used", used, used, "Different codes that occur"))
     return facts
+
+
+def _input_facts(inputs: InputStatistics) -> list[Fact]:
+    ends = f"{short(inputs.min)} to {short(inputs.max)}"
+    facts = [
+        Fact("Inputs on", inputs.ran, f"{inputs.ran}\n{inputs.rows:,} tokens reached it"),
+        Fact("Input range", ends, f"{inputs.min!r} to {inputs.max!r}", "Least and largest activation"),
+        _figure("Input square", inputs.mean_square, "Mean square of the activations"),
+        Fact(
+            "Input outliers",
+            _channels(inputs.outlier_channels),
+            ";".join(map(str, inputs.outlier_channels)) or "none",
+            "Input channels whose activations are far above the median one's, the worst first",
+        ),
+        _figure(
+            "Worst input",
+            inputs.outlier_ratio,
+            "Its largest activation over that of the median channel",
+            " × median",
+        ),
+        _share(
+            f"Inputs ≥ {LARGE:g}",
+            inputs.beyond,
+            f"Share of tokens in which channel {inputs.beyond_channel} is of magnitude {LARGE:g} or more",
+        ),
+        Fact(
+            "Largest at",
+            _places(inputs.peaks),
+            "\n".join(map(_place_of, inputs.peaks)),
+            "The tokens with the largest activations: the same ones in many layers are attention sinks",
+        ),
+    ]
+    for of in ("key", "value"):
+        heads = [head for head in inputs.cache if head.of == of]
+        if heads:
+            said = [f"{head.head}: {short(head.min)} to {short(head.max)}" for head in heads]
+            exact = "\n".join(f"head {head.head}: {head.min!r} to {head.max!r}" for head in heads)
+            more = f" and {len(said) - MOST_HEADS:,} more" if len(said) > MOST_HEADS else ""
+            help_ = f"Range of the {of}s that the cache keeps, by head"
+            facts.append(Fact(f"Cache, {of}s", "; ".join(said[:MOST_HEADS]) + more, exact, help_))
+    return facts
+
+
+def _places(peaks: list[Peak]) -> str:
+    """The tokens of the largest values, each once."""
+    places = dict.fromkeys(f"“{printable(peak.token)}” ({peak.position:,})" for peak in peaks)
+    return ", ".join(list(places)[:MOST_PLACES])
+
+
+def _place_of(peak: Peak) -> str:
+    where = f"“{printable(peak.token)}”, token {peak.position:,} of window {peak.window:,}"
+    return f"{peak.value!r} in channel {peak.channel} at {where}"
 
 
 def text_of(of: WeightStatistics) -> str:

@@ -9,6 +9,7 @@ from PySide6.QtGui import QAction, QGuiApplication, QHideEvent, QShowEvent
 from PySide6.QtWidgets import QFormLayout, QFrame, QLabel, QScrollArea, QStackedLayout, QVBoxLayout, QWidget
 
 from app import theme
+from app.activations import ActivationsDesk
 from app.figure_reader import STATISTICS, Drawn, FigureReader
 from app.models.layer_lines import COPIED
 from app.models.looked_at import COMPUTED, as_written, stored
@@ -37,11 +38,13 @@ BINS = 120
 class Inspector(QWidget):
     """Follows the shared selection; its last row is the one shown."""
 
-    def __init__(self, state: State, reader: FigureReader, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, state: State, reader: FigureReader, desk: ActivationsDesk, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
-        self._state, self._reader = state, reader
+        self._state, self._reader, self._desk = state, reader, desk
         self._shown: tuple[Path | None, str] = (None, "")
-        self._known: tuple[str, Recipe | None] | None = None  # what the statistics are about, or will be
+        self._known: tuple[str, Recipe | None, Path | None] | None = None  # what the statistics are about
         self._settle = QTimer(self, singleShot=True, interval=SETTLE_MS)
         self._settle.timeout.connect(self._ask)
         self._facts: dict[str, tuple[QLabel, QLabel]] = {}
@@ -51,6 +54,7 @@ class Inspector(QWidget):
         state.model_changed.connect(self._follow)
         state.plan_changed.connect(self._follow_plan)
         reader.dropped.connect(self._follow)
+        desk.changed.connect(self._follow_activations)
         self._follow()
 
     def _make_widgets(self) -> None:
@@ -139,6 +143,10 @@ class Inspector(QWidget):
         if self.statistics.statistics is not None:
             self._settle.start()  # the recipe may lose something else of it now
 
+    def _follow_activations(self) -> None:
+        if self._known is not None and self._known[2] != self._desk.file:
+            self._settle.start()
+
     def _show_facts(self) -> None:
         row = self._state.current
         if row is None:
@@ -219,18 +227,18 @@ class Inspector(QWidget):
         recipe = as_written(self._state, row)
         if self._known is None or self._known[0] != tensor:
             self._read_statistics(tensor, None)
-        elif self._known != (tensor, recipe):
+        elif self._known != (tensor, recipe, self._desk.file):
             self._read_statistics(tensor, recipe)
 
     def _read_statistics(self, tensor: str, recipe: Recipe | None) -> None:
-        self._known = (tensor, recipe)
+        self._known = (tensor, recipe, self._desk.file)
 
         def take(found: WeightStatistics) -> None:
             self.statistics.show_statistics(found)
             if self.slot.shown is not None:
                 self._ask_statistics(self.slot.shown)
 
-        self._reader.statistics(tensor, recipe, take, self.statistics.show_problem)
+        self._reader.statistics(tensor, recipe, self._desk.file, take, self.statistics.show_problem)
 
 
 def _without_marks(drawn: Drawn) -> Drawn:

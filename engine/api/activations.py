@@ -1,5 +1,7 @@
 """Statistics of activations, as data: what was run through the model, and where the largest values were."""
 
+from typing import Literal
+
 from pydantic import BaseModel, Field
 
 
@@ -46,3 +48,34 @@ class Peak(BaseModel):
     token: str
     channel: int = Field(ge=0)
     value: float
+
+
+class HeadRange(BaseModel):
+    """Least and largest value of a head of the cache; keys behind the rotary embedding."""
+
+    of: Literal["key", "value"]
+    head: int
+    min: float
+    max: float
+
+
+class InputStatistics(BaseModel):
+    """What reaches one matrix. `ran` says on what; `rows` of so many tokens. Percentiles as in `PERCENTS`.
+
+    `beyond`: the largest share of tokens in which one channel (`beyond_channel`) is of magnitude `LARGE` or
+    more. `peaks`: the largest values, largest first. `cache`: of what the matrix makes for it, by head.
+    """
+
+    ran: str
+    rows: int
+    min: float
+    max: float
+    absmax: float
+    mean_square: float
+    percentiles: list[float]
+    outlier_channels: list[int]
+    outlier_ratio: float
+    beyond: float
+    beyond_channel: int
+    peaks: list[Peak]
+    cache: list[HeadRange]

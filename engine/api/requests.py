@@ -108,9 +108,9 @@ class ReadFigure(Message):
 
 
 class ReadStatistics(Message):
-    """Statistics of one source tensor's weights; what `recipe` makes of them, too. Answer: `statistics`.
+    """Statistics of one source tensor's weights. Answer: `statistics`. A newer one replaces it.
 
-    A newer one replaces it.
+    With `recipe` what it makes of them, too; with `activations`, a file of statistics, what reaches them.
     """
 
     request: Literal["statistics"] = "statistics"
@@ -118,6 +118,7 @@ class ReadStatistics(Message):
     model: str
     tensor: str
     recipe: Recipe | None = None
+    activations: str | None = None
 
 
 class StartQuantize(Message):

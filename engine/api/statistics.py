@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, Field
 
+from engine.api.activations import InputStatistics
 from engine.api.model import Role
 
 PERCENTS = (0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9)
@@ -72,3 +73,4 @@ class WeightStatistics(BaseModel):
     outlier_channels: list[int]
     outlier_ratio: float = Field(description="the worst channel's abs-max over the median channel's")
     error: QuantizationError | None = None
+    inputs: InputStatistics | None = None

@@ -18,6 +18,7 @@ from pytestqt.qtbot import QtBot
 from app import theme
 from app.engine_client import PATIENCE, Patience
 from app.main_window import MainWindow
+from app.plotting import plotting
 from app.session import Session
 from app.settings import Settings
 from tests.app.listening import fake
@@ -58,14 +59,14 @@ def _settle() -> None:
 
 
 def _alive(qapp: QApplication) -> set[tuple[int, str]]:
-    """(identity, name) of everything that can leak."""
+    """(identity, name) of everything that can leak; the one loader of plots goes on in the next test."""
     found = {(thread.ident or 0, f"thread {thread.name}") for thread in threading.enumerate()}
     found |= {(id(widget), f"widget {_describe(widget)}") for widget in qapp.topLevelWidgets()}
     for thing in gc.get_objects():
         # Its type, not isinstance: proxies of other libraries do things when they are asked.
         if not issubclass(type(thing), QTimer | QProcess | QThread) or not shiboken6.isValid(thing):
             continue
-        if isinstance(thing, QTimer) and thing.isActive():
+        if isinstance(thing, QTimer) and thing.isActive() and thing.parent() is not plotting():
             found.add((id(thing), f"timer {thing.objectName()} of {thing.parent()}"))
         if isinstance(thing, QProcess) and thing.state() != QProcess.ProcessState.NotRunning:
             found.add((id(thing), f"process {thing.program()}"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PySide6.QtCore import QObject, Signal
@@ -31,16 +32,39 @@ class FakeReader(QObject):
         super().__init__()
         self.figures: list[Asked] = []
         self.statistics_asked: list[tuple[str, Recipe | None, Callable, Callable]] = []
+        self.activations_asked: list[Path | None] = []
         self.left: list[str] = []
 
     def figure(self, place: str, view: View, then: Callable, failed: Callable) -> None:
         self.figures.append(Asked(place, view, then, failed))
 
-    def statistics(self, tensor: str, recipe: Recipe | None, then: Callable, failed: Callable) -> None:
+    def statistics(
+        self,
+        tensor: str,
+        recipe: Recipe | None,
+        activations: Path | None,
+        then: Callable,
+        failed: Callable,
+    ) -> None:
         self.statistics_asked.append((tensor, recipe, then, failed))
+        self.activations_asked.append(activations)
 
     def drop(self, place: str) -> None:
         self.left.append(place)
+
+
+class FakeDesk(QObject):
+    """Which activations are looked at: `file`."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.file: Path | None = None
+
+    def take(self, file: Path) -> None:
+        self.file = file
+        self.changed.emit()
 
 
 def drawn(last: bool = True, title: str = "weights") -> Drawn:

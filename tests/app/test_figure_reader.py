@@ -145,7 +145,7 @@ def test_one_that_cannot_be_opened_drops_nothing(reading):
 def test_statistics_have_a_generation_too(reading):
     found: list[WeightStatistics] = []
     for tensor in ("one", "two"):
-        reading.reader.statistics(tensor, None, found.append, reading.sentences.append)
+        reading.reader.statistics(tensor, None, None, found.append, reading.sentences.append)
     figures = dict.fromkeys(("min", "max", "mean", "std", "absmax", "kurtosis", "zeros"), 0.0)
     counts = dict.fromkeys(("count", "beyond_sigmas", "large", "outlier_ratio"), 0)
     for take, tensor in zip(reversed(reading.inspection.takes), ("two", "one"), strict=True):

@@ -1,15 +1,18 @@
 """The inspector follows the selection and drops what comes late."""
 
+from pathlib import Path
+
 import pytest
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
 from app.views.inspector import SETTLE_MS, Inspector
+from engine.api.activations import HeadRange, InputStatistics, Peak
 from engine.api.model import Role
 from engine.api.recipe import Rule
 from engine.api.statistics import PERCENTS, QuantizationError, WeightStatistics
-from tests.app.reading import FakeReader, drawn
+from tests.app.reading import FakeDesk, FakeReader, drawn
 from tests.app.small_state import GATE, NORM, make_state
 
 
@@ -42,8 +45,8 @@ def known(tensor: str, error: bool = False) -> WeightStatistics:
 
 @pytest.fixture
 def parts(qtbot: QtBot):
-    state, reader = make_state(), FakeReader()
-    inspector = Inspector(state, reader)
+    state, reader, desk = make_state(), FakeReader(), FakeDesk()
+    inspector = Inspector(state, reader, desk)
     qtbot.addWidget(inspector)
     inspector.resize(300, 600)
     inspector.show()
@@ -208,3 +211,43 @@ def test_what_is_copied_says_so(parts, qtbot: QtBot):
         state.take_export(state.export.model_copy(update={"tensors": tensors}))
     state.select((down,))
     assert facts(inspector)["Method"] == "copied"
+
+
+def test_what_reaches_the_tensor_is_told_when_activations_are_there(qtbot: QtBot, parts, tmp_path: Path):
+    state, reader, inspector = parts
+    state.select((state.rows[1].key,))
+    qtbot.waitUntil(lambda: bool(reader.figures))
+    reader.figures[0].take(drawn())
+    reader.statistics_asked[0][2](known(GATE))
+    reader.statistics_asked[1][2](known(GATE, error=True))
+    assert reader.activations_asked == [None, None]
+    inspector._desk.take(tmp_path / "file")
+    qtbot.waitUntil(lambda: len(reader.statistics_asked) == 3)
+    assert reader.activations_asked[2] == tmp_path / "file"
+    found = known(GATE, error=True)
+    found.inputs = InputStatistics(
+        ran="a prompt of 3 tokens",
+        rows=3,
+        min=-2.0,
+        max=2457.25,
+        absmax=2457.25,
+        mean_square=9.5,
+        percentiles=[0.0] * len(PERCENTS),
+        outlier_channels=[37],
+        outlier_ratio=31.0,
+        beyond=1 / 3,
+        beyond_channel=37,
+        peaks=[Peak(window=0, position=position, token=token, channel=37, value=value)
+               for position, token, value in ((0, "<s>", 2457.25), (0, "<s>", 80.0), (2, "the", -7.0))],
+        cache=[HeadRange(of="key", head=head, min=-1.0 - head, max=2.0) for head in range(2)],
+    )  # fmt: skip
+    reader.statistics_asked[2][2](found)
+    shown = facts(inspector)
+    assert shown["Input range"].startswith("−2.00 to 2")
+    assert shown["Input outliers"] == "37"
+    assert shown["Largest at"] == "“<s>” (0), “the” (2)"
+    assert shown["Cache, keys"] == "0: −1.00 to 2.00; 1: −2.00 to 2.00"
+    assert "Cache, values" not in shown
+    assert shown["Outlier channels"] == "7, 3"
+    assert "2457.25 in channel 37 at “<s>”, token 0 of window 0" in inspector.statistics.text()
+    assert len(reader.statistics_asked) == 3

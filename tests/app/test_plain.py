@@ -23,6 +23,7 @@ from app.views.layers import LayersView
 from app.views.start import RecentList
 from app.views.strip import Fact
 from tests.app.layers import UNUSED, summaries
+from tests.app.reading import FakeDesk
 
 HOSTILE = ("<img src='x'>", "<b>bold</b>", "a" * 5000, "1" * 5000)
 IDS = ("image", "bold", "long", "digits")
@@ -117,7 +118,7 @@ def test_only_long_words_break():
 
 
 def test_the_inspector_shows_any_name(qtbot: QtBot, state: State, name: str):
-    inspector = Inspector(state, NoReader())
+    inspector = Inspector(state, NoReader(), FakeDesk())
     qtbot.addWidget(inspector)
     inspector.show()
     open_named(state, name)

@@ -70,3 +70,7 @@ def test_it_waits_where_the_window_is_busy(qapp, monkeypatch):
     assert len(taken) == 1
     loader._go_on()
     assert len(taken) == 2
+    for _ in range(plotting.MOST_WAITS + 1):  # it is always busy, and does not wait for ever
+        spent[0] += plotting.STEP_SECONDS
+        loader._go_on()
+    assert len(taken) == 3

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from engine import places
+from engine.activations import read_activations
 from engine.api.events import Event, ExportPage, Failed, FigureRead, JobsListed, StatisticsRead
 from engine.api.figures import Axis, Figure
+from engine.api.jobs import ActivationsRequest
 from engine.api.recipe import Choice, Recipe
 from engine.api.requests import ListJobs, OpenModel, ReadFigure, ReadStatistics
 from engine.api.views import HistogramOf, OutliersOf, PictureOf, View
+from engine.capture import capture
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.figures import Drawn
 from engine.inspecting import Inspector
@@ -185,3 +188,26 @@ def test_statistics_say_what_a_recipe_makes_of_a_tensor(asking, model):
         assert (error and error.format) == (wanted and "Q4_0")
     assert error is not None
     assert 0 < error.squared < 0.02
+
+
+def test_statistics_say_what_reaches_a_tensor(asking, model, tmp_path):
+    file = tmp_path / "prompt.activations"
+    capture(ActivationsRequest(model=str(model), prompt="the first of a few", output=str(file)))
+    for number, tensor in enumerate(("blk.1.ffn_down.weight", "blk.0.attn_k.weight", "output_norm.weight")):
+        ask = ReadStatistics(id=number, model=str(model), tensor=tensor, activations=str(file))
+        asking.inspector.answer(ask)
+        found = asking.until(lambda event: isinstance(event, StatisticsRead))
+        inputs = found.statistics.inputs
+        if tensor.startswith("output_norm"):
+            assert inputs is None
+            continue
+        with read_activations(file) as activations:
+            layer = activations.layers[tensor]
+            assert (inputs.ran, inputs.peaks) == (str(activations.ran), layer.peaks)
+            assert inputs.absmax == layer.absmax == abs(inputs.peaks[0].value)
+            cache = activations.caches[0]
+        assert [(head.of, head.min, head.max) for head in inputs.cache] == (
+            [("key", low.min(), high.max()) for low, high in zip(*cache.keys, strict=True)]
+            if "attn_k" in tensor
+            else []
+        )
