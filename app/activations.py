@@ -33,6 +33,7 @@ class ActivationsDesk(QObject):
         self.file: Path | None = None
         self.of = self.problem = ""
         state.model_changed.connect(self._follow_model)
+        board.added.connect(self._meet)
         board.changed.connect(self._follow_job)
         board.finished.connect(self._take_finished)
         board.removed.connect(self._forget)
@@ -91,6 +92,12 @@ class ActivationsDesk(QObject):
             elif self._is_ours(record) and self.file is None:
                 self._take(record)
         self.changed.emit()
+
+    def _meet(self, record: JobRecord) -> None:
+        """Disk remembers what was gathered before."""
+        if self.file is None and self._is_ours(record) and record.state == "done":
+            self._take(record)
+            self.changed.emit()
 
     def _is_ours(self, record: JobRecord) -> bool:
         return isinstance(record.request, ActivationsRequest) and Path(record.request.model) == self._model
