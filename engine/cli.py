@@ -28,6 +28,8 @@ from engine.importance_commands import importance_app, show_calibrated
 from engine.job_commands import jobs_app
 from engine.jobs.limits import NO_MEMORY, out_of_memory
 from engine.options import AsJson, JobId, MemoryLimit, Model, Threads, example
+from engine.plot_command import EXAMPLES as PLOT_EXAMPLES
+from engine.plot_command import plot
 from engine.presets_command import EXAMPLES as PRESETS_EXAMPLES
 from engine.presets_command import presets
 from engine.process import keep_libraries_quiet, stop_in_order
@@ -103,6 +105,7 @@ def _show_metadata(checkpoint: "Checkpoint", as_json: bool) -> None:
 
 app.command(epilog=PRESETS_EXAMPLES)(presets)  # here: the help lists commands in this order
 app.command(epilog=STATS_EXAMPLES)(stats)
+app.command(epilog=PLOT_EXAMPLES)(plot)
 app.command(epilog=QUANTIZE_EXAMPLES)(quantize)
 
 

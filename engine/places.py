@@ -1,5 +1,4 @@
-"""Figures and statistics for the places of the window: each has a thread of its own, where the newest
-request counts.
+"""Figures and statistics for the window's places: each has a thread, where the newest request counts.
 
 A request that comes while an older one of its place is being answered breaks that off between two pieces of
 work; from then on nothing of the older one is sent.
@@ -12,21 +11,16 @@ from functools import partial
 from pathlib import Path
 
 from engine.api.events import Event, FigureRead, StatisticsRead
-from engine.api.recipe import Recipe
 from engine.api.requests import ReadFigure, ReadStatistics
-from engine.api.statistics import WeightStatistics
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.failures import failure
 from engine.figures import Drawn, figures
-from engine.figures.tensors import find_tensor
+from engine.figures.drawn import Wanted
 from engine.handed_arrays import HandedArrays
-from engine.quantization_errors import measure_errors, quantized
+from engine.quantization_errors import error_of
 from engine.weight_statistics import gather, statistics_of
 
-Request = ReadFigure | ReadStatistics
-
-STATISTICS = "statistics"
-"""The place of statistics."""
+Asked = ReadFigure | ReadStatistics
 
 PATIENCE = 2.0
 """Seconds that what is broken off is waited for at the end."""
@@ -41,9 +35,9 @@ class Places:
         self._send, self._arrays, self._ready = send, arrays, ready
         self._places: dict[str, _Place] = {}
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: Asked) -> None:
         """Begin to answer; returns at once."""
-        name = request.place if isinstance(request, ReadFigure) else STATISTICS
+        name = f"figure {request.place}" if isinstance(request, ReadFigure) else "statistics"
         if name not in self._places:
             self._places[name] = _Place(name, self._send, self._arrays, self._ready)
         self._places[name].ask(request)
@@ -69,13 +63,13 @@ class _Place:
     ) -> None:
         self._send, self._arrays, self._ready = send, arrays, ready
         self._changed = threading.Condition()
-        self._newest: Request | None = None
+        self._newest: Asked | None = None
         self._begun = self._closed = False
         self._model: tuple[str, Checkpoint] | None = None
         self.thread = threading.Thread(target=self._serve, name=f"place {name}", daemon=True)
         self.thread.start()
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: Asked) -> None:
         with self._changed:
             self._newest, self._begun = request, False
             self._changed.notify()
@@ -98,29 +92,35 @@ class _Place:
             if self._model:
                 self._model[1].close()
 
-    def _next(self) -> Request | None:
+    def _next(self) -> Asked | None:
         """The next request, waited for; None: there will be none."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or (self._newest is not None and not self._begun))
             self._begun = True
             return self._newest
 
-    def _answer(self, request: Request) -> None:
-        recipe = getattr(request.view if isinstance(request, ReadFigure) else request, "recipe", None)
-        if recipe is not None:
-            self._ready()
-        checkpoint = self._opened(request.model)
-
+    def _answer(self, request: Asked) -> None:
         def wanted() -> bool:
             return self._newest is request
 
-        if isinstance(request, ReadFigure):
-            for drawn in figures(checkpoint, request.view, wanted):
-                self._show(request, drawn)
-        else:
-            found = _statistics(checkpoint, request.tensor, recipe, wanted)
-            if found is not None:
-                self._tell(request, lambda: StatisticsRead(id=request.id, statistics=found))
+        if isinstance(request, ReadStatistics):
+            self._statistics(request, wanted)
+            return
+        if getattr(request.view, "recipe", None) is not None:
+            self._ready()
+        for drawn in figures(self._opened(request.model), request.view, wanted):
+            self._show(request, drawn)
+
+    def _statistics(self, request: ReadStatistics, wanted: Wanted) -> None:
+        checkpoint = self._opened(request.model)
+        gathered = gather(checkpoint, request.tensor, wanted=wanted)
+        if gathered is None:
+            return
+        found = statistics_of(checkpoint, gathered)
+        if request.recipe is not None:
+            self._ready()
+            found.error = error_of(checkpoint, request.recipe, gathered.tensor, wanted)
+        self._tell(request, lambda: StatisticsRead(id=request.id, statistics=found))
 
     def _show(self, request: ReadFigure, drawn: Drawn) -> None:
         path = "" if drawn.values is None else self._arrays.write(drawn.values)
@@ -136,7 +136,7 @@ class _Place:
             with suppress(OSError):
                 Path(path).unlink()
 
-    def _tell(self, request: Request, event: Callable[[], Event]) -> bool:
+    def _tell(self, request: Asked, event: Callable[[], Event]) -> bool:
         """Send the event, unless the request is not the newest any more; whether it was."""
         with self._changed:
             if self._newest is not request:
@@ -151,18 +151,3 @@ class _Place:
         if self._model is None:
             self._model = path, open_checkpoint(path)
         return self._model[1]
-
-
-def _statistics(
-    checkpoint: Checkpoint, tensor: str, recipe: Recipe | None, wanted: Callable[[], bool]
-) -> WeightStatistics | None:
-    """Those of a tensor, with what `recipe` makes of it; None when they are not wanted any more."""
-    name = find_tensor(checkpoint, tensor).name
-    gathered = gather(checkpoint, name, wanted=wanted)
-    if gathered is None:
-        return None
-    found = statistics_of(checkpoint, gathered)
-    if recipe is None:
-        return found
-    errors = measure_errors(quantized(checkpoint, recipe, name), wanted, groups=False)
-    return None if errors is None else found.model_copy(update={"error": errors.whole})

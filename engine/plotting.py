@@ -7,7 +7,6 @@ away or skip them.
 
 import io
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,8 @@ import numpy as np
 
 from engine.api.errors import OutputError
 from engine.api.figures import Axis, Figure, HeatMap, Mark, Series
-from engine.api.outputs import partial_path
 from engine.figures.pooling import pooled, starts
-from engine.jobs.errors import explained
-from engine.jobs.partial import check_place
+from engine.jobs.partial import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,31 +48,26 @@ DECADES = 6
 """A logarithmic color bar shows no more than these below the highest value."""
 
 
-def check_plot(out: Path, sources: list[Path], *, overwrite: bool) -> None:
-    """Raise an `OutputError` where no plot can be written as `out`, before any work."""
+def check_ending(out: Path) -> None:
+    """Raise an `OutputError` where the name does not say what kind of file it is to be."""
     if out.suffix.lower() not in ENDINGS:
         raise OutputError(f"{out}: the name of a plot ends with .png, .svg or .csv.")
-    check_place(out, sources, overwrite)
 
 
 def write_plot(
     out: Path, figure: Figure | HeatMap, values: np.ndarray | None = None, *, logarithmic: bool = False
 ) -> None:
-    """Write `figure` as `out`, whose ending says how. `values`, `logarithmic`: see `render`."""
+    """Write `figure` as `out`, whose ending says how. `values`, `logarithmic`: see `render`.
+
+    Under a partial name, then renamed. Raises `OutputError`.
+    """
     ending = out.suffix.lower()
     if ending == ".csv":
         content = (figure.to_csv() if isinstance(figure, Figure) else figure.to_csv(_given(values))).encode()
     else:
         content = render(figure, values, ending[1:], logarithmic=logarithmic)
-    partial = partial_path(out)
-    with explained(out):
-        try:
-            partial.write_bytes(content)
-            partial.replace(out)
-        except BaseException:
-            with suppress(OSError):
-                partial.unlink()
-            raise
+    with whole_file(out) as partial:
+        partial.write_bytes(content)
 
 
 def render(
@@ -89,7 +81,7 @@ def render(
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    options = {
+    options: Any = {
         "font.size": 9,
         "svg.fonttype": "none",
         "svg.hashsalt": "bitwright",
@@ -123,12 +115,14 @@ def _place(canvas: "Canvas", box: Sequence[int]) -> "Axes":
 
 
 def _name(axes: "Axes", title: str, x: Axis, y: Axis) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(x.label)
     axes.set_ylabel(y.label)
     for axis, said in ((axes.xaxis, x), (axes.yaxis, y)):
         if said.counts:
-            axis.get_major_locator().set_params(integer=True)
+            axis.set_major_locator(MaxNLocator(integer=True))
 
 
 # ------------------------------------------------------------------------------------------ series
@@ -152,7 +146,7 @@ def _draw_bins(canvas: "Canvas", figure: Figure, logarithmic: bool) -> None:
     _name(axes, figure.title, figure.x, figure.y)
     _draw_marks(axes, figure.marks)
     if len(figure.series) > 1 or figure.marks:
-        axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.93))
+        axes.legend(facecolor=GROUND, edgecolor="none", loc="upper right", bbox_to_anchor=(1, 0.93))
 
 
 def _draw_series(
@@ -213,7 +207,7 @@ def _draw_map(canvas: "Canvas", figure: HeatMap, values: np.ndarray, logarithmic
         axes.set_yticks(range(figure.first_row, stop_row), figure.rows)
     bar = canvas.colorbar(paint, cax=_place(canvas, BAR))
     bar.set_label(figure.z.label)
-    bar.outline.set_visible(False)  # type: ignore[operator] # a spine, not a function
+    bar.outline.set_visible(False)
 
 
 def _scale(values: np.ndarray, *, signed: bool, logarithmic: bool) -> Any:

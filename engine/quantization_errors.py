@@ -26,6 +26,7 @@ __all__ = [
     "Piece",
     "Quantized",
     "applied",
+    "error_of",
     "errors_of",
     "measure_errors",
     "quantized",
@@ -139,6 +140,18 @@ def errors_of(quantized: Quantized, wanted: Callable[[], bool] = lambda: True) -
         for older in list(_remembered)[:-REMEMBERED]:
             _remembered.pop(older, None)
     return errors
+
+
+def error_of(
+    checkpoint: Checkpoint, recipe: Recipe, tensor: str, wanted: Callable[[], bool] = lambda: True
+) -> QuantizationError | None:
+    """What `recipe` loses of a source tensor, by `errors_of`; None where the tensor is not in the output, or
+    where it is no longer `wanted`."""
+    try:
+        errors = errors_of(quantized(checkpoint, recipe, tensor), wanted)
+    except NotInOutputError:
+        return None
+    return None if errors is None else errors.whole
 
 
 def with_errors(

@@ -97,6 +97,7 @@ class Quantized:
     weights are rounded one by one, "copied" where the source's bytes are taken.
     `group`: weights of a line that share a scale, `block`: those that are stored together; all of the line
     where each weight is stored by itself. `levels`: numbers that a code can be, 0 where there are no codes.
+    `signed`: whether some of these are below 0.
 
     `lines` are output channels, `width` the weights of each: rows of the source, and columns where it is
     `transposed`. Reads and encodes when asked, in pieces; memory is that of the answer and a few megabytes.
@@ -117,6 +118,7 @@ class Quantized:
         self.group = min(self.width if span.grid is None else span.grid.group for span in spans)
         self.block = max(self.width if span.grid is None else span.grid.block for span in spans)
         grids = [span.grid for span in spans if span.grid is not None]
+        self.signed = any(grid.codes.low < 0 for grid in grids)
         self.levels = len(np.unique(np.concatenate([grid.codes.ordered for grid in grids]))) if grids else 0
 
     @property
@@ -317,14 +319,14 @@ def quantized(checkpoint: Checkpoint, recipe: Recipe, tensor: str) -> Quantized:
 
 
 def applied(checkpoint: Checkpoint, recipe: Recipe) -> Applied:
-    """`Applied`, remembered for the last recipe: views ask for one tensor after the other."""
+    """`Applied`, the last ones remembered: views, each with the model open, ask for tensor after tensor."""
     stamp = None
     if recipe.imatrix and (file := Path(recipe.imatrix)).exists():
         stamp = file.stat().st_mtime_ns, file.stat().st_size
     return _applied(checkpoint, recipe.model_dump_json(), stamp)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def _applied(checkpoint: Checkpoint, recipe: str, stamp: tuple[int, int] | None) -> Applied:
     """`stamp` tells the recipe's importance matrix from what may take its place."""
     return Applied(checkpoint, Recipe.model_validate_json(recipe))

@@ -1,19 +1,28 @@
 """Statistics of a model's tensors as a table: CSV, JSON or Parquet, by the name of the file."""
 
 import json
-import os
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from engine.api.errors import OutputError
-from engine.api.outputs import partial_path
-from engine.api.statistics import PERCENTS, WeightStatistics
+from engine.api.statistics import PERCENTS, QuantizationError, WeightStatistics
 from engine.api.tables import csv_text
-from engine.jobs.errors import explained
-from engine.jobs.units import sync_folder
+from engine.jobs.partial import whole_file
 
 ENDINGS = (".csv", ".json", ".parquet")
+
+ERROR_COLUMNS = {
+    "format": "format",
+    "method": "method",
+    "squared": "squared_error",
+    "mean_squared": "mean_squared_error",
+    "snr": "snr_db",
+    "cosine": "cosine",
+    "saturation": "saturation",
+    "levels_used": "levels_used",
+    "levels": "levels",
+}
+"""Columns by the fields of `QuantizationError`."""
 
 Row = dict[str, object]
 
@@ -44,6 +53,14 @@ def row_of(statistics: WeightStatistics) -> Row:
     }
 
 
+def error_columns(error: QuantizationError | None) -> Row:
+    """What a recipe makes of the tensor, in further columns; None in all where nothing can be said."""
+    if error is None:
+        return dict.fromkeys(ERROR_COLUMNS.values())
+    told = error.model_dump()
+    return {column: told[name] for name, column in ERROR_COLUMNS.items()}
+
+
 def refuse_table(path: Path) -> None:
     """Raise `OutputError` where no table can be written under this name, whatever is in it."""
     if path.suffix.lower() not in ENDINGS:
@@ -55,34 +72,27 @@ def refuse_table(path: Path) -> None:
         )
 
 
-def json_text(model: str, rows: list[Row], left_out: dict[str, str]) -> str:
-    """All of it as JSON: `model`, `tensors` (the rows), and by name why others are `left_out`."""
-    return json.dumps({"model": model, "tensors": rows, "left_out": left_out}, indent=1)
+def json_text(about: dict[str, object], rows: list[Row]) -> str:
+    """All of it as JSON: what the table is `about`, and as `tensors` the rows."""
+    return json.dumps(about | {"tensors": rows}, indent=1)
 
 
-def write_table(path: Path, model: str, rows: list[Row], left_out: dict[str, str]) -> None:
-    """Write the table under a partial name, then rename it. Raises `OutputError`."""
-    partial = partial_path(path)
-    with explained(path):
-        try:
-            _write(partial, path.suffix.lower(), model, rows, left_out)
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                partial.unlink()
-            raise
-        sync_folder(path.parent)
+def write_table(path: Path, about: dict[str, object], rows: list[Row]) -> None:
+    """Write the table under a partial name, then rename it. Raises `OutputError`.
+
+    `about`: the model, what is left out and why; only JSON has room for it.
+    """
+    with whole_file(path) as partial:
+        _write(partial, path.suffix.lower(), about, rows)
 
 
-def _write(path: Path, ending: str, model: str, rows: list[Row], left_out: dict[str, str]) -> None:
+def _write(path: Path, ending: str, about: dict[str, object], rows: list[Row]) -> None:
     match ending:
         case ".csv":
             text = csv_text(list(rows[0]) if rows else [], (_flat(row) for row in rows))
             path.write_text(text, encoding="utf-8")
         case ".json":
-            path.write_text(json_text(model, rows, left_out) + "\n", encoding="utf-8")
+            path.write_text(json_text(about, rows) + "\n", encoding="utf-8")
         case ".parquet":
             import pyarrow
             from pyarrow import parquet

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 EXAMPLES = example(
     "bitwright stats ./Llama-3.2-1B",
     "bitwright stats model.gguf --out stats.csv",
+    "bitwright stats ./Llama-3.2-1B --preset Q4_K_M --out errors.csv",
 )
 
 SHOWN = 20
@@ -32,32 +33,56 @@ def stats(
         Path | None,
         typer.Option(help="Write all figures: .csv, .json or .parquet by its name.", show_default=False),
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Say what this preset makes of each tensor, too.", show_default=False)
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="The same of a recipe (JSON).", show_default=False)
+    ] = None,
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(help="The importance matrix that the recipe weighs with.", show_default=False),
+    ] = None,
     threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show statistics of a model's weights: ranges, moments, percentiles, outlier channels."""
+    """Show statistics of a model's weights: ranges, moments, outliers, what a recipe loses of them."""
     from engine.checkpoint import open_checkpoint
     from engine.jobs.partial import check_place
-    from engine.statistics_table import json_text, refuse_table, row_of, write_table
+    from engine.quantization_errors import applied, with_errors
+    from engine.recipes import asked_recipe
+    from engine.statistics_table import error_columns, json_text, refuse_table, row_of, write_table
     from engine.weight_statistics import all_statistics
 
     if out is not None:
         refuse_table(out)
     with open_checkpoint(model) as checkpoint:
         if out is not None:
-            check_place(out, _own_files(checkpoint), overwrite)
+            check_place(out, [*_own_files(checkpoint), *filter(None, (recipe, imatrix))], overwrite)
+        asked = asked_recipe(checkpoint, preset, recipe, imatrix)
+        if asked is not None:
+            terminal.warn(applied(checkpoint, asked).plan.warnings)  # before all weights are read
         with terminal.progress() as listener:
             found, left_out = all_statistics(checkpoint, threads, listener)
-    rows = [row_of(one) for one in found]
+            without: dict[str, str] = {}
+            if asked is not None:
+                found, without = with_errors(found, checkpoint, asked, threads, listener)
+    rows = [row_of(one) | (error_columns(one.error) if asked else {}) for one in found]
+    about: dict[str, object] = {"model": str(model), "left_out": left_out}
+    if asked is not None:
+        about |= {"recipe": asked.model_dump(mode="json", exclude_none=True), "without_errors": without}
     if out is not None:
-        write_table(out, str(model), rows, left_out)
+        write_table(out, about, rows)
     if as_json:
-        print(json_text(str(model), rows, left_out))
+        print(json_text(about, rows))
         return
     terminal.warn([f"left out: {reason}" for reason in left_out.values()])
+    terminal.warn([f"without errors: {reason}" for reason in without.values()])
     if out is not None:
         terminal.say(f"{out}: statistics of {len(found)} tensors.")
+    elif asked is not None:
+        _show_errors(found)
     else:
         _show(found)
 
@@ -89,5 +114,32 @@ def _show(found: list[WeightStatistics]) -> None:
         )
     shown.columns[-1].justify = "left"
     terminal.out.print(shown)
-    rest = f"; the {len(worst)} with the worst input channels are shown" if len(worst) < len(found) else ""
+    _say_all(found, len(worst), "with the worst input channels")
+
+
+def _show_errors(found: list[WeightStatistics]) -> None:
+    """The tensors of which most is lost, worst first."""
+    lost = [(one, one.error) for one in found if one.error is not None and one.error.squared]
+    worst = sorted(lost, key=lambda pair: -pair[1].squared)[:SHOWN]
+    shown = terminal.table(
+        "tensor", "type", "format", "SNR (dB)", "squared error", "cosine", "saturated", "levels", left=3
+    )
+    for one, error in worst:
+        coded = error.saturation is not None
+        shown.add_row(
+            terminal.printable(one.tensor),
+            one.dtype,
+            error.format,
+            f"{error.snr:.2f}",
+            f"{error.squared:.4g}",
+            f"{error.cosine:.6f}",
+            f"{error.saturation:.2%}" if coded else "",
+            f"{error.levels_used} of {error.levels}" if coded else "",
+        )
+    terminal.out.print(shown)
+    _say_all(found, len(worst), "of which most is lost")
+
+
+def _say_all(found: list[WeightStatistics], shown: int, which: str) -> None:
+    rest = f"; the {shown} {which} are shown" if shown < len(found) else ""
     terminal.say(f"{len(found)} tensors, {sum(one.count for one in found):,} weights{rest}.")

@@ -10,7 +10,7 @@ from engine.checkpoint import Checkpoint
 from engine.figures.drawn import Drawn, Wanted
 from engine.figures.pooling import pooled
 from engine.figures.tensors import find_tensor
-from engine.quantization_errors import Quantized, measure_errors, quantized
+from engine.quantization_errors import Quantized, errors_of, measure_errors, quantized
 
 MOST_BINS = 4096
 """More channels share bins, each as high as the worst of its channels."""
@@ -25,11 +25,11 @@ def error_of(checkpoint: Checkpoint, view: ErrorOf, wanted: Wanted) -> Iterator[
     """What `view` asks for. Raises `FigureError`, and what encoding the tensor raises."""
     tensor = find_tensor(checkpoint, view.tensor)
     made = quantized(checkpoint, view.recipe, tensor.name)
-    found = measure_errors(made, wanted, groups=view.scope == "group")
+    found = measure_errors(made, wanted) if view.scope == "group" else errors_of(made, wanted)
     if found is None:
         return
     title = f"Error of {view.tensor} as {made.format}"
-    if found.by_group is not None:
+    if view.scope == "group" and found.by_group is not None:
         yield _by_group(title, made, found.by_group)
         return
     values = found.by_output if view.scope == "output" else found.by_input

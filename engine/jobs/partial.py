@@ -4,7 +4,8 @@ import errno
 import hashlib
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -128,6 +129,26 @@ def discard_partials(output: Path) -> None:
             claim = _claim(partial.with_suffix(""))
             partial.unlink(missing_ok=True)
             claim.release()
+
+
+@contextmanager
+def whole_file(output: Path) -> Iterator[Path]:
+    """A partial name to write under; it becomes `output` once what it holds is on the disk.
+
+    Without a job: nothing of it stays where it fails. Raises `OutputError`.
+    """
+    partial = partial_path(output)
+    with explained(output):
+        try:
+            yield partial
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(output)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+        sync_folder(output.parent)
 
 
 def _claim(output: Path) -> FileLock:

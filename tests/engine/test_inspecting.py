@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 import pytest
 
-from engine import inspecting, places
+from engine import inspecting, places, quantization_errors
 from engine.api.errors import CalibrationError, CheckpointError, OutputError
 from engine.api.events import (
     Checked,
@@ -41,6 +41,7 @@ from engine.api.requests import (
 from engine.calibration import statistics
 from engine.calibration.importance_files import read_importance, write_importance
 from engine.inspecting import Inspector
+from engine.quantization_errors import measure_errors
 from engine.quantize import quantize
 from engine.weight_statistics import gather
 from resources import SAMPLE_MODEL
@@ -231,16 +232,37 @@ def test_statistics_come_while_others_are_asked(monkeypatch):
     found = answers.next(StatisticsRead)
     assert (found.id, found.statistics.tensor) == (3, "model.layers.1.mlp.down_proj.weight")
     assert found.statistics.outlier_channels == [106]
-    assert found.statistics.error is None
     answers.inspector.answer(ReadStatistics(id=4, model=sample, tensor="none"))
     failed = answers.next(Failed)
     assert (failed.id, failed.code) == (4, "user")
     assert "has no tensor none" in failed.message
-    recipe = Recipe(default=Choice(format="Q8_0"))
-    answers.inspector.answer(
-        ReadStatistics(id=5, model=sample, tensor="blk.1.ffn_down.weight", recipe=recipe)
-    )
-    found = answers.next(StatisticsRead)
-    assert (found.id, found.statistics.error.format) == (5, "Q8_0")
-    answers.inspector.answer(ReadStatistics(id=6, model=sample, tensor="model.norm.weight"))
+    answers.inspector.answer(ReadStatistics(id=5, model=sample, tensor="model.norm.weight"))
     answers.inspector.close()  # does not wait for it
+
+
+def test_what_a_recipe_loses_is_measured_once(monkeypatch):
+    """Going back to a tensor, or to what was chosen for it, costs nothing."""
+    measured: list[str] = []
+
+    def counted(made, *asked, **more):
+        measured.append(made.tensor)
+        return measure_errors(made, *asked, **more)
+
+    monkeypatch.setattr(quantization_errors, "measure_errors", counted)
+    monkeypatch.setattr(quantization_errors, "_remembered", {})
+    answers = Answers()
+    names = ("model.layers.1.self_attn.k_proj.weight", "model.layers.1.self_attn.v_proj.weight")
+    found = []
+    for number, (name, format_name) in enumerate(
+        [(names[0], "Q4_0"), (names[1], "Q4_0"), (names[0], "Q8_0"), (names[0], "Q4_0")]
+    ):
+        recipe = Recipe(default=Choice(format=format_name))
+        answers.inspector.answer(
+            ReadStatistics(id=number, model=str(SAMPLE_MODEL), tensor=name, recipe=recipe)
+        )
+        found.append(answers.next(StatisticsRead).statistics.error)
+    assert measured == [names[0], names[1], names[0]]
+    assert [error.format for error in found] == ["Q4_0", "Q4_0", "Q8_0", "Q4_0"]
+    assert found[0] == found[3]
+    assert found[2].snr - found[0].snr > 20
+    answers.inspector.close()

@@ -105,7 +105,7 @@ def test_rows_and_errors_are_those_of_the_file(llama, tmp_path, format_name, gro
     with open_checkpoint(llama) as checkpoint:
         found = quantized(checkpoint, recipe, DOWN)
         assert (found.format, found.method, found.group, found.block) == (format_name, "search", group, block)
-        assert found.levels == levels
+        assert (found.levels, found.signed) == (levels, format_name != "Q4_K")
         check(checkpoint, recipe, DOWN, file["blk.1.ffn_down.weight"])
         check(checkpoint, recipe, Q, halves_swapped(file["blk.0.attn_q.weight"], 16))
         output = "model.layers.1.self_attn.o_proj.weight"

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,16 @@ from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
 from engine import statistics_table
-from engine.api.errors import CheckpointError, OutputError
+from engine.api.errors import CheckpointError, OutputError, RecipeError
+from engine.api.recipe import Choice, Recipe, Rule
 from engine.api.statistics import PERCENTS
 from engine.checkpoint import open_checkpoint
 from engine.cli import app
+from engine.quantization_errors import measure_errors, quantized
 from engine.weight_statistics import all_statistics
-from tests.tiny import write_llama
+from tests.tiny import llama_config, llama_tensors, write_folder, write_llama
 
+DOWN = "model.layers.1.mlp.down_proj.weight"
 COLUMNS = (
     "tensor,canonical,role,block,shape,dtype,count,min,max,mean,std,absmax,kurtosis,zeros,"
     "p0.1,p1,p5,p25,p50,p75,p95,p99,p99.9,beyond_6_sigma,large,outlier_channels,outlier_ratio"
@@ -32,6 +36,16 @@ def model(tmp_path_factory) -> Path:
     tensors = load_file(file)
     tensors["model.layers.1.mlp.down_proj.weight"][3, [9, 40]] = torch.tensor([4.0, -7.5])
     save_file(tensors | {"model.positions": torch.arange(7)}, file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory) -> Path:
+    """The same without those whole numbers, which no GGUF file of a Llama has."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    tensors = load_file(shutil.copytree(model, folder) / "model.safetensors")
+    del tensors["model.positions"]
+    save_file(tensors, folder / "model.safetensors")
     return folder
 
 
@@ -85,6 +99,71 @@ def test_as_json_and_as_a_table(model, capsys):
     assert "21 tensors, " in told
     assert "the 20 with the worst input channels are shown" in told
     assert "model.positions" in warned
+
+
+ERRORS = "format,method,squared_error,mean_squared_error,snr_db,cosine,saturation,levels_used,levels"
+
+
+def test_what_a_recipe_loses_is_in_further_columns(tmp_path, capsys):
+    """A tied output that is stored all the same is not in the GGUF file."""
+    config = llama_config(tie_word_embeddings=True)
+    tensors = llama_tensors(config)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    model = write_folder(tmp_path / "model", config, tensors, tokenizer=None)
+    recipe = Recipe(default=Choice(format="Q4_0"), rules=[Rule(match="ffn_down", format="F16")])
+    (tmp_path / "mine.json").write_text(recipe.model_dump_json())
+    for ending in ("csv", "json", "parquet"):
+        out = tmp_path / f"errors.{ending}"
+        _, warned = bitwright(capsys, "stats", model, "--recipe", tmp_path / "mine.json", "--out", out)
+        assert "without errors: lm_head.weight is not in the output" in warned
+    told = json.loads((tmp_path / "errors.json").read_text())
+    assert told["recipe"]["default"]["format"] == "Q4_0"
+    assert list(told["without_errors"]) == ["lm_head.weight"]
+    assert parquet.read_table(tmp_path / "errors.parquet").to_pylist() == told["tensors"]
+    with (tmp_path / "errors.csv").open(newline="") as file:
+        texts = {row["tensor"]: row for row in csv.DictReader(file)}
+    rows = {row["tensor"]: row for row in told["tensors"]}
+    assert ",".join(rows["lm_head.weight"]) == f"{COLUMNS},{ERRORS}"
+    with open_checkpoint(model) as checkpoint:
+        for name, row in rows.items():
+            found = [row[column] for column in ERRORS.split(",")]
+            if name == "lm_head.weight":
+                assert found == [None] * 9
+            else:
+                errors = measure_errors(quantized(checkpoint, recipe, name))
+                assert found == list(errors.whole.model_dump().values())
+            assert [texts[name][column] for column in ERRORS.split(",")] == [
+                "" if value is None else str(value) for value in found
+            ]
+    assert [rows[DOWN][column] for column in ("format", "method", "saturation")] == ["F16", "", None]
+    kept = texts["model.norm.weight"]
+    assert (kept["format"], kept["squared_error"], kept["snr_db"]) == ("F32", "0.0", "")
+
+
+def test_what_is_lost_most_comes_first(exported, capsys):
+    told, _ = bitwright(capsys, "stats", exported, "--preset", "Q4_0")
+    lines = [line for line in told.splitlines() if "model." in line]
+    assert DOWN in lines[0]
+    assert "16 of 16" in lines[0]
+    assert "the 16 of which most is lost are shown" in told
+
+
+def test_recipes_that_are_refused(exported, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("engine.weight_statistics.gather", lambda *asked, **more: pytest.fail("read"))
+    matrix = tmp_path / "imatrix.gguf"
+    matrix.write_bytes(b"?")
+    for said, arguments in (
+        ("Give --preset or --recipe, not both", ("--preset", "Q4_0", "--recipe", "mine.json")),
+        ("--imatrix weighs what a recipe does", ("--imatrix", matrix)),
+        ("is not an importance matrix", ("--preset", "Q4_0", "--imatrix", matrix)),
+        ("Q4_M", ("--preset", "Q4_M")),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            bitwright(capsys, "stats", exported, *arguments)
+    other = matrix.rename(tmp_path / "i.csv")
+    options = ("--preset", "Q4_0", "--imatrix", other, "--out", other, "--overwrite")
+    with pytest.raises(OutputError, match="is the input itself"):
+        bitwright(capsys, "stats", exported, *options)
 
 
 def test_outputs_that_are_refused(model, tmp_path, capsys, monkeypatch):

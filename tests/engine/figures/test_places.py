@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from engine import places
-from engine.api.events import Event, ExportPage, Failed, FigureRead, JobsListed
+from engine.api.events import Event, ExportPage, Failed, FigureRead, JobsListed, StatisticsRead
 from engine.api.figures import Axis, Figure
-from engine.api.requests import ListJobs, OpenModel, ReadFigure
+from engine.api.recipe import Choice, Recipe
+from engine.api.requests import ListJobs, OpenModel, ReadFigure, ReadStatistics
 from engine.api.views import HistogramOf, OutliersOf, PictureOf, View
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.figures import Drawn
@@ -170,3 +171,17 @@ def test_cells_of_a_stale_figure_are_not_left_behind(asking, monkeypatch, model)
     path = Path(asking.until_last(2).path)
     assert list(path.parent.iterdir()) == [path]
     assert [event.id for event in asking.sent] == [2]
+
+
+def test_statistics_say_what_a_recipe_makes_of_a_tensor(asking, model):
+    recipe = Recipe(default=Choice(format="Q4_0"))
+    for number, wanted in enumerate((None, recipe)):
+        ask = ReadStatistics(id=number, model=str(model), tensor="blk.1.ffn_down.weight", recipe=wanted)
+        asking.inspector.answer(ask)
+        found = asking.until(lambda event: isinstance(event, StatisticsRead))
+        assert isinstance(found, StatisticsRead)
+        assert (found.id, found.statistics.tensor) == (number, DOWN)
+        error = found.statistics.error
+        assert (error and error.format) == (wanted and "Q4_0")
+    assert error is not None
+    assert 0 < error.squared < 0.02

@@ -1,0 +1,129 @@
+"""The command `bitwright plot`: what the window's views show, as a file."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from engine import terminal
+from engine.api.errors import FigureError
+from engine.api.progress import Progress
+from engine.api.views import ErrorOf, HistogramOf, Metric, OutliersOf, PictureOf, Scope, Source, View
+from engine.options import Model, example
+
+EXAMPLES = example(
+    "bitwright plot ./Llama-3.2-1B --kind outliers --tensor blk.0.ffn_down.weight --out outliers.png",
+    "bitwright plot ./Llama-3.2-1B --kind histogram --tensor blk.3.attn_q.weight --preset Q4_K_M --out q.svg",
+)
+
+Kind = Literal["histogram", "outliers", "error", "picture"]
+
+DEFAULT_PRESET = "Q4_K_M"
+"""What errors are those of, where nothing else is asked for."""
+
+DEFAULT_ROLE = "ffn_down"
+
+
+def plot(
+    model: Model,
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            help="A tensor's distribution; input channels by block; what a recipe loses; a matrix as it is.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write: .png, .svg or .csv.", show_default=False)],
+    tensor: Annotated[
+        str | None, typer.Option(help="A name in the source or in GGUF.", show_default=False)
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help=f"What would be made of it; of errors {DEFAULT_PRESET}.", show_default=False),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A recipe (JSON) instead of a preset.", show_default=False)
+    ] = None,
+    imatrix: Annotated[
+        Path | None, typer.Option(help="An importance matrix for either.", show_default=False)
+    ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Of outliers instead of --tensor; {DEFAULT_ROLE} without both.", show_default=False
+        ),
+    ] = None,
+    metric: Annotated[
+        Metric, typer.Option(help="Of outliers: ratio is the abs-max over the median channel's.")
+    ] = "absmax",
+    what: Annotated[
+        Literal["value", "error", "code"], typer.Option(help="Of a picture: the weights, errors or codes.")
+    ] = "value",
+    scope: Annotated[
+        Scope | None,
+        typer.Option(
+            help="Of a histogram the tensor (the default) or one channel or group; "
+            "of errors by output channel (the default), input channel or group.",
+            show_default=False,
+        ),
+    ] = None,
+    index: Annotated[int, typer.Option(min=0, help="Which channel, or which group counted row by row.")] = 0,
+    source: Annotated[Source, typer.Option(help="Of histograms and outliers.")] = "weights",
+    activations: Annotated[
+        Path | None,
+        typer.Option(help="The file with statistics of activations.", show_default=False),
+    ] = None,
+    log: Annotated[
+        bool, typer.Option("--log", help="Counts, or the colors of magnitudes, on a logarithmic scale.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Draw a figure of a model: histogram, outlier channels, errors of a recipe, a matrix as a picture."""
+    from engine.checkpoint import open_checkpoint
+    from engine.figures import figures
+    from engine.figures.tensors import find_tensor, role_of
+    from engine.jobs.partial import check_place
+    from engine.plotting import MAP, check_ending, write_plot
+    from engine.recipes import asked_recipe
+
+    check_ending(out)
+    if source == "activations" and (kind not in ("histogram", "outliers") or activations is None):
+        raise FigureError(
+            "Histograms and outliers can be of activations: name their file with --activations."
+        )
+    if tensor is None and kind != "outliers":
+        raise FigureError(f"Say what to draw with --tensor; `bitwright inspect {model}` lists the tensors.")
+    if preset is None and recipe is None and (kind == "error" or (kind == "picture" and what != "value")):
+        preset = DEFAULT_PRESET
+    with open_checkpoint(model) as checkpoint:
+        files = [file for file in (recipe, imatrix, activations) if file is not None]
+        check_place(out, [*checkpoint.files, *files], overwrite)
+        of_file = None if activations is None else str(activations)
+        found = find_tensor(checkpoint, tensor) if tensor is not None else None
+        wanted = asked_recipe(checkpoint, preset, recipe, imatrix)
+        view: View
+        match kind:
+            case "histogram":
+                view = HistogramOf(
+                    source=source,
+                    tensor=str(tensor),
+                    scope=scope or "tensor",
+                    index=index,
+                    recipe=wanted,
+                    activations=of_file,
+                )
+            case "outliers":
+                named = role_of(found) if found else role or DEFAULT_ROLE
+                view = OutliersOf(source=source, role=named, metric=metric, activations=of_file)
+            case "error":
+                if scope == "tensor" or wanted is None:
+                    raise FigureError("Errors are by output channel, input channel or group: --scope output.")
+                view = ErrorOf(tensor=str(tensor), scope=scope or "output", recipe=wanted)
+            case "picture":
+                _, _, width, height = MAP
+                view = PictureOf(tensor=str(tensor), what=what, height=height, width=width, recipe=wanted)
+        with terminal.progress() as listener:
+            for drawn in figures(checkpoint, view):
+                listener(Progress("read", drawn.done, drawn.total, "parts"))
+    write_plot(out, drawn.figure, drawn.values, logarithmic=log)
+    terminal.say(f"{out}: {drawn.figure.title}")
