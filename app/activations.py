@@ -125,13 +125,9 @@ class ActivationsDesk(QObject):
             self.of = f"“{ran.prompt}”, {ran.tokens:,} tokens" if ran.prompt else str(ran)
 
     def _forget(self, records: list[JobRecord]) -> None:
-        """What waited was taken out of the line; the files of a removed job are gone with its folder."""
+        """What waited was taken out of the line; the file of a removed job may be gone with its folder."""
         if self.record in records:
             self.record = None
-        if self.file is not None and any(str(self.file) == _made_by(record) for record in records):
+        if self.file is not None and not self.file.is_file():
             self.file, self.of = None, ""
         self.changed.emit()
-
-
-def _made_by(record: JobRecord) -> str:
-    return record.result.output if isinstance(record.result, ActivationsResult) else ""
