@@ -51,7 +51,7 @@ class JobDesk(QObject):
     def run(self, request: WritingRequest) -> JobRecord | None:
         """A new job, unless one that runs or waits here writes the same file: only disk is checked."""
         busy = [*self._board.active, *self._board.waiting]
-        rival = next((job for job in busy if job.output and job.output == request.output), None)
+        rival = next((job for job in busy if request.output and job.output == request.output), None)
         if rival is not None:
             does = "waits to write" if rival.state == "waiting" else "is writing"
             text = f"{rival.title} {does} {request.output} already. Choose another name."

@@ -122,7 +122,8 @@ class JobRecord:
             self.title = f"calibrate {_name(request.model)} → {_name(request.output)}"
         elif isinstance(request, ActivationsRequest):
             self.output = request.output
-            self.title = f"activations of {_name(request.model)}"
+            on = "a prompt" if request.prompt else ", ".join(map(_name, request.texts)) or "the sample text"
+            self.title = f"activations of {_name(request.model)} on {on}"
         else:
             against = f" against {_name(request.reference)}" if request.reference else ""
             self.title = f"evaluate {_name(request.model)}{against}"

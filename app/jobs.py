@@ -10,8 +10,21 @@ from app.engine_client import PATIENCE, EngineProcess, Patience, is_final
 from app.job_record import WRITING, JobRecord, State
 from app.waiting import WaitingFile, WaitingJob
 from engine.api.events import Done, Event, JobStarted, ProgressMade, ProgressSaved, StageStarted, Warned
-from engine.api.jobs import ActivationsRequest, CalibrateRequest, JobSummary, WritingRequest
-from engine.api.requests import JobStart, NewJob, ResumeJob, StartActivations, StartCalibrate, StartQuantize
+from engine.api.jobs import (
+    ActivationsRequest,
+    ActivationsResult,
+    CalibrateRequest,
+    JobSummary,
+    WritingRequest,
+)
+from engine.api.requests import (
+    JobStart,
+    NewJob,
+    ResumeJob,
+    StartActivations,
+    StartCalibrate,
+    StartQuantize,
+)
 
 REFRESH_MS = 100
 """How long progress waits for more of its kind before it is shown."""
@@ -269,6 +282,8 @@ class JobBoard(QObject):
             record.warnings.append(event.message)
         elif isinstance(event, Done):
             record.result = event.result
+            if isinstance(event.result, ActivationsResult):  # in the cache, maybe without a job
+                record.output, record.pending = event.result.output, None
             record.warnings = list(dict.fromkeys([*record.warnings, *event.result.warnings]))
         else:
             return

@@ -30,19 +30,20 @@ MOST_LETTERS = 200
 
 
 def command_of(record: JobRecord) -> str:
-    """The command line that does the same, to paste into a shell.
+    """The command line that does the same, to paste into a shell; empty for a job that never began.
 
-    Empty for a job that never began, and for one that gathers activations for the window alone.
     It replaces a file only where the job was told to. Where options cannot say its recipe, it reads
     `recipe_file`, which may not be there yet.
     """
     request = record.request
-    if request is None or not record.job or isinstance(request, ActivationsRequest):
+    if request is None or not record.job:
         return ""
     if isinstance(request, QuantizeRequest):
         words = _quantize_words(record, request)
     elif isinstance(request, CalibrateRequest):
         words = _calibrate_words(request)
+    elif isinstance(request, ActivationsRequest):
+        words = _stats_words(request)
     else:
         words = _evaluate_words(request)
     if request.threads:
@@ -136,6 +137,22 @@ def _calibrate_words(request: CalibrateRequest) -> list[str]:
         words += ["--windows", str(request.windows)]
     if request.output_tensor:
         words.append("--output-tensor")
+    if request.overwrite:
+        words.append("--overwrite")
+    return words
+
+
+def _stats_words(request: ActivationsRequest) -> list[str]:
+    words = ["stats", request.model]
+    if request.prompt:
+        words.append(f"--prompt={request.prompt}")
+    else:
+        for text in request.texts or ["sample"]:
+            words += ["--calibration", text]
+        words += ["--windows", str(request.windows), "--length", str(request.length)]
+        words += ["--seed", str(request.seed)]
+    if request.output:
+        words += ["--activations-out", request.output]
     if request.overwrite:
         words.append("--overwrite")
     return words

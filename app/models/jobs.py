@@ -113,7 +113,7 @@ def outcome(result: JobResult) -> str:
     if isinstance(result, EvaluateResult):
         return f"perplexity {result.report.perplexity:.3g}"
     if isinstance(result, ActivationsResult):
-        return f"{size(result.bytes)}, from {result.ran.tokens:,} tokens"
+        return f"{size(result.bytes)}, {result.layers} layers on {result.ran.tokens:,} tokens"
     if isinstance(result, CalibrateResult):
         return f"{size(result.bytes)}, from {result.tokens:,} tokens"
     return f"{size(result.bytes)}, {result.bpw:.3g} bits per weight"

@@ -33,7 +33,7 @@ class Line:
 
 
 def table_of(result: JobResult) -> list[Line]:
-    """Before and after, measured; figures of the loss where it was measured; none of what is gathered."""
+    """Before and after, measured; figures of the loss only where it was measured; none of a calibration."""
     if isinstance(result, CalibrateResult | ActivationsResult):
         return []
     if isinstance(result, EvaluateResult):
@@ -97,13 +97,14 @@ def outputs(record: JobRecord) -> list[str]:
 
 def headline(record: JobRecord) -> str:
     """The whole in one sentence."""
-    name = Path(record.output).name or record.title
-    runs = isinstance(record.request, EvaluateRequest | ActivationsRequest)
+    gathers = isinstance(record.request, ActivationsRequest)
+    name = record.title if gathers else Path(record.output).name or record.title
+    evaluates = isinstance(record.request, EvaluateRequest)
     match record.state:
         case "done":
             return _success(name, record.result)
         case "failed":
-            return f"{name} failed" if runs else f"{name} could not be written"
+            return f"{name} failed" if evaluates or gathers else f"{name} could not be written"
         case "interrupted":
             return f"{name} is not finished: the job was interrupted"
         case "replaced":
@@ -115,7 +116,8 @@ def headline(record: JobRecord) -> str:
         case "removing":
             return f"{name} is being removed"
         case _:
-            return f"{name} is being measured" if runs else f"{name} is being written"
+            doing = "measured" if evaluates else "gathered" if gathers else "written"
+            return f"{name} {'are' if gathers else 'is'} being {doing}"
 
 
 def _success(name: str, result: JobResult | None) -> str:
@@ -125,7 +127,7 @@ def _success(name: str, result: JobResult | None) -> str:
         measured = Path(result.report.model).name
         return f"{measured}: perplexity {result.report.perplexity:.3g}{_agreement(result.report)}"
     if isinstance(result, ActivationsResult):
-        return f"{Path(result.ran.model).name}: what reaches {result.layers:,} of its layers"
+        return f"{name}: {result.layers} layers, {result.ran.tokens:,} tokens"
     if isinstance(result, CalibrateResult):
         return f"{name}: the importance of {result.tensors} tensors, from {result.tokens:,} tokens"
     return f"{name}: {_shrunk(result)}{_agreement(result.report)}"
@@ -146,7 +148,7 @@ def story(record: JobRecord) -> str:
         if isinstance(result, EvaluateResult):
             return took
         if isinstance(result, ActivationsResult):
-            return f"Gathered from {result.ran}. Histograms and Outliers show them. {took}"
+            return f"What was run: {result.ran}. {took if result.job else 'It lay ready.'}"
         if isinstance(result, CalibrateResult):
             return f"Read back and verified, {result.bytes:,} bytes. {took}"
         return f"Read back and verified, {result.bytes:,} bytes as predicted. {took}"

@@ -20,7 +20,7 @@ from engine.api.jobs import CalibrateRequest, Check
 WIDTH = 660
 MOST_WINDOWS = 1_000_000
 LEAST_LENGTH, MOST_LENGTH = 8, 1_000_000
-TEXT_FILES = ["Texts (*.txt *.md *.raw)", "All files (*)"]
+TEXT_FILES = ["Texts (*.txt *.md *.jsonl *.raw)", "All files (*)"]
 MATRIX_FILES = ["Importance matrices (*.gguf *.dat)", "All files (*)"]
 
 

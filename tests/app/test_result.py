@@ -16,9 +16,13 @@ from pytestqt.qtbot import QtBot
 
 from app.job_record import JobRecord, State
 from app.models.command import command_of, program, recipe_file
+from app.models.jobs import outcome
 from app.models.result import csv_of, headline, outputs, story, table_of
 from app.views.result import ResultPanel
+from engine.api.activations import Ran
 from engine.api.jobs import (
+    ActivationsRequest,
+    ActivationsResult,
     CalibrateRequest,
     CalibrateResult,
     EvaluateRequest,
@@ -279,6 +283,34 @@ def test_a_calibration_of_the_command_line_has_its_page(panel: ResultPanel):
         *("calibrate", "/models/tiny", "--out", "/out/i.gguf", "--length", "512", "--calibration", "/t.txt"),
         *("--merge", "/m.dat", "--windows", "120"),
     ]
+
+
+def test_activations_have_their_page(panel: ResultPanel):
+    record = JobRecord(1, job="1", folder="/jobs/1", state="done")
+    record.take_request(ActivationsRequest(model="/models/tiny", windows=7, seed=3))
+    assert record.title == "activations of tiny on the sample text"
+    record.state = "running"
+    assert headline(record) == "activations of tiny on the sample text are being gathered"
+    assert shlex.split(command_of(record))[1:] == [
+        *("stats", "/models/tiny", "--calibration", "sample", "--windows", "7", "--length", "512"),
+        *("--seed", "3"),
+    ]
+    record.take_request(ActivationsRequest(model="/models/tiny", prompt="-what?", output="/out/a"))
+    assert record.title == "activations of tiny on a prompt"
+    assert shlex.split(command_of(record))[1:] == [
+        *("stats", "/models/tiny", "--prompt=-what?", "--activations-out", "/out/a")
+    ]
+    ran = Ran(model="/models/tiny", files=[], prompt="-what?", windows=1, windows_there=1, length=4, seed=0)
+    record.state = "done"
+    record.result = ActivationsResult(
+        job="1", output="/out/a", bytes=78_624, layers=16, ran=ran, seconds=4.0,
+        peak_private_bytes=10**9, warnings=[],
+    )  # fmt: skip
+    assert headline(record) == "activations of tiny on a prompt: 16 layers, 4 tokens"
+    assert outcome(record.result) == "78.6 kB, 16 layers on 4 tokens"
+    panel.show_record(record)
+    assert panel.widget().findChild(QTableWidget) is None
+    assert "What was run: a prompt of 4 tokens." in texts(panel)
 
 
 def test_no_command_without_a_request():
