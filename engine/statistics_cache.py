@@ -81,7 +81,7 @@ def store(
         _make_room(sum(array.nbytes for array in arrays.values()))
         try:
             with partial.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+                np.savez(file, allow_pickle=False, **arrays)
             partial.replace(path)
         except BaseException:
             with suppress(OSError):

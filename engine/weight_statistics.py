@@ -34,7 +34,9 @@ from kernels.statistics import (
     chained,
     channels,
     frame_of,
+    is_ready,
     no_sums,
+    warm_up,
     whole,
 )
 
@@ -173,7 +175,12 @@ def all_statistics(
 
     Raises `NonFiniteError`, or what the system's refusal to read a file is.
     """
-    found, left_out = [], {}
+    if not is_ready():
+        listener(Progress("compile", 0, 1, "kernels, once on this machine"))
+        warm_up()
+        listener(Progress("compile", 1, 1, "kernels, once on this machine"))
+    found: list[WeightStatistics] = []
+    left_out: dict[str, str] = {}
     total, before = sum(tensor.bytes for tensor in checkpoint.tensors.values()), 0
     for name, tensor in checkpoint.tensors.items():
 

@@ -61,9 +61,9 @@ def is_lasting() -> bool:
     return folder().parent.name == FOLDER
 
 
-def is_compiled(kernel: str) -> bool:
-    """Whether a kernel of `kernels.cpu.encoders` lies in the folder: its index and its code."""
-    return all(any(folder().glob(f"*/encoders.{kernel}-*.{kind}")) for kind in ("nbi", "nbc"))
+def is_compiled(kernel: str, module: str = "encoders") -> bool:
+    """Whether a kernel of that module of `kernels.cpu` lies in the folder: its index and its code."""
+    return all(any(folder().glob(f"*/{module}.{kernel}-*.{kind}")) for kind in ("nbi", "nbc"))
 
 
 def first_call(kernel: Any, *arguments: object) -> bool:

@@ -13,10 +13,10 @@ from functools import cached_property
 
 import numpy as np
 
-from kernels.compiled import first_call
-from kernels.cpu.statistics import BINS, POWERS, STEP, Sums, Weights
+from kernels.compiled import first_call, is_compiled
+from kernels.cpu.statistics import BINS, POWERS, TABLES, Sums, Weights
 from kernels.cpu.statistics import sweep as _sweep
-from kernels.cpu.tiles import BF16, F32
+from kernels.cpu.tiles import BF16, F16, F32
 
 _called: list[bool] = []
 """Not empty once the kernel is loaded."""
@@ -169,7 +169,7 @@ class Sweep:
     def __init__(self, columns: int, frame: Frame) -> None:
         self._columns, self._frame = no_sums(columns), frame
         self._rows: list[Sums] = []
-        self._counts = np.zeros(STEP * BINS, np.uint32)
+        self._counts = np.zeros(TABLES * BINS, np.uint32)
 
     def add(self, weights: np.ndarray) -> bool:
         """C-contiguous [rows, columns], float32, float16, or uint16 for bfloat16's bits; not 2^32 in all.
@@ -187,9 +187,19 @@ class Sweep:
         return bool(finite)
 
     def swept(self) -> Swept:
-        counts = self._counts.reshape(STEP, BINS).sum(axis=0, dtype=np.int64)
+        counts = self._counts.reshape(TABLES, BINS).sum(axis=0, dtype=np.int64)
         ascending = np.concatenate([counts[_NEGATIVE:][::-1], counts[:_NEGATIVE]])
         return Swept(chained(self._rows), self._columns, ascending)
+
+
+def is_ready() -> bool:
+    """Whether nothing must be compiled, which takes seconds."""
+    return bool(_called) or is_compiled("sweep", "statistics")
+
+
+def warm_up() -> None:
+    """Compile what is not compiled yet."""
+    Sweep(1, Frame(np.float32(0), np.float32(1))).add(np.ones((1, 1), np.float32))
 
 
 def no_sums(count: int) -> Sums:
@@ -242,11 +252,10 @@ def channels(sums: Sums, count: int, frame: Frame) -> Channels:
 
 
 def _described(weights: np.ndarray, frame: Frame) -> Weights:
-    if weights.dtype == np.float16:
-        weights = _as_float32(weights)
     flat, columns = weights.reshape(-1), weights.shape[1]
-    if flat.dtype == np.uint16:
-        return Weights(_sealed(_NO_WEIGHTS), _sealed(flat), BF16, columns, frame.pivot, frame.scale)
+    if flat.dtype != np.float32:
+        kind, halves = F16 if flat.dtype == np.float16 else BF16, flat.view(np.uint16)
+        return Weights(_sealed(_NO_WEIGHTS), _sealed(halves), kind, columns, frame.pivot, frame.scale)
     return Weights(_sealed(flat), _sealed(flat.view(np.uint16)), F32, columns, frame.pivot, frame.scale)
 
 

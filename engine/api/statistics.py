@@ -37,8 +37,11 @@ class QuantizationError(BaseModel):
 class WeightStatistics(BaseModel):
     """One stored tensor. `shape` in NumPy's order; `count` of all its weights.
 
-    `kurtosis`: fourth standardized moment (3 for a normal distribution). Percentiles are those of
-    `PERCENTS`. `outlier_channels`: input channels from the worst on, by abs-max over the median channel's.
+    `kurtosis`: fourth standardized moment (3 for a normal distribution; 0 where all weights are equal).
+    Percentiles are those of `PERCENTS`. Of BF16 these and `beyond_sigmas` are exact; of other types weights
+    with the same upper 16 bits as float32 are taken to be spread evenly, so percentiles may be off by 2^-7 of
+    themselves. `outlier_channels`: input channels from the worst on, by abs-max over the median channel's;
+    none where there is one axis alone.
     """
 
     tensor: str

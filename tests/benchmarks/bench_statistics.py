@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.bench_statistics [--million-weights 100] [--threads 2]
 
-For F32, F16 and BF16, all threads: the bytes of weights that lie in memory swept in a second, those copied in a
-second (read once and written once, counted once), and the ratio; then the same from a file that the system
-holds in memory. Runs take turns, the median of seven is shown, so that a machine that is busy with other
-things disturbs all alike. Everything is compiled before the clock starts.
+For F32, F16 and BF16, on all threads: the bytes of weights that lie in memory swept in a second, those copied
+in a second (read once and written once, counted once), and the ratio; then the same from a file that the
+system holds in memory. Runs take turns, the median of seven is shown, so that a machine that is busy with
+other things disturbs all alike. Everything is compiled before the clock starts.
 """
 
 import argparse

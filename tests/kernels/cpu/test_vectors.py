@@ -204,3 +204,35 @@ def test_sums_keep_the_order_of_their_own_lane():
     total(terms.reshape(-1), out)
     np.testing.assert_array_equal(out, terms.cumsum(axis=0, dtype=np.float32)[-1])
     assert not math.isclose(out[0], math.fsum(terms[:, 0].tolist()), rel_tol=1e-9)  # the order can be seen
+
+
+@njit(error_model="numpy")
+def _halves(array, index, out):
+    v.store(out, 0, v.load_halves(array, index))
+
+
+def test_halves_are_widened_without_a_sign():
+    array, out = np.arange(0, 65536, 999).astype(np.uint16)[::-1].copy(), np.empty(16, np.int32)
+    for index in (0, 1, 7, array.size - 16):
+        _halves(array, index, out)
+        np.testing.assert_array_equal(out, array[index : index + 16])
+
+
+@njit(error_model="numpy")
+def _tallied(table, first, places, index, others):
+    if others:
+        v.tally_every_other(table, first, places, index)
+    else:
+        v.tally(table, first, places, index)
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_equal_places_are_counted_each(others):
+    places = np.array([5, 65535, 0, 5, 5, 40000, 5, 5] * 6, np.uint16)
+    for index in (0, 3, 16):
+        table = np.zeros(10 + 65536, np.uint32)
+        _tallied(table, 10, places, index, others)
+        counted = places[index : index + 32 : 2] if others else places[index : index + 16]
+        expected = np.bincount(counted, minlength=65536)
+        np.testing.assert_array_equal(table[10:], expected)
+        assert not table[:10].any()
