@@ -36,7 +36,10 @@ def encoded(image: QImage) -> bytes:
 
 
 def drawing(paint: Paint, size: QSize, title: str) -> bytes:
-    """As SVG: lines and letters, pictures of cells embedded."""
+    """As SVG: lines and letters, pictures of cells embedded.
+
+    These no finer than on the screen: whoever shows a finer one smaller leaves out single cells.
+    """
     from PySide6.QtSvg import QSvgGenerator  # only who saves a drawing needs it
 
     buffer = QBuffer()
@@ -48,6 +51,6 @@ def drawing(paint: Paint, size: QSize, title: str) -> bytes:
     generator.setTitle(title)
     painter = QPainter(generator)
     painter.fillRect(QRect(0, 0, size.width(), size.height()), theme.colors().window)
-    paint(painter, 2)
+    paint(painter, 1)
     painter.end()
     return bytes(buffer.data().data())

@@ -8,7 +8,7 @@ the source's rows and columns: a finer figure of the part that one looks at is l
 from math import floor
 
 import numpy as np
-from PySide6.QtCore import QEvent, QLineF, QPoint, QPointF, QRect, QRectF, QSize, Qt, QTimer, Signal
+from PySide6.QtCore import QEvent, QPoint, QPointF, QRect, QRectF, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import (
     QAccessible,
     QAccessibleAnnouncementEvent,
@@ -25,8 +25,8 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QWidget
 
 from app import theme
-from app.views.heat_field import Field, Part
-from app.views.heat_paint import Room, Shown, paint_around, paint_cells, rect_of
+from app.views.heat_field import Field, Part, cell_text, same_subject
+from app.views.heat_paint import Room, Shown, paint_around, paint_cells, paint_marked
 from app.views.heat_scale import Scale
 from app.views.heat_zoom import around, moved, opened, within
 from engine.api.figures import HeatMap
@@ -36,37 +36,12 @@ DRAG = 4
 """Pixels from which on a press is a drag."""
 
 WHEEL_ZOOM, KEY_ZOOM = 1.25, 1.6
-SMALL_CELL = 5
-"""Pixels below which a marked cell is pointed out by lines through the map."""
-
 KEYS = {
     Qt.Key.Key_Up: (-1, 0),
     Qt.Key.Key_Down: (1, 0),
     Qt.Key.Key_Left: (0, -1),
     Qt.Key.Key_Right: (0, 1),
 }
-
-
-def cell_text(field: Field, i: int, j: int) -> str:
-    """What there is to say of a cell: "blk.3 · channel 1024: 7.25", all digits of the value."""
-    figure = field.figure
-    row = figure.first_row + i * figure.row_step
-    column = figure.first_column + j * figure.column_step
-    where = figure.rows[i] if figure.rows else f"{figure.y.name} {_run(row, figure.row_step)}"
-    where = f"{where} · {figure.x.name} {_run(column, figure.column_step)}"
-    value = float(field.values[i, j])
-    unit = f" {figure.z.unit}" if figure.z.unit else ""
-    told = "not read yet" if np.isnan(value) else f"{value:,.6g}{unit}".replace("-", "−")
-    return f"{where}: {told}"
-
-
-def _run(first: int, step: int) -> str:
-    return f"{first}" if step == 1 else f"{first} to {first + step - 1}"
-
-
-def same_subject(one: HeatMap, other: HeatMap) -> bool:
-    """Whether the second is another drawing of the first: finer, further read, or of a part of it."""
-    return (one.title, one.x, one.y, one.z) == (other.title, other.x, other.y, other.z)
 
 
 class HeatMapView(QWidget):
@@ -120,7 +95,7 @@ class HeatMapView(QWidget):
         else:
             zoomed = before.part != before.whole.extent
             part = within(before.part, field.extent) if zoomed else field.extent
-            self._take(field, before.detail, part, logarithmic)
+            self._take(field, None, part, logarithmic)
 
     def set_logarithmic(self, logarithmic: bool) -> None:
         """Other colors for the same values."""
@@ -219,6 +194,9 @@ class HeatMapView(QWidget):
         painter = QPainter(self)
         painter.drawPixmap(0, 0, self._picture)
         if self._shown is not None:
+            if self.hasFocus():
+                painter.setPen(QPen(theme.colors().accent, 1))
+                painter.drawRect(self._room.cells.adjusted(-2, -2, 1, 1))
             painter.setClipRect(self._room.cells.adjusted(-1, -1, 1, 1))
             self._paint_pointers(painter, self._shown)
         painter.end()
@@ -226,39 +204,15 @@ class HeatMapView(QWidget):
     def _paint_pointers(self, painter: QPainter, shown: Shown) -> None:
         colors = theme.colors()
         if self.marked is not None:
-            self._paint_marked(painter, shown, self.marked, colors.accent, 2)
+            paint_marked(painter, self._room, shown, self.marked, colors.accent, 2)
         if self._pointed is not None:
-            self._paint_marked(painter, shown, self._pointed, colors.text, 1)
+            paint_marked(painter, self._room, shown, self._pointed, colors.text, 1)
         if self._dragged is not None:
             ground = QColor(colors.accent)
             ground.setAlpha(50)
             painter.fillRect(self._dragged, ground)
             painter.setPen(QPen(colors.accent, 1))
             painter.drawRect(self._dragged)
-
-    def _paint_marked(
-        self, painter: QPainter, shown: Shown, place: tuple[int, int], color: QColor, width: int
-    ) -> None:
-        """Its outline on a ground of its own; lines through the map where a cell is too small for one."""
-        found = shown.finest(place[0] + 0.5, place[1] + 0.5)
-        if found is None:
-            return
-        box = rect_of(self._room, shown.part, found[0].part_of(found[1], found[2]))
-        cells = self._room.cells
-        small = min(box.width(), box.height()) < SMALL_CELL
-        if small:
-            faint = QColor(color)
-            faint.setAlpha(150)
-            painter.setPen(QPen(faint, 1, Qt.PenStyle.DotLine))
-            x, y = box.center().x(), box.center().y()
-            painter.drawLine(QLineF(x, cells.top(), x, cells.bottom()))
-            painter.drawLine(QLineF(cells.left(), y, cells.right(), y))
-            grown = [max(0.0, (SMALL_CELL - side) / 2) for side in (box.width(), box.height())]
-            box = box.adjusted(-grown[0], -grown[1], grown[0], grown[1])
-        painter.setPen(QPen(theme.colors().window, width + 2))
-        painter.drawRect(box)
-        painter.setPen(QPen(color, width))
-        painter.drawRect(box)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

@@ -1,7 +1,7 @@
 """Paints a part of a heat map with its axes and its color bar: on the screen, into pictures and drawings."""
 
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, log10
 
 import numpy as np
 from PySide6.QtCore import QLineF, QPointF, QRect, QRectF, QSize, Qt
@@ -22,8 +22,11 @@ CELL_WITH_VALUE = (34, 14)
 """Cells of so many pixels have their values written in them."""
 
 CELL_WITH_BORDER = 12
-RUN_WITH_BORDER = 24
+RUN_WITH_BORDER, CELL_BESIDE_BORDER = 24, 4
 """Pixels from which on borders are drawn between cells, and between the groups they form."""
+
+SMALL_CELL = 5
+"""Pixels below which a marked cell is pointed out by lines through the map."""
 
 Align = Qt.AlignmentFlag
 
@@ -134,8 +137,9 @@ def _paint_borders(painter: QPainter, room: Room, shown: Shown) -> None:
         )
     run_high = cell_high / figure.row_step * figure.row_borders
     run_wide = cell_wide / figure.column_step * figure.column_borders
-    rows = figure.row_borders if run_high >= RUN_WITH_BORDER else 0
-    columns = figure.column_borders if run_wide >= RUN_WITH_BORDER else 0
+    # Smaller cells would be hidden by the line.
+    rows = figure.row_borders if run_high >= RUN_WITH_BORDER and cell_high >= CELL_BESIDE_BORDER else 0
+    columns = figure.column_borders if run_wide >= RUN_WITH_BORDER and cell_wide >= CELL_BESIDE_BORDER else 0
     for pen in (QPen(theme.colors().window, 3), QPen(theme.colors().text, 1)):
         painter.setPen(pen)
         _draw_lines(painter, room, part, (0, rows), (0, columns))
@@ -192,13 +196,40 @@ def _paint_values(painter: QPainter, room: Room, shown: Shown) -> None:
 
 
 def short(value: float) -> str:
-    """At most six letters, as a cell has room for."""
-    if value == 0 or 0.001 <= abs(value) < 10000:
-        digits = max(0, 2 - max(0, floor(np.log10(abs(value))))) if value else 0
-        text = f"{value:.{min(3, digits + (abs(value) < 0.1))}f}"
+    """At most six letters, mostly five, as a cell has room for: no zero before the point."""
+    if value == 0:
+        return "0"
+    if 0.001 <= abs(value) < 10000:
+        digits = 2 - floor(log10(abs(value)))  # three of them, at most three behind the point
+        text = f"{value:.{min(max(digits, 0), 3)}f}"
+        if abs(value) < 1:
+            text = text.replace("0.", ".")
     else:
         text = f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
     return text.replace("-", "−")
+
+
+def paint_marked(
+    painter: QPainter, room: Room, shown: Shown, place: tuple[int, int], color: QColor, width: int
+) -> None:
+    """A cell's outline on a ground of its own; lines through the map where it is too small for one."""
+    found = shown.finest(place[0] + 0.5, place[1] + 0.5)
+    if found is None:
+        return
+    field, i, j = found
+    box, cells = rect_of(room, shown.part, field.part_of(i, j)), room.cells
+    if min(box.width(), box.height()) < SMALL_CELL:
+        faint = QColor(color)
+        faint.setAlpha(150)
+        painter.setPen(QPen(faint, 1, Qt.PenStyle.DotLine))
+        x, y = box.center().x(), box.center().y()
+        painter.drawLine(QLineF(x, cells.top(), x, cells.bottom()))
+        painter.drawLine(QLineF(cells.left(), y, cells.right(), y))
+        wider, higher = (max(0.0, (SMALL_CELL - side) / 2) for side in (box.width(), box.height()))
+        box = box.adjusted(-wider, -higher, wider, higher)
+    for pen in (QPen(theme.colors().window, width + 2), QPen(color, width)):
+        painter.setPen(pen)
+        painter.drawRect(box)
 
 
 def paint_around(painter: QPainter, room: Room, shown: Shown) -> None:

@@ -16,8 +16,8 @@ from app import theme
 from engine.api.figures import Mark
 
 LEVEL_TICK = 6
-NAME_POINTS = 0.85
-"""Names of marks beside the size of other text."""
+NAME_SIZE = 0.85
+"""Of the names of marks, as a share of that of other text."""
 
 GAP = 4
 """Pixels between two names at least."""
@@ -72,35 +72,49 @@ class Marks(pg.GraphicsObject):
         low, high = self._box.viewRange()[0]
         return (places - low) / (high - low) * self._box.rect().width()
 
-    def _paint_levels(self, painter: QPainter, rect: QRectF) -> None:
-        if not self._levels.size:
-            return
+    def ticks(self) -> list[float]:
+        """Where in the box the levels have their ticks, in pixels: one a pixel at most."""
         pixels = np.unique(np.round(self._pixels(self._levels)))
-        pixels = pixels[(pixels >= 0) & (pixels <= rect.width())]
+        return pixels[(pixels >= 0) & (pixels <= self._box.rect().width())].tolist()
+
+    def names(self) -> list[tuple[str, float, float]]:
+        """The names there is room for, with their left and right ends; the clip range goes first."""
+        metrics, most = QFontMetricsF(_font()), self._box.rect().width()
+        placed: list[tuple[str, float, float]] = []
+        for mark, x in self._visible():
+            width = metrics.horizontalAdvance(mark.name)
+            left = min(max(x - width / 2, 0.0), most - width)
+            if all(left > end + GAP or left + width < start - GAP for _, start, end in placed):
+                placed.append((mark.name, left, left + width))
+        return placed
+
+    def _visible(self) -> list[tuple[Mark, float]]:
+        """Marks but levels with their pixels, the clip range first."""
+        pixels = self._pixels(np.array([mark.x for mark in self._marks])).tolist()
+        most = self._box.rect().width()
+        seen = [(mark, x) for mark, x in zip(self._marks, pixels, strict=True) if 0 <= x <= most]
+        return sorted(seen, key=lambda one: one[0].kind)
+
+    def _paint_levels(self, painter: QPainter, rect: QRectF) -> None:
         painter.setPen(QPen(theme.colors().text, 1))
         bottom = rect.bottom()
-        painter.drawLines([QLineF(x, bottom - LEVEL_TICK, x, bottom) for x in pixels.tolist()])
+        painter.drawLines([QLineF(x, bottom - LEVEL_TICK, x, bottom) for x in self.ticks()])
 
     def _paint_lines(self, painter: QPainter, rect: QRectF) -> None:
-        colors = theme.colors()
-        font = QFont(QApplication.font())
-        font.setPointSizeF(font.pointSizeF() * NAME_POINTS)
+        colors, font = theme.colors(), _font()
         metrics = QFontMetricsF(font)
-        painter.setFont(font)
-        pixels = self._pixels(np.array([mark.x for mark in self._marks])).tolist()
-        taken: list[tuple[float, float]] = []
-        for mark, x in sorted(zip(self._marks, pixels, strict=True), key=lambda one: one[0].kind):
-            if not 0 <= x <= rect.width():
-                continue
+        for mark, x in self._visible():
             clip = mark.kind == "clip"
             style = Qt.PenStyle.DashLine if clip else Qt.PenStyle.DotLine
             painter.setPen(QPen(colors.warning if clip else colors.muted, 1, style))
-            width = metrics.horizontalAdvance(mark.name)
-            left = min(max(x - width / 2, 0.0), rect.width() - width)
-            free = all(left > end + GAP or left + width < start - GAP for start, end in taken)
-            top = metrics.height() if free else 0.0
-            painter.drawLine(QLineF(round(x), top, round(x), rect.height()))
-            if free:
-                taken.append((left, left + width))
-                painter.setPen(colors.warning if clip else colors.muted)
-                painter.drawText(QPointF(left, metrics.ascent()), mark.name)
+            painter.drawLine(QLineF(round(x), metrics.height(), round(x), rect.height()))
+        painter.setFont(font)
+        painter.setPen(colors.muted)
+        for name, left, _ in self.names():
+            painter.drawText(QPointF(left, metrics.ascent()), name)
+
+
+def _font() -> QFont:
+    font = QFont(QApplication.font())
+    font.setPointSizeF(font.pointSizeF() * NAME_SIZE)
+    return font

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from itertools import pairwise
 from math import log10
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pytestqt.qtbot import QtBot
 
 from app.plotting import plotting
 from app.views.figure import FigureView, read_out
-from engine.api.figures import Axis, Figure, Series
+from engine.api.figures import Axis, Figure, Mark, Series
 
 FIGURE = Figure(
     title="Weights of blk.0.ffn_down",
@@ -167,3 +168,96 @@ def test_a_new_figure_shows_while_the_table_is_open(view: FigureView):
     view.as_table.trigger()
     view.show_figure(FIGURE.model_copy(update={"series": [Series(name="other", x=[1.0], y=[2], width=1)]}))
     assert view.table.model().rowCount() == 1
+
+
+# --------------------------------------------------------------------------------------- marks
+
+MARKED = FIGURE.model_copy(
+    update={
+        "marks": [
+            *(
+                Mark(kind="percentile", name=f"p{percent}", x=x)
+                for percent, x in ((1, -0.1), (50, 0.1), (51, 0.1001))
+            ),
+            Mark(kind="clip", name="clip", x=0.35),
+            *(Mark(kind="level", name=f"level {place}", x=-0.2 + place / 20000) for place in range(12000)),
+        ]
+    }
+)
+
+
+def test_marks_near_the_pointer_are_told(qtbot: QtBot, view: FigureView):
+    view.show_figure(MARKED)
+    drawn(qtbot, view)
+    view._plot.pointed.emit(0.3501)
+    assert view._read_out.text().startswith("0.2 to 0.4: 12,345 · ")
+    assert "clip 0.35" in view._read_out.text()
+    assert view._read_out.text().count("level") == 1
+    assert read_out(FIGURE, -0.1, [("p1", -0.1)]) == "−0.2 to 0: 10 · p1 −0.1"
+
+
+def test_names_of_marks_do_not_overlap(qtbot: QtBot, view: FigureView):
+    view.show_figure(MARKED)
+    drawn(qtbot, view)
+    marks = view._plot._marks
+    placed = marks.names()
+    assert {"p1", "p50", "clip"} <= {name for name, _, _ in placed}
+    assert len(placed) == 3  # p51 lies where p50 does
+    ends = sorted((left, right) for _, left, right in placed)
+    assert all(right < left for (_, right), (left, _) in pairwise(ends))
+    view._plot.box.setXRange(0.0999, 0.1002, padding=0)
+    assert {name for name, _, _ in marks.names()} == {"p50", "p51"}  # once there is room
+
+
+def test_of_many_levels_no_more_than_one_a_pixel_is_drawn(qtbot: QtBot, view: FigureView):
+    view.show_figure(MARKED)
+    drawn(qtbot, view)
+    width = view._plot.box.rect().width()
+    assert width / 2 < len(view._plot._marks.ticks()) <= width + 1
+    view._plot.box.setXRange(0.0, 0.0005, padding=0)
+    assert len(view._plot._marks.ticks()) == 11  # 20,000 a unit
+
+
+def test_six_series_have_a_legend_and_lines_of_their_own(qtbot: QtBot, view: FigureView):
+    six = [Series(name=f"series {place}", x=[0.0, 1.0], y=[place + 1, 2], width=1) for place in range(6)]
+    view.show_figure(FIGURE.model_copy(update={"series": six}))
+    drawn(qtbot, view)
+    assert [label.text for _, label in view._plot._legend.items] == [series.name for series in six]
+    curves = [sample.item for sample, _ in view._plot._legend.items]
+    pens = {(curve.opts["pen"].color().name(), curve.opts["pen"].style()) for curve in curves}
+    assert len(pens) == 6
+
+
+def test_the_zoom_stays_when_a_refined_version_comes(qtbot: QtBot, view: FigureView):
+    view.show_figure(FIGURE)
+    drawn(qtbot, view)
+    box = view._plot.box
+    box.setXRange(0.0, 0.1, padding=0)
+    refined = FIGURE.model_copy(
+        update={"series": [Series(name="original", x=[-0.2], y=[99999.0], width=0.6)]}
+    )
+    view.show_figure(refined)
+    assert box.viewRange()[0] == [0.0, 0.1]
+    view.logarithmic.setChecked(False)
+    assert box.viewRange()[0] == [0.0, 0.1]
+    assert box.viewRange()[1][1] > 99999  # its heights are others now
+    view.show_figure(refined.model_copy(update={"title": "Weights of blk.1.ffn_down"}))
+    assert box.viewRange()[0] != [0.0, 0.1]
+
+
+def test_an_unzoomed_refinement_is_shown_whole(qtbot: QtBot, view: FigureView):
+    view.show_figure(FIGURE)
+    drawn(qtbot, view)
+    view.show_figure(FIGURE.model_copy(update={"series": [Series(name="o", x=[-5.0], y=[1.0], width=10)]}))
+    assert view._plot.box.viewRange()[0][1] >= 5
+
+
+def test_a_drawing_has_lines_and_letters(qtbot: QtBot, view: FigureView, tmp_path: Path):
+    view.show_figure(MARKED)
+    drawn(qtbot, view)
+    view.save_svg(tmp_path / "weights.svg")
+    qtbot.waitUntil(lambda: view._read_out.text() == "Saved weights.svg.")
+    text = (tmp_path / "weights.svg").read_text()
+    assert ">p50<" in text
+    assert ">weight <" in text
+    assert "<image" not in text
