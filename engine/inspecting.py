@@ -49,7 +49,7 @@ from engine.jobs.cleaning import remove_jobs
 from engine.jobs.folder import list_jobs
 from engine.places import Places
 from engine.summary import export_summary
-from engine.weight_statistics import warm_up
+from kernels.statistics import warm_up
 from resources import SAMPLE_MODEL
 
 Item = TypeVar("Item")

@@ -250,12 +250,6 @@ def outlier_channels(absmax_by_column: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return order[ratios[order] >= OUTLIER_RATIO], ratios
 
 
-def warm_up() -> None:
-    """Load the kernel, or compile it, which takes seconds once on a machine."""
-    nothing = np.zeros((1, 1), np.float32)
-    Sweep(1, frame_of(nothing)).add(nothing)
-
-
 def _gathered(
     tensor: Tensor, rows: Channels, columns: Channels, whole: Channels, counts: np.ndarray
 ) -> Gathered:
