@@ -138,6 +138,10 @@ class Activations:
         """Names of the layers, without reading them."""
         return list(self.layers)
 
+    def place(self, tensor: str) -> int:
+        """The same number for tensors that see the same."""
+        return next(number for number, layer in enumerate(self._about.layers) if tensor in layer.tensors)
+
     @property
     def roles(self) -> dict[str, dict[int, str]]:
         """For each role the tensor of each block that has it: {"ffn_down": {0: "blk.0.ffn_down.weight"}}."""

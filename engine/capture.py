@@ -50,13 +50,13 @@ def capture(
         output = prepared.output(request)
         if not request.output and not request.overwrite and (ready := _ready(output)) is not None:
             return ready
+        found = _needs(request, prepared, UNMEASURED)
+        refuse_needs(found)
         if not request.output:
             make_folder(output.parent)
             if (job := _begun(output, prepared)) is not None and job.id != replacing:
                 return _run(job, prepared, request, listener, tell)
         refuse_place(request, prepared, replacing)
-        found = _needs(request, prepared, UNMEASURED)
-        refuse_needs(found)
         rivals = jobs_writing(output)
         job = Job.create(request, output, prepared.fingerprint, rivals, found.least_memory)
         return _run(job, prepared, request, listener, tell)

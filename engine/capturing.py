@@ -10,7 +10,7 @@ from torch import nn
 from engine.api.jobs import Saved
 from engine.api.progress import Progress
 from engine.calibration.array_files import write_arrays
-from engine.calibration.flows import BlockTally, FlowWatcher
+from engine.calibration.flows import BlockTally, FlowWatcher, kept_heads
 from engine.calibration.results import merged, told
 from engine.calibration.stored_sums import CountedStates
 from engine.calibration.stored_tallies import Finished, StoredTallies
@@ -78,10 +78,8 @@ class Capturing:
         if self._tallies.batches(part) == len(self._prepared.batches):
             self._watcher = self._tally = None
             return nullcontext()
-        config = self._prepared.subject.model.config
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         self._tally = self._tallies.tally(part)
-        self._watcher = FlowWatcher(module, self._tally, heads)
+        self._watcher = FlowWatcher(module, self._tally, kept_heads(self._prepared.subject.model.config))
         return self._watcher
 
     def _fresh(self, part: int) -> BlockTally:

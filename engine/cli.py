@@ -19,9 +19,17 @@ import typer
 from typer.exceptions import TyperException
 
 from engine import __version__, terminal
+from engine.activations_command import show_captured
 from engine.api.errors import RecipeError, UserError
 from engine.api.formats import DEFAULT_METHOD, FORMATS
-from engine.api.jobs import CalibrateResult, EvaluateRequest, EvaluateResult, QuantizeResult, Stopped
+from engine.api.jobs import (
+    ActivationsResult,
+    CalibrateResult,
+    EvaluateRequest,
+    EvaluateResult,
+    QuantizeResult,
+    Stopped,
+)
 from engine.api.launch import module_command
 from engine.api.wording import demand
 from engine.importance_commands import importance_app, show_calibrated
@@ -226,6 +234,8 @@ def resume(
             _show_evaluated(result, as_json)
         case CalibrateResult():
             show_calibrated(result, as_json)
+        case ActivationsResult():
+            show_captured(result, as_json)
 
 
 def _model_alone(arguments: list[str]) -> str | None:

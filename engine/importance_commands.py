@@ -28,7 +28,7 @@ def calibrate(
     calibration: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A text, or a folder of .txt and .md files; more than once for more. "
+            help="A text (.txt, .md, .jsonl), or a folder of them; more than once for more. "
             "By default the sample text.",
             show_default=False,
         ),

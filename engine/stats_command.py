@@ -6,16 +6,30 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine import terminal
+from engine.activations_command import (
+    ActivationsOut,
+    Calibration,
+    Length,
+    Prompt,
+    RangeOf,
+    Seed,
+    Windows,
+    request_of,
+)
+from engine.api.jobs import ActivationsRequest
 from engine.api.statistics import WeightStatistics
-from engine.options import AsJson, Model, Threads, example
+from engine.options import AsJson, MemoryLimit, Model, Threads, example
 
 if TYPE_CHECKING:
+    from engine.activations import Activations
     from engine.checkpoint import Checkpoint
 
 EXAMPLES = example(
     "bitwright stats ./Llama-3.2-1B",
     "bitwright stats model.gguf --out stats.csv",
     "bitwright stats ./Llama-3.2-1B --preset Q4_K_M --out errors.csv",
+    "bitwright stats ./Llama-3.2-1B --calibration texts.jsonl --range percentile --out stats.csv",
+    'bitwright stats ./Llama-3.2-1B --prompt "What does this sentence do?"',
 )
 
 SHOWN = 20
@@ -43,11 +57,19 @@ def stats(
         Path | None,
         typer.Option(help="The importance matrix that the recipe weighs with.", show_default=False),
     ] = None,
+    calibration: Calibration = None,
+    prompt: Prompt = None,
+    windows: Windows = 128,
+    length: Length = 512,
+    seed: Seed = 0,
+    range_of: RangeOf = None,
+    activations_out: ActivationsOut = None,
     threads: Threads = None,
+    memory_limit: MemoryLimit = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show statistics of a model's weights: ranges, moments, outliers, what a recipe loses of them."""
+    """Show statistics of a model's weights, what a recipe loses of them, and of activations on a text."""
     from engine.checkpoint import open_checkpoint
     from engine.jobs.partial import check_place
     from engine.quantization_errors import applied, with_errors
@@ -55,6 +77,19 @@ def stats(
     from engine.statistics_table import error_columns, json_text, refuse_table, row_of, write_table
     from engine.weight_statistics import all_statistics
 
+    request = request_of(
+        model,
+        calibration,
+        prompt,
+        ranges=range_of is not None,
+        output=str(activations_out or ""),
+        windows=windows,
+        length=length,
+        seed=seed,
+        threads=threads,
+        memory_limit=memory_limit,
+        overwrite=overwrite and activations_out is not None,
+    )
     if out is not None:
         refuse_table(out)
     with open_checkpoint(model) as checkpoint:
@@ -69,9 +104,15 @@ def stats(
             if asked is not None:
                 found, without = with_errors(found, checkpoint, asked, threads, listener)
     rows = [row_of(one) | (error_columns(one.error) if asked else {}) for one in found]
+    activations = None if request is None else _captured(request)
     about: dict[str, object] = {"model": str(model), "left_out": left_out}
     if asked is not None:
         about |= {"recipe": asked.model_dump(mode="json", exclude_none=True), "without_errors": without}
+    if activations is not None:
+        from engine.activations_table import in_json, with_columns
+
+        rows = with_columns(rows, activations, range_of)
+        about["activations"] = in_json(activations)
     if out is not None:
         write_table(out, about, rows)
     if as_json:
@@ -80,11 +121,27 @@ def stats(
     terminal.warn([f"left out: {reason}" for reason in left_out.values()])
     terminal.warn([f"without errors: {reason}" for reason in without.values()])
     if out is not None:
-        terminal.say(f"{out}: statistics of {len(found)} tensors.")
-    elif asked is not None:
+        on = f", activations on {activations.ran}" if activations else ""
+        terminal.say(f"{out}: statistics of {len(found)} tensors{on}.")
+        return
+    if asked is not None:
         _show_errors(found)
     else:
         _show(found)
+    if activations is not None:
+        from engine.activations_table import show_activations
+
+        show_activations(activations)
+
+
+def _captured(request: ActivationsRequest) -> "Activations":
+    from engine.activations import read_activations
+    from engine.capture import capture
+
+    with terminal.progress() as listener:
+        result = capture(request, listener)
+    terminal.warn(result.warnings)
+    return read_activations(Path(result.output))
 
 
 def _own_files(checkpoint: "Checkpoint") -> list[Path]:

@@ -1,5 +1,7 @@
 """Statistics of a tensor's weights, as data: what `bitwright stats` writes and the inspector shows."""
 
+from typing import Literal, get_args
+
 from pydantic import BaseModel, Field
 
 from engine.api.model import Role
@@ -13,6 +15,12 @@ LARGE = 6.0
 
 OUTLIER_RATIO = 3.0
 """An input channel is an outlier whose largest magnitude is so many times that of the median channel."""
+
+
+Estimator = Literal["min-max", "moving-average", "percentile", "mse", "entropy"]
+"""How a range to clip activations to is found: see `engine.calibration.ranges`."""
+
+ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 
 
 class QuantizationError(BaseModel):

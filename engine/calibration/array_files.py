@@ -128,4 +128,4 @@ def _pieces(header: bytes, arrays: Iterable[Array]) -> Iterator[memoryview]:
     yield memoryview(len(header).to_bytes(8, "little") + header)
     for array in arrays:
         values = array.read() if isinstance(array, Stored) else array
-        yield memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+        yield np.ascontiguousarray(values).reshape(-1).view(np.uint8).data

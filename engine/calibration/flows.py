@@ -161,7 +161,7 @@ class FlowWatcher(Watcher):
 
     def _add(self, place: int, name: str, states: torch.Tensor) -> None:
         assert self._batch is not None, "who calls has looked"
-        rows = states.detach().reshape(-1, states.shape[-1]).numpy()
+        rows = np.ascontiguousarray(states.detach().reshape(-1, states.shape[-1]).numpy())
         try:
             self._tally.at(place, rows.shape[1]).add(rows, self._places_of(len(rows)))
         except FloatingPointError:
@@ -182,6 +182,12 @@ class FlowWatcher(Watcher):
         """`states` [windows, heads, length, head size]."""
         shared = states.shape[1] // self._heads if states.shape[1] % self._heads == 0 else 1
         self._tally.add_cache(what, states.detach()[:, ::shared].numpy())
+
+
+def kept_heads(config: Any) -> int:
+    """Heads of keys and values that a model of transformers' `config` keeps; Falcon has its own name."""
+    names = ("num_key_value_heads", "num_kv_heads", "num_attention_heads")
+    return next(heads for name in names if (heads := getattr(config, name, None)))
 
 
 def _picks(index: Any, tokens: int) -> bool:

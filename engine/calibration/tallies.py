@@ -16,8 +16,17 @@ import numpy as np
 
 from engine.api.statistics import LARGE, PERCENTS
 from engine.calibration.array_files import Array
-from kernels import statistics
-from kernels.statistics import Channels, Distribution, Frame, Sweep
+from kernels.cpu.statistics import BINS, Sums
+from kernels.statistics import (
+    Channels,
+    Distribution,
+    Frame,
+    Sweep,
+    add_sums,
+    channels,
+    frame_of,
+    no_sums,
+)
 
 PEAKS = 16
 """Tokens with the largest values that are kept."""
@@ -56,7 +65,7 @@ class Tally:
 
     @classmethod
     def empty(cls, columns: int, room: int, seed: int) -> "Tally":
-        sums = statistics.no_sums(columns)
+        sums = no_sums(columns)
         return cls(
             seed=seed,
             rows=0,
@@ -66,7 +75,7 @@ class Tally:
             high=sums.high,
             zeros=sums.zeros,
             beyond=np.zeros(columns, np.int64),
-            counts=np.zeros(statistics.BINS, np.int64),
+            counts=np.zeros(BINS, np.int64),
             numbers=np.empty(room, np.uint64),
             sample=np.empty((room, columns), np.float32),  # takes no memory before it is filled
             peaks=np.empty((0, 4)),
@@ -87,12 +96,12 @@ class Tally:
         Raises `FloatingPointError` for a value that is not finite.
         """
         if not self.rows:
-            self.frame = np.array([0, statistics.frame_of(rows).scale], np.float32)
+            self.frame = np.array([0, frame_of(rows).scale], np.float32)
         sweep = Sweep(rows.shape[1], self._frame)
         if not sweep.add(rows):
             raise FloatingPointError
         swept = sweep.swept()
-        statistics.add_sums(self._sums, swept.columns)
+        add_sums(self._sums, swept.columns)
         self.counts += swept.counts
         low, high = swept.rows.low, swept.rows.high
         self.batches[-1] = min(self.batches[-1, 0], low.min()), max(self.batches[-1, 1], high.max())
@@ -107,8 +116,8 @@ class Tally:
         return Frame(self.frame[0], self.frame[1])
 
     @property
-    def _sums(self) -> statistics.Sums:
-        return statistics.Sums(self.powers, self.low, self.high, self.zeros)
+    def _sums(self) -> Sums:
+        return Sums(self.powers, self.low, self.high, self.zeros)
 
     def _count_large(self, rows: np.ndarray) -> None:
         for at in range(0, len(rows), PIECE):
@@ -116,8 +125,8 @@ class Tally:
 
     def _note_peaks(self, rows: np.ndarray, magnitudes: np.ndarray, places: np.ndarray) -> None:
         at = np.argsort(-magnitudes, kind="stable")[:PEAKS]
-        channels = np.abs(rows[at]).argmax(axis=1)
-        both = np.concatenate([self.peaks, np.column_stack([rows[at, channels], places[at], channels])])
+        worst = np.abs(rows[at]).argmax(axis=1)
+        both = np.concatenate([self.peaks, np.column_stack([rows[at, worst], places[at], worst])])
         order = np.lexsort((both[:, 2], both[:, 1], -np.abs(both[:, 0])))
         self.peaks = both[order[:PEAKS]]
 
@@ -136,7 +145,7 @@ class Tally:
 
     @property
     def channels(self) -> Channels:
-        return statistics.channels(self._sums, self.rows, self._frame)
+        return channels(self._sums, self.rows, self._frame)
 
     @property
     def distribution(self) -> Distribution:

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from engine import capture_preparation, states, streaming
 from engine.activations import Activations, read_activations
-from engine.api.errors import CalibrationError, OutputError
-from engine.api.jobs import ActivationsRequest, Stopped
+from engine.api.errors import CalibrationError, MemoryLimitError, OutputError
+from engine.api.jobs import LEAST_MEMORY, ActivationsRequest, Stopped
 from engine.api.statistics import LARGE, PERCENTS
 from engine.capture import capture
 from engine.capture_preparation import prepared_capture
@@ -288,6 +288,18 @@ def test_what_was_asked_before_lies_ready(place):
     assert other.output != first.output
 
 
+def test_what_was_broken_off_for_the_cache_goes_on_when_it_is_asked_again(place):
+    def listen(event):
+        if event.stage == "activations" and event.done >= 6:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Stopped) as stopped:
+        capture(asked(place, seed=5), listen)
+    result = capture(asked(place, seed=5))
+    assert (result.job, result.resumed) == (stopped.value.job, True)
+    assert len(list_jobs()) == 1
+
+
 def test_a_prompt_is_one_window_of_its_own_tokens(place):
     for prompt in ("W", "What does this sentence do, and how?\n"):
         request = asked(place, prompt=prompt)
@@ -325,10 +337,12 @@ def test_lines_of_json(place, tmp_path):
 
 def test_refusals(place, tmp_path):
     (tmp_path / "there").touch()
+    with pytest.raises(MemoryLimitError, match="This takes about"):
+        capture(asked(place, memory_limit=LEAST_MEMORY))
     with pytest.raises(OutputError, match="exists already"):
         capture(asked(place, output=str(tmp_path / "there")))
+    (tmp_path / "bad.jsonl").write_text('{"words": "none"}\n')
     with pytest.raises(CalibrationError, match="line 1: is no JSON object"):
-        (tmp_path / "bad.jsonl").write_text('{"words": "none"}\n')
         capture(asked(place, texts=[str(tmp_path / "bad.jsonl")]))
     assert list_jobs() == []
 
@@ -338,5 +352,5 @@ def test_values_that_are_not_finite_are_told(tmp_path, place):
     tensors = llama_tensors(config)
     tensors["model.layers.1.self_attn.v_proj.weight"][3] = 3e38
     write_folder(tmp_path / "large", config, tensors)
-    with pytest.raises(CalibrationError, match="what reaches blk.1.attn_output.weight is not finite"):
+    with pytest.raises(CalibrationError, match=r"what reaches blk\.1\.attn_output\.weight is not finite"):
         capture(asked(place, str(tmp_path / "large")))

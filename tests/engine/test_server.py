@@ -14,7 +14,7 @@ from queue import Empty, Queue
 import pytest
 
 from engine.api import events, messages, requests
-from engine.api.jobs import CalibrateRequest, Measure, QuantizeRequest
+from engine.api.jobs import ActivationsRequest, CalibrateRequest, Measure, QuantizeRequest
 from engine.api.presets import ModelFacts
 from engine.api.recipe import Choice, GgufOptions, Recipe
 from engine.api.views import HistogramOf
@@ -368,6 +368,17 @@ def test_an_importance_matrix_from_request_to_file(start, model, tmp_path):
     assert (result.kind, result.bytes) == ("calibrate", Path(output).stat().st_size)
     assert [artifact.path for artifact in engine.of(events.Artifact)] == [output]
     assert "calibrate" in [event.stage for event in engine.of(events.StageStarted)]
+
+
+def test_activations_of_a_prompt_from_request_to_file(start, model):
+    engine = start()
+    asked = ActivationsRequest(model=str(model), prompt="The harbour was quiet.")
+    engine.send(requests.StartActivations(activations=asked))
+    result = engine.wait(events.Done).result
+    assert engine.end() == 0
+    assert (result.kind, result.bytes) == ("activations", Path(result.output).stat().st_size)
+    assert engine.of(events.JobStarted)[0].output == result.output
+    assert "activations" in [event.stage for event in engine.of(events.StageStarted)]
 
 
 def test_libraries_that_print_do_not_break_the_protocol(start, model, tmp_path):

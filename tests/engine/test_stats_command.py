@@ -6,20 +6,22 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
 from engine import statistics_table
-from engine.api.errors import CheckpointError, OutputError, RecipeError
+from engine.activations import read_activations
+from engine.api.errors import CalibrationError, CheckpointError, OutputError, RecipeError
 from engine.api.recipe import Choice, Recipe, Rule
 from engine.api.statistics import PERCENTS
 from engine.checkpoint import open_checkpoint
 from engine.cli import app
 from engine.quantization_errors import measure_errors, quantized
 from engine.weight_statistics import all_statistics
-from tests.tiny import llama_config, llama_tensors, write_folder, write_llama
+from tests.tiny import TEXT, llama_config, llama_tensors, write_folder, write_llama
 
 DOWN = "model.layers.1.mlp.down_proj.weight"
 COLUMNS = (
@@ -205,3 +207,54 @@ def test_a_damaged_model_is_refused(tmp_path, capsys):
     save_file({"a": torch.ones(3, 3), "b": torch.full((4, 4), torch.nan)}, tmp_path / "m.safetensors")
     with pytest.raises(CheckpointError, match=r"b of .* holds NaN or infinity"):
         bitwright(capsys, "stats", tmp_path / "m.safetensors")
+
+
+@pytest.fixture(scope="module")
+def runnable(tmp_path_factory) -> tuple[Path, Path]:
+    """A model with a tokenizer, and a text."""
+    folder = tmp_path_factory.mktemp("activations")
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXT))
+    return write_llama(folder / "model"), folder / "text.jsonl"
+
+
+def test_columns_of_activations(runnable, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    model, text = runnable
+    asked = ("--calibration", text, "--length", 40, "--windows", 3, "--threads", 1, "--range", "percentile")
+    told, _ = bitwright(capsys, "stats", model, *asked, "--out", tmp_path / "a.csv")
+    assert "activations on 3 windows of 40 tokens (" in told
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = {row["tensor"]: row for row in csv.DictReader(file)}
+    (file,) = (tmp_path / "cache" / "bitwright" / "activations").iterdir()
+    with read_activations(file) as found:
+        layer = found.layers["blk.1.ffn_down.weight"]
+        cache = found.caches[1]
+    row = rows["model.layers.1.mlp.down_proj.weight"]
+    assert int(row["input_tokens"]) == 120
+    assert float(row["input_absmax"]) == layer.absmax
+    assert float(row["input_peak_value"]) == layer.peaks[0].value
+    low, high = float(row["input_range_min"]), float(row["input_range_max"])
+    assert float(row["input_min"]) <= low < float(row["input_p50"]) < high <= float(row["input_max"])
+    assert rows["blk.1.output"]["role"] == "block output"
+    assert rows["blk.1.output"]["min"] == rows["model.norm.weight"]["input_min"] == ""
+    told, _ = bitwright(capsys, "stats", model, *asked[:-2], "--json")
+    said = json.loads(told)["activations"]
+    assert said["ran"]["files"] == [str(text)]
+    assert np.array_equal(said["caches"]["1"]["key_max"], cache.keys[1])
+    told, _ = bitwright(capsys, "stats", model, "--prompt", "The harbour was quiet.")
+    assert "blk.1.attn_q, blk.1.attn_k, blk.1.attn_v" in told
+    assert "on a prompt of" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--range", "mse"), "Name a text"),
+        (("--prompt", ""), "The prompt is empty"),
+        (("--prompt", "a", "--calibration", "sample"), "leave out one"),
+    ],
+)
+def test_activations_that_cannot_be_asked_for(model, capsys, options, sentence):
+    with pytest.raises(CalibrationError, match=sentence):
+        bitwright(capsys, "stats", model, *options)
