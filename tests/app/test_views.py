@@ -213,6 +213,25 @@ def test_without_activations_it_says_how_to_get_some(bench, histograms):
     assert histograms.figure.isVisible()
 
 
+def test_activations_are_those_of_the_matrix_or_of_one_input_channel(bench, histograms, tmp_path):
+    bench.desk.file = tmp_path / "gathered"
+    bench.select(0)
+    bench.asked()
+    histograms.scope.setCurrentIndex(histograms.scope.findData("output"))
+    bench.asked(2)
+    histograms.source.setCurrentIndex(1)
+    view = bench.asked(3).view
+    assert (view.source, view.activations, view.scope) == (
+        "activations",
+        str(tmp_path / "gathered"),
+        "tensor",
+    )
+    assert view.tensor == "blk.0.ffn_down.weight"
+    bench.state.mark_channel(7)
+    view = bench.asked(4).view
+    assert (view.source, view.scope, view.index) == ("activations", "input", 7)
+
+
 # ---------------------------------------------------------------------------------------- pictures
 
 
