@@ -33,6 +33,7 @@ class ActivationsDesk(QObject):
         self.file: Path | None = None
         self.of = self.problem = ""
         state.model_changed.connect(self._follow_model)
+        board.added.connect(self._meet)
         board.changed.connect(self._follow_job)
         board.finished.connect(self._take_finished)
         board.removed.connect(self._forget)
@@ -92,6 +93,12 @@ class ActivationsDesk(QObject):
                 self._take(record)
         self.changed.emit()
 
+    def _meet(self, record: JobRecord) -> None:
+        """Disk remembers what was gathered before."""
+        if self.file is None and self._is_ours(record) and record.state == "done":
+            self._take(record)
+            self.changed.emit()
+
     def _is_ours(self, record: JobRecord) -> bool:
         return isinstance(record.request, ActivationsRequest) and Path(record.request.model) == self._model
 
@@ -118,13 +125,9 @@ class ActivationsDesk(QObject):
             self.of = f"“{ran.prompt}”, {ran.tokens:,} tokens" if ran.prompt else str(ran)
 
     def _forget(self, records: list[JobRecord]) -> None:
-        """What waited was taken out of the line; the files of a removed job are gone with its folder."""
+        """What waited was taken out of the line; the file of a removed job may be gone with its folder."""
         if self.record in records:
             self.record = None
-        if self.file is not None and any(str(self.file) == _made_by(record) for record in records):
+        if self.file is not None and not self.file.is_file():
             self.file, self.of = None, ""
         self.changed.emit()
-
-
-def _made_by(record: JobRecord) -> str:
-    return record.result.output if isinstance(record.result, ActivationsResult) else ""

@@ -49,6 +49,7 @@ from engine.jobs.cleaning import remove_jobs
 from engine.jobs.folder import list_jobs
 from engine.places import Places
 from engine.summary import export_summary
+from kernels.statistics import warm_up
 from resources import SAMPLE_MODEL
 
 Item = TypeVar("Item")
@@ -103,7 +104,7 @@ class Inspector:
     def warm_up(self) -> None:
         """Load what planning an output needs (transformers) while waiting: the first `open` is quick.
 
-        Then measure the speeds of this machine, which needs the encoders.
+        Then what statistics need, and the speeds of this machine, which needs the encoders.
         """
         if self._warming is None:
             self._warming = threading.Thread(target=self._warm, name="warm-up", daemon=True)
@@ -120,6 +121,7 @@ class Inspector:
             _plan_sample()
         finally:
             self._can_plan.set()
+        warm_up()
         speeds()
 
     def _wait_until_warm(self) -> None:

@@ -30,14 +30,13 @@ MOST_LETTERS = 200
 
 
 def command_of(record: JobRecord) -> str:
-    """The command line that does the same, to paste into a shell.
+    """The command line that does the same, to paste into a shell; empty for a job that never began.
 
-    Empty for a job that never began, and for one that gathers activations for the window alone.
     It replaces a file only where the job was told to. Where options cannot say its recipe, it reads
     `recipe_file`, which may not be there yet.
     """
     request = record.request
-    if request is None or not record.job or isinstance(request, ActivationsRequest):
+    if request is None or not record.job:
         return ""
     if isinstance(request, QuantizeRequest):
         words = _quantize_words(record, request)

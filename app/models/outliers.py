@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 
 from app import theme
-from app.models.importance import RIGHT, short
+from app.models.importance import ANSWERED, RIGHT, short
 from app.plain import as_tip, printable
 from engine.api.statistics import OUTLIER_RATIO
 from engine.api.tables import csv_text
@@ -150,14 +150,16 @@ class WorstChannels(QAbstractTableModel):
         return 0 if parent is not None and parent.isValid() else len(TITLES)
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> object:
+        if role not in ANSWERED:  # most of what a view asks for every cell that it draws
+            return None
         line, column = self.lines[index.row()], index.column()
         match role:
             case Qt.ItemDataRole.DisplayRole:
-                return _texts(line)[column]
+                return TEXTS[column](line)
             case Qt.ItemDataRole.ToolTipRole:
                 return as_tip(printable(str(_cells(line)[column])))
             case Qt.ItemDataRole.AccessibleTextRole:
-                return f"{TITLES[column]}: {_texts(line)[column] or 'none'}"
+                return f"{TITLES[column]}: {TEXTS[column](line) or 'none'}"
             case Qt.ItemDataRole.FontRole if column == TENSOR:
                 return self._names_font
             case Qt.ItemDataRole.TextAlignmentRole if column not in (TENSOR, SHARED):
@@ -190,12 +192,12 @@ def _sorted_by(line: Channel) -> tuple[str | float, ...]:
     return (*_cells(line)[:SHARED], len(line.shared))
 
 
-def _texts(line: Channel) -> tuple[str, ...]:
-    return (
-        str(line.layer.block),
-        printable(line.layer.name),
-        f"{line.channel:,}",
-        short(line.value),
-        short(line.ratio),
-        runs(line.shared),
-    )
+TEXTS: tuple[Callable[[Channel], str], ...] = (
+    lambda line: str(line.layer.block),
+    lambda line: printable(line.layer.name),
+    lambda line: f"{line.channel:,}",
+    lambda line: short(line.value),
+    lambda line: short(line.ratio),
+    lambda line: runs(line.shared),
+)
+"""What the columns show."""

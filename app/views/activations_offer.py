@@ -8,11 +8,11 @@ from app.activations import ActivationsDesk
 from app.dialogs import ask_file
 from app.models.jobs import share
 from app.plain import as_tip, printable
+from app.views.calibrate_sheet import TEXT_FILES
 from app.views.parts import button, named
 
 WIDTH = 560
 STEPS = 1000
-TEXT_FILES = ["Texts (*.txt *.md *.jsonl)", "All files (*)"]
 
 
 class ActivationsOffer(QWidget):

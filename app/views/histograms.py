@@ -3,6 +3,7 @@
 from math import prod
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QStandardItemModel
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -147,27 +148,42 @@ class HistogramsView(TensorView):
 
     def _limit(self, row: Row) -> None:
         """What can be chosen for this tensor."""
-        scope = "tensor" if self._of_activations else self.scope.currentData()
+        scope = self._offer_scopes()
         rows, columns = prod(row.shape[:-1]), row.shape[-1] if row.shape else 1
         most = {"tensor": 0, "output": rows - 1, "input": columns - 1}.get(scope, rows * columns - 1)
         before = self.number.blockSignals(True)
         self.number.setMaximum(max(0, min(most, MOST_GROUPS)))
         self.number.blockSignals(before)
-        for part in (self.scope, self.quantized, self.levels):
+        for part in (self.quantized, self.levels):
             part.setVisible(not self._of_activations)
         self.number.setVisible(scope != "tensor")
         lossy = as_written(self._state, row) is not None and not self._of_activations
         self.quantized.setEnabled(lossy)
 
+    def _offer_scopes(self) -> Scope:
+        """What of a tensor there can be: activations are known as a whole, and of each input channel."""
+        before = self.scope.blockSignals(True)
+        items = self.scope.model()
+        assert isinstance(items, QStandardItemModel), "that of a combo box"
+        for place, scope in enumerate(SCOPES):
+            there = not self._of_activations or scope in ("tensor", "input")
+            items.item(place).setEnabled(there)
+            if not there and self.scope.currentIndex() == place:
+                self.scope.setCurrentIndex(0)
+        self.scope.blockSignals(before)
+        chosen: Scope = self.scope.currentData()
+        return chosen
+
     def _wanted(self, row: Row, tensor: str) -> View | str:
-        if self._of_activations:
-            return HistogramOf(source="activations", tensor=row.key, activations=str(self._desk.file))
         over = self.quantized.isEnabled() and self.quantized.isChecked()
+        scope = self.scope.currentData()
         return HistogramOf(
-            tensor=tensor,
-            scope=self.scope.currentData(),
-            index=self.number.value() if self.scope.currentData() != "tensor" else 0,
+            source=self.source.currentData(),
+            tensor=row.key if self._of_activations else tensor,
+            scope=scope,
+            index=self.number.value() if scope != "tensor" else 0,
             recipe=as_written(self._state, row) if over else None,
+            activations=str(self._desk.file) if self._of_activations else None,
         )
 
     def _take_channel(self) -> None:

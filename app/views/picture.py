@@ -34,7 +34,7 @@ class PictureView(TensorView):
             self.what.addItem(text, what)
         self.what.setToolTip(TIP)
         self.what.currentIndexChanged.connect(self.follow)
-        self.channel = button("", "Zoom to the input channel that is marked in Outliers")
+        self.channel = button("Channel", "Zoom to the input channel that is marked in Outliers")
         self.channel.clicked.connect(self._jump)
         self.controls.addWidget(self.what)
         self.controls.addWidget(self.channel)

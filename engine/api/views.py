@@ -20,6 +20,8 @@ class HistogramOf(BaseModel):
     `tensor`: a name in the source or in GGUF. `index`: which channel, or which group counted row by row.
     With `recipe` what its format makes of the weights is laid over them, with clip range and levels of the
     grid. `activations`: the file of their statistics; `tensor` is then the matrix whose inputs are meant.
+    `bins`: at least so many, more where a few outliers would leave the rest in one. Groups are those of the
+    recipe's format, without one 32 weights.
     """
 
     kind: Literal["histogram"] = "histogram"

@@ -12,6 +12,7 @@ from app.jobs import JobBoard
 from app.settings import Settings
 from app.state import State
 from app.views.activations_offer import ActivationsLine, ActivationsOffer
+from engine.api.jobs import JobSummary
 from tests.app.listening import fake
 
 
@@ -96,3 +97,24 @@ def test_another_model_has_none_and_this_one_has_them_again(qtbot, office, tmp_p
     assert office.desk.file is None
     office.state.opening(tmp_path)
     assert office.desk.ready
+
+
+def test_what_was_gathered_before_is_found_on_disk(office, tmp_path):
+    told = {"id": "1", "kind": "activations", "state": "done", "output": "", "created": "2025"}
+    file = tmp_path / "kept.safetensors"
+    ran = {
+        "model": str(tmp_path),
+        "files": ["a.txt"],
+        "windows": 2,
+        "windows_there": 2,
+        "length": 8,
+        "seed": 0,
+    }
+    result = {"kind": "activations", "job": "1", "output": str(file), "bytes": 1, "layers": 1, "ran": ran}
+    result |= {"seconds": 1.0, "peak_private_bytes": 1, "warnings": []}
+    told |= {"message": "", "folder": "", "request": {"kind": "activations", "model": str(tmp_path)}}
+    office.board.take([JobSummary.model_validate(told | {"id": "2", "result": result | {"job": "2"}})])
+    assert office.desk.file is None  # it is gone
+    file.write_bytes(b"")
+    office.board.take([JobSummary.model_validate(told | {"result": result})])
+    assert office.desk.file == file

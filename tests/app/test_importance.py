@@ -80,7 +80,9 @@ def loaded(qtbot: QtBot, window: MainWindow, path: str = "/m/some.gguf") -> None
 
 
 def tabs(window: MainWindow) -> list[str]:
-    return [window.tabs.tabText(index) for index in range(window.tabs.count())]
+    """Those beside the ones that look into a model."""
+    titles = [window.tabs.tabText(index) for index in range(window.tabs.count())]
+    return [title for title in titles if title not in window.views.titles.values()]
 
 
 def names(window: MainWindow) -> list[str]:

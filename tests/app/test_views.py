@@ -15,6 +15,7 @@ from app.views.figure_slot import SETTLE_MS
 from app.views.histograms import MOST_PINNED, HistogramsView
 from app.views.picture import AROUND, PictureView
 from engine.api.recipe import Rule
+from resources import SAMPLE_MODEL
 from tests.app.reading import Asked, FakeReader, drawn, heat
 from tests.app.small_state import DOWN, GATE, make_state
 
@@ -213,6 +214,25 @@ def test_without_activations_it_says_how_to_get_some(bench, histograms):
     assert histograms.figure.isVisible()
 
 
+def test_activations_are_those_of_the_matrix_or_of_one_input_channel(bench, histograms, tmp_path):
+    bench.desk.file = tmp_path / "gathered"
+    bench.select(0)
+    bench.asked()
+    histograms.scope.setCurrentIndex(histograms.scope.findData("output"))
+    bench.asked(2)
+    histograms.source.setCurrentIndex(1)
+    view = bench.asked(3).view
+    assert (view.source, view.activations, view.scope) == (
+        "activations",
+        str(tmp_path / "gathered"),
+        "tensor",
+    )
+    assert view.tensor == "blk.0.ffn_down.weight"
+    bench.state.mark_channel(7)
+    view = bench.asked(4).view
+    assert (view.source, view.scope, view.index) == ("activations", "input", 7)
+
+
 # ---------------------------------------------------------------------------------------- pictures
 
 
@@ -269,3 +289,24 @@ def test_what_loses_nothing_says_so(bench, errors):
     bench.select(2)
     assert errors.hint.text == "Kept in F32: one-dimensional. It is not quantized."
     bench.nothing_more(0)
+
+
+# ---------------------------------------------------------------------------------------- the window
+
+
+def test_the_tabs_are_there_as_long_as_a_model_is(qtbot, window):
+    """And each is a key away."""
+
+    def titles() -> list[str]:
+        return [window.tabs.tabText(place) for place in range(window.tabs.count())]
+
+    assert titles() == ["Layers"]
+    window.session.open(SAMPLE_MODEL)
+    qtbot.waitUntil(lambda: window.state.phase == "ready", timeout=60_000)
+    assert titles() == ["Layers", "Histograms", "Outliers", "Weights", "Error"]
+    for place, name in enumerate(("layers", "histograms", "outliers", "weights", "error")):
+        window.actions_table[f"show_{name}"].trigger()
+        assert window.tabs.currentIndex() == place
+    window.state.close()
+    assert titles() == ["Layers"]
+    assert window.pages.currentIndex() == 0

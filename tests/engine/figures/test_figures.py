@@ -233,14 +233,14 @@ def test_experts_share_a_row_and_blocks_without_the_role_have_none(tmp_path):
     for block in (0, 2):
         name = f"model.layers.{block}.mlp.down_proj.weight"
         weights |= {
-            f"model.layers.{block}.mlp.experts.{i}.down_proj.weight": weights[name] * (i + 1) for i in (0, 1)
+            f"model.layers.{block}.mlp.experts.{i}.down_proj.weight": weights[name] * (2 - i) for i in (0, 1)
         }
         del weights[name]
     folder = write_folder(tmp_path / "model", config, weights, tokenizer=None)
     with open_checkpoint(folder) as checkpoint:
         role = next(role for role in roles(checkpoint) if "exp" in role)
         _, values = cells_of(checkpoint, OutliersOf(role=role))
-        largest = np.abs(checkpoint.read("model.layers.2.mlp.experts.1.down_proj.weight")).max(axis=0)
+        largest = np.abs(checkpoint.read("model.layers.2.mlp.experts.0.down_proj.weight")).max(axis=0)
     assert np.isnan(values[1]).all()
     np.testing.assert_allclose(values[2], largest, rtol=1e-6)
 
