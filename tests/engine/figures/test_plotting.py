@@ -83,7 +83,7 @@ def test_an_svg_holds_its_text_as_text():
         "99.9 %",
         "clip range",
     ):
-        assert said in text
+        assert ">1,000<" in text
     assert text == render(histogram(), None, "svg").decode()
     assert ">block<" in render(heat_map(1, 1), np.ones((1, 1), np.float32), "svg").decode()
 
@@ -98,6 +98,18 @@ def test_the_clip_range_and_few_levels_are_seen():
         plotting._draw_marks(axes, marks)
         assert axes.get_xlim()[0] <= -9 < 9 <= axes.get_xlim()[1]
         assert axes.lines[-1].get_ydata()[1] == height
+
+
+def test_whole_numbers_are_written_out_and_the_title_has_its_room():
+    counts = histogram()
+    counts.y.counts = True
+    for logarithmic in (True, False):
+        text = render(counts, None, "svg", logarithmic=logarithmic).decode()
+        assert ">1,000<" in text
+    two = render(counts.model_copy(update={"title": "one\ntwo"}), None, "png")
+    blank = render(counts.model_copy(update={"title": ""}), None, "png")
+    apart = np.abs(imread(io.BytesIO(two)) - imread(io.BytesIO(blank))).max(axis=(1, 2)).nonzero()[0]
+    assert apart[0] > 4, "nothing is cut"
 
 
 @pytest.mark.parametrize("logarithmic", [False, True])
