@@ -81,7 +81,7 @@ def plot(
     """Draw a figure of a model: histogram, outlier channels, errors of a recipe, a matrix as a picture."""
     from engine.checkpoint import open_checkpoint
     from engine.figures import figures
-    from engine.figures.tensors import find_tensor, role_of
+    from engine.figures.tensors import find_tensor, roles_of
     from engine.jobs.partial import check_place
     from engine.plotting import MAP, check_ending, write_plot
     from engine.recipes import asked_recipe
@@ -113,7 +113,7 @@ def plot(
                     activations=of_file,
                 )
             case "outliers":
-                named = role_of(found) if found else role or DEFAULT_ROLE
+                named = roles_of(checkpoint, found)[0] if found else role or DEFAULT_ROLE
                 view = OutliersOf(source=source, role=named, metric=metric, activations=of_file)
             case "error":
                 if scope == "tensor" or wanted is None:

@@ -48,8 +48,7 @@ class Errors:
     """Sums of squared errors over sums of squared weights: of the tensor, of each output and input channel,
     float64, and of each group, float32 [output channels, groups of one] (None where not asked for).
 
-    Where all weights are 0: 0 if they stay so, else NaN. Output channels are the rows of the source, input
-    channels its columns; the other way round where it is transposed (`Quantized.transposed`).
+    Where all weights are 0: 0 if they stay so, else NaN.
     `clip`: the lowest and highest value that any group can hold; None where each weight is a float.
     """
 

@@ -57,15 +57,9 @@ def load(checkpoint: Checkpoint, tensor: Tensor, rows: int, columns: int) -> Fou
     return found
 
 
-def store(
-    checkpoint: Checkpoint,
-    tensor: Tensor,
-    rows: Channels,
-    columns: Channels,
-    whole: Channels,
-    counts: np.ndarray,
-) -> None:
+def store(checkpoint: Checkpoint, tensor: Tensor, found: Found) -> None:
     """Keep this for `load`; rows and columns as float32 holds them."""
+    rows, columns, whole, counts = found
     occupied = np.flatnonzero(counts)
     arrays = {
         "rows": _packed(rows, np.float32),

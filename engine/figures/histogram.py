@@ -14,8 +14,9 @@ from engine.figures.channel_histogram import channel_histogram
 from engine.figures.drawn import Drawn, Wanted
 from engine.figures.quantized_histogram import quantized_series
 from engine.figures.tensors import check_finite, find_tensor, runs
+from engine.matrices import matrix_shape, read_rows
 from engine.quantization_errors import quantized
-from engine.weight_statistics import cached, gather, matrix_shape, read_rows
+from engine.weight_statistics import cached, gather
 
 SAMPLED = 16
 """The first picture of a large tensor that nothing is known of shows 1 row in so many."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from engine.checkpoint import Checkpoint, Tensor
 from engine.checkpoint.errors import NonFiniteError
+from engine.matrices import canonical_parts
 from engine.weight_statistics import source_name
 
 PIECE = 1 << 22
@@ -23,14 +24,16 @@ def canonical_name(checkpoint: Checkpoint, name: str) -> str:
     return (tensor.canonical if tensor else None) or name
 
 
-def role_of(tensor: Tensor) -> str:
-    """What a tensor is called in each block: "ffn_down"; in the source's words where GGUF has none."""
-    name = (tensor.canonical or tensor.name).removesuffix(".weight")
-    if tensor.block is None:
-        return name
-    if tensor.canonical:
-        return name.removeprefix(f"blk.{tensor.block}.")
-    return f".{name}.".replace(f".{tensor.block}.", ".*.", 1).strip(".")
+def roles_of(checkpoint: Checkpoint, tensor: Tensor) -> list[str]:
+    """What a tensor is called in each block: "ffn_down"; in the source's words where GGUF has none.
+
+    Where GGUF has several tensors for it, as for gate and up of stacked experts, what each is called.
+    """
+    names = [tensor.canonical] if tensor.canonical else canonical_parts(checkpoint, tensor)
+    if names:
+        return [name.removesuffix(".weight").removeprefix(f"blk.{tensor.block}.") for name in names]
+    name = tensor.name.removesuffix(".weight")
+    return [name if tensor.block is None else f".{name}.".replace(f".{tensor.block}.", ".*.", 1).strip(".")]
 
 
 def runs(start: int, stop: int, columns: int, multiple: int = 1) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine import statistics_cache, weight_statistics
+from engine import matrices, statistics_cache, weight_statistics
 from engine.api.errors import CheckpointError
 from engine.api.statistics import PERCENTS
 from engine.channel_statistics import channel_percentiles, group_channels
@@ -26,6 +26,7 @@ from engine.weight_statistics import (
 )
 from kernels.reference import statistics as reference
 from resources import SAMPLE_MODEL
+from tests.engine.export.families import write_family
 from tests.engine.export.models import export_gguf, mixtral, write_gguf, write_model
 from tests.tiny import llama_config, llama_tensors, write_folder
 
@@ -50,7 +51,7 @@ def gathered(checkpoint: Checkpoint, name: str, **options: object) -> Gathered:
 
 def assert_same(one: Gathered, other: Gathered) -> None:
     """To the bit."""
-    for part in ("rows", "columns", "whole"):
+    for part in ("outputs", "inputs", "whole"):
         for figure in fields(getattr(one, part)):
             first, second = (getattr(getattr(each, part), figure.name) for each in (one, other))
             assert first.dtype == second.dtype == float
@@ -65,7 +66,7 @@ def assert_same(one: Gathered, other: Gathered) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_figures_are_those_of_all_weights(tmp_path, dtype, monkeypatch):
     """Whatever the pieces and chunks that it is read in; of one axis, of three, of a number alone."""
-    monkeypatch.setattr(weight_statistics, "PIECE", 300)
+    monkeypatch.setattr(matrices, "PIECE", 300)
     monkeypatch.setattr(weight_statistics, "CHUNK", 1000)
     generator = torch.Generator().manual_seed(3)
     shapes = {"matrix": (70, 48), "vector": (90,), "stack": (4, 9, 33), "number": (), "column": (50, 1)}
@@ -77,7 +78,7 @@ def test_figures_are_those_of_all_weights(tmp_path, dtype, monkeypatch):
             found = gathered(checkpoint, name)
             values = tensor.float().numpy().reshape(-1, tensor.shape[-1] if tensor.shape else 1)
             assert found.shape == tensor.shape
-            for axis, told in ((1, found.rows), (0, found.columns), (None, found.whole)):
+            for axis, told in ((1, found.outputs), (0, found.inputs), (None, found.whole)):
                 for figure, right in reference.channels(values, axis).items():
                     told_figure = getattr(told, figure)
                     assert told_figure.shape == right.shape
@@ -185,6 +186,24 @@ def test_planted_outliers_are_found_in_gguf(tmp_path, format_name):
         formats = {tensor.name: format_name if len(tensor.shape) > 1 else "F32" for tensor in export.tensors}
         write_gguf(checkpoint, export, tmp_path / "m.gguf", formats)
     assert found_outliers(tmp_path / "m.gguf") == {IN_GGUF[name]: PLANTED[name] for name in PLANTED}
+
+
+def test_planted_outliers_are_found_where_inputs_are_rows(tmp_path):
+    """GPT-2's matrices are stored transposed; in its GGUF they are not."""
+    folder = write_family(tmp_path / "gpt2", "gpt2")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.h.0.mlp.c_proj.weight"][200] *= 20
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with open_checkpoint(folder) as checkpoint:
+        again = gathered(checkpoint, "blk.0.ffn_down.weight")
+        assert_same(gathered(checkpoint, "blk.0.ffn_down.weight"), again)  # from the cache
+        assert (again.outputs.min.size, again.inputs.min.size) == (64, 256)
+        for scope, axis in (("output", 1), ("input", 0)):
+            found = channel_percentiles(checkpoint, "blk.0.ffn_down.weight", scope)
+            weights = checkpoint.read("transformer.h.0.mlp.c_proj.weight").T
+            np.testing.assert_allclose(found, np.percentile(weights, PERCENTS, axis=axis), rtol=1e-5)
+    assert found_outliers(folder) == {"transformer.h.0.mlp.c_proj.weight": [200]}
+    assert found_outliers(export_gguf(folder)) == {"blk.0.ffn_down.weight": [200]}
 
 
 def test_planted_outliers_are_found_in_a_mixture_of_experts(tmp_path):
