@@ -310,6 +310,9 @@ def test_damaged_and_foreign_files_are_replaced(tmp_path, caplog):
         with np.load(file) as stored:
             arrays = dict(stored)
         damaged = [b"", b"PK", good[:-100], good[:300] + b"?" * 300 + good[600:], b"text"]
+        directory = good.rindex(b"PK\x01\x02")
+        damaged.append(good[: directory + 10] + b"\x63" + good[directory + 11 :])  # an unknown compression
+        damaged.append(good.replace(b"}", b"{", 1))  # no description of an array
         for name, array in (
             ("rows", arrays["rows"][:, 1:]),
             ("columns", arrays["columns"] * np.float32(np.nan)),
@@ -341,6 +344,18 @@ def test_the_files_used_least_lately_go(tmp_path, monkeypatch):
                 os.utime(file, (1000 + age, 1000 + age))
             assert cached(checkpoint, "t0") is not None  # used now
         assert [name for name in tensors if cached(checkpoint, name) is not None] == ["t0", "t4", "t5"]
+
+
+def test_the_cache_is_looked_through_once_for_many_files(tmp_path, monkeypatch):
+    looks: list[int] = []
+    clear = statistics_cache._clear
+    monkeypatch.setattr(statistics_cache, "_clear", lambda wanted: looks.append(wanted) or clear(wanted))
+    monkeypatch.setattr(statistics_cache, "_LOOKED", 10)
+    tensors = {f"t{i}": torch.rand(3, 4) for i in range(25)}
+    with open_checkpoint(write_tensors(tmp_path / "m.safetensors", **tensors)) as checkpoint:
+        for name in tensors:
+            gathered(checkpoint, name)
+    assert (len(looks), len(cache_files())) == (3, 25)
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path, caplog):
