@@ -99,7 +99,6 @@ def plot(
         files = [file for file in (recipe, imatrix, activations) if file is not None]
         check_place(out, [*checkpoint.files, *files], overwrite)
         of_file = None if activations is None else str(activations)
-        found = find_tensor(checkpoint, tensor) if tensor is not None else None
         wanted = asked_recipe(checkpoint, preset, recipe, imatrix)
         view: View
         match kind:
@@ -113,8 +112,11 @@ def plot(
                     activations=of_file,
                 )
             case "outliers":
-                named = roles_of(checkpoint, found)[0] if found else role or DEFAULT_ROLE
-                view = OutliersOf(source=source, role=named, metric=metric, activations=of_file)
+                if tensor is not None:
+                    role = roles_of(checkpoint, find_tensor(checkpoint, tensor))[0]
+                view = OutliersOf(
+                    source=source, role=role or DEFAULT_ROLE, metric=metric, activations=of_file
+                )
             case "error":
                 if scope == "tensor" or wanted is None:
                     raise FigureError("Errors are by output channel, input channel or group: --scope output.")

@@ -18,10 +18,13 @@ def find_tensor(checkpoint: Checkpoint, name: str) -> Tensor:
     return checkpoint.tensors[source_name(checkpoint, name)]
 
 
-def canonical_name(checkpoint: Checkpoint, name: str) -> str:
-    """The tensor's name in GGUF, where it has one; any other name as it is."""
+def canonical_names(checkpoint: Checkpoint, name: str) -> list[str]:
+    """What the statistics of activations may call the tensor: its names in GGUF, and the name as it is."""
     tensor = checkpoint.tensors.get(name) or checkpoint.tensors.get(f"{name}.weight")
-    return (tensor.canonical if tensor else None) or name
+    found = [name, f"{name}.weight"]
+    if tensor is None:
+        return found
+    return [*found, *([tensor.canonical] if tensor.canonical else canonical_parts(checkpoint, tensor))]
 
 
 def roles_of(checkpoint: Checkpoint, tensor: Tensor) -> list[str]:

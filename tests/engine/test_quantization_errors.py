@@ -150,6 +150,18 @@ def test_a_kept_tensor_loses_nothing(llama):
         assert (errors.whole.squared, errors.whole.snr, errors.whole.cosine) == (0, None, pytest.approx(1))
 
 
+@pytest.mark.parametrize("format_name", ["F16", "Q8_0"])
+def test_weights_that_all_become_zero_are_lost(tmp_path, format_name):
+    config = llama_config()
+    tensors = llama_tensors(config)
+    tensors[DOWN] = torch.randn(tensors[DOWN].shape, generator=torch.Generator().manual_seed(1)) * 1e-9
+    folder = write_folder(tmp_path / "model", config, tensors, tokenizer=None)
+    with open_checkpoint(folder) as checkpoint:
+        whole = measure_errors(quantized(checkpoint, all_in(format_name), DOWN)).whole
+    assert (whole.squared, whole.snr, whole.cosine) == (1, 0, 0)
+    assert not np.signbit(whole.snr)
+
+
 def test_a_tensor_stored_so_already_is_copied(llama, tmp_path):
     recipe = all_in("Q4_0")
     file = written(llama, recipe, tmp_path)["blk.1.ffn_down.weight"]
