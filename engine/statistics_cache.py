@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 from engine.checkpoint import Checkpoint, Tensor
 from kernels.statistics import Channels
 
-VERSION = 1
+VERSION = 2
 """To be raised with whatever changes the figures or how they are stored."""
 
 LIMIT = 1 << 30
