@@ -12,8 +12,7 @@ from engine.api.errors import CheckpointError
 from engine.api.statistics import PERCENTS
 from engine.api.views import Scope
 from engine.checkpoint import Checkpoint, Tensor
-from engine.checkpoint.errors import NonFiniteError
-from engine.matrices import lines_shape, read_lines
+from engine.matrices import lines_shape, read_lines, refuse_not_finite
 from engine.weight_statistics import source_name, without_statistics
 from kernels.statistics import Channels
 
@@ -87,11 +86,7 @@ def _read(checkpoint: Checkpoint, tensor: Tensor, most: int = 1 << 20) -> Iterat
     step = max(1, most // width)
     for start in range(0, lines, step):
         weights = read_lines(checkpoint, tensor, start, min(start + step, lines))
-        if not np.isfinite(weights).all():
-            raise NonFiniteError(
-                f"{tensor.name} of {checkpoint.path} holds NaN or infinity: the model is damaged; "
-                "download it again."
-            )
+        refuse_not_finite(checkpoint, tensor, weights)
         yield start, weights
 
 

@@ -10,8 +10,9 @@ from math import prod
 
 import numpy as np
 
-from engine.architectures import UnknownArchitectureError, architecture_of
+from engine.architectures import known_architecture
 from engine.checkpoint import Checkpoint, Tensor
+from engine.checkpoint.errors import NonFiniteError
 from engine.checkpoint.names import text_name
 
 PIECE = 1 << 19
@@ -22,21 +23,15 @@ def is_transposed(checkpoint: Checkpoint, tensor: Tensor) -> bool:
     """Whether its rows are input channels. Of an architecture that is not known here they are not."""
     if checkpoint.kind == "gguf" or tensor.canonical is None:
         return False
-    try:
-        weights = architecture_of(checkpoint).weights
-    except UnknownArchitectureError:
-        return False
-    names = (weight.canonical.format(block=tensor.block) for weight in weights if weight.transposed)
-    return tensor.canonical in names
+    known = known_architecture(checkpoint)
+    transposed = [weight for weight in known.weights if weight.transposed] if known else []
+    return tensor.canonical in (weight.canonical.format(block=tensor.block) for weight in transposed)
 
 
 def canonical_parts(checkpoint: Checkpoint, tensor: Tensor) -> list[str]:
     """GGUF's names of the several tensors that it has for this one; none where it has one or none."""
-    try:
-        architecture = architecture_of(checkpoint)
-    except UnknownArchitectureError:
-        return []
-    return architecture.stacked_in(text_name(tensor.name), tensor.block)
+    known = known_architecture(checkpoint)
+    return known.stacked_in(text_name(tensor.name), tensor.block) if known else []
 
 
 def matrix_shape(tensor: Tensor) -> tuple[int, int]:
@@ -77,3 +72,16 @@ def read_lines(checkpoint: Checkpoint, tensor: Tensor, start: int, stop: int) ->
     for first, rows in pieces(checkpoint, tensor, 0, found.shape[1]):
         found[:, first : first + len(rows)] = rows[:, start:stop].T
     return found
+
+
+def refuse_not_finite(checkpoint: Checkpoint, tensor: Tensor, values: np.ndarray) -> None:
+    """Raise a `NonFiniteError` where not all `values` of a tensor are numbers."""
+    if not np.isfinite(values).all():
+        raise not_finite(checkpoint, tensor)
+
+
+def not_finite(checkpoint: Checkpoint, tensor: Tensor) -> NonFiniteError:
+    """That a tensor holds weights that are no numbers."""
+    return NonFiniteError(
+        f"{tensor.name} of {checkpoint.path} holds NaN or infinity: the model is damaged; download it again."
+    )

@@ -20,12 +20,11 @@ from engine.api.formats import FORMATS
 from engine.api.plan import TensorPlan, make_plan
 from engine.api.recipe import Recipe
 from engine.checkpoint import Checkpoint, Tensor
-from engine.checkpoint.errors import NonFiniteError
 from engine.export.gguf import OutputTensor
 from engine.export.gguf.plan import export_tensors
 from engine.formats import Grid, Scales, decode, format_of
 from engine.jobs.fingerprint import digest
-from engine.matrices import matrix_shape, read_rows
+from engine.matrices import matrix_shape, read_rows, refuse_not_finite
 from engine.methods import as_float32, encode_as_planned
 from engine.preparation import read_recipes_importance, recipes_entries, recipes_facts
 
@@ -170,11 +169,7 @@ class Quantized:
         span = next(span for span in self._spans if span.first <= start < span.stop)
         stored = self._read(span, start, stop)
         weights = as_float32(stored)
-        if not np.isfinite(weights).all():
-            raise NonFiniteError(
-                f"{self.tensor} of {self._checkpoint.path} holds NaN or infinity: the model is damaged; "
-                "download it again."
-            )
+        refuse_not_finite(self._checkpoint, self._source, weights)
         if span.plan.format not in FORMATS:  # copied, and not in blocks of ours
             return Piece(start, stop, weights, weights)
         data = self._bytes(span, stored, start, stop)

@@ -20,10 +20,10 @@ from engine.api.model import Role
 from engine.api.progress import Listener, Progress, silent
 from engine.api.statistics import LARGE, OUTLIER_RATIO, PERCENTS, SIGMAS, WeightStatistics
 from engine.checkpoint import Checkpoint, Tensor
-from engine.checkpoint.errors import NonFiniteError, PackedTensorError, UnknownTypeError
+from engine.checkpoint.errors import PackedTensorError, UnknownTypeError
 from engine.checkpoint.names import is_buffer
 from engine.checkpoint.stored import PLAIN_BITS
-from engine.matrices import canonical_parts, is_transposed, matrix_shape, pieces, read_rows
+from engine.matrices import canonical_parts, is_transposed, matrix_shape, not_finite, pieces, read_rows
 from engine.parallel import in_order
 from kernels.statistics import (
     Channels,
@@ -263,8 +263,5 @@ def _swept(checkpoint: Checkpoint, tensor: Tensor, frame: Frame, start: int, sto
     sweep = Sweep(matrix_shape(tensor)[1], frame)
     for _, weights in pieces(checkpoint, tensor, start, stop, halves=True):
         if not sweep.add(np.ascontiguousarray(weights)):
-            raise NonFiniteError(
-                f"{tensor.name} of {checkpoint.path} holds NaN or infinity: the model is damaged; "
-                "download it again."
-            )
+            raise not_finite(checkpoint, tensor)
     return sweep.swept()

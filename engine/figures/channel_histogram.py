@@ -12,8 +12,8 @@ from engine.checkpoint import Checkpoint
 from engine.figures.bins import Bins, drawn, percentile_marks
 from engine.figures.drawn import Drawn, Wanted
 from engine.figures.quantized_histogram import clip_marks, quantized_name
-from engine.figures.tensors import check_finite, find_tensor, runs
-from engine.matrices import lines_shape, read_lines
+from engine.figures.tensors import find_tensor, runs
+from engine.matrices import lines_shape, read_lines, refuse_not_finite
 from engine.quantization_errors import Quantized, quantized
 
 GROUP = 32
@@ -33,7 +33,7 @@ def channel_histogram(checkpoint: Checkpoint, view: HistogramOf, wanted: Wanted)
     weights = _read(lambda start, stop: read_lines(checkpoint, tensor, start, stop), place, columns, wanted)
     if weights is None:
         return
-    check_finite(checkpoint, tensor, weights)
+    refuse_not_finite(checkpoint, tensor, weights)
     bins = Bins.of(weights, view.bins)
     marks = percentile_marks(np.percentile(weights.astype(np.float64), PERCENTS))
     original = bins.series("weights" if made is None else "original", bins.counted(weights))

@@ -2,10 +2,7 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from engine.checkpoint import Checkpoint, Tensor
-from engine.checkpoint.errors import NonFiniteError
 from engine.matrices import canonical_parts
 from engine.weight_statistics import source_name
 
@@ -43,12 +40,3 @@ def runs(start: int, stop: int, columns: int, multiple: int = 1) -> Iterator[tup
     """First and stop of the rows to be read at a time: whole `multiple`s of rows, about `PIECE` weights."""
     step = max(1, PIECE // (multiple * max(columns, 1))) * multiple
     return ((first, min(first + step, stop)) for first in range(start, stop, step))
-
-
-def check_finite(checkpoint: Checkpoint, tensor: Tensor, values: np.ndarray) -> None:
-    """Raise a `NonFiniteError` where not all of its `values` are numbers."""
-    if not np.isfinite(values).all():
-        raise NonFiniteError(
-            f"{tensor.name} of {checkpoint.path} holds NaN or infinity: the model is damaged; "
-            "download it again."
-        )
