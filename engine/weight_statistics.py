@@ -7,7 +7,8 @@ figures. What was gathered is kept on disk: see `engine.statistics_cache`.
 
 import difflib
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Hashable
 from contextlib import closing
 from dataclasses import dataclass
 from math import prod
@@ -46,6 +47,14 @@ CHUNK = 1 << 22
 
 SAMPLED_ROWS = 8
 """That the frame of a tensor is taken from, evenly spread."""
+
+
+WAIT = 0.2
+"""Seconds between two questions whether what another gathers is still wanted."""
+
+_gathering: set[Hashable] = set()
+_changed = threading.Condition()
+"""Which tensors of which files are being gathered, and that one of them no longer is."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +123,10 @@ def gather(
 ) -> Gathered | None:
     """Statistics of the tensor `name`, in the source or in GGUF; from the cache where they lie there.
 
-    None when they are no longer `wanted`, asked after each chunk; then, too, `told` how many rows are done,
-    of how many. Raises `CheckpointError` where there is no such tensor, it holds no weights, or they cannot
-    be read or are not finite.
+    Who asks for what is just being gathered waits for it: views of one tensor read it once. None when they
+    are no longer `wanted`, asked after each chunk; then, too, `told` how many rows are done, of how many.
+    Raises `CheckpointError` where there is no such tensor, it holds no weights, or they cannot be read or are
+    not finite.
     """
     name = source_name(checkpoint, name)
     known = cached(checkpoint, name)
@@ -125,7 +135,29 @@ def gather(
     reason = without_statistics(checkpoint, name)
     if reason is not None:
         raise CheckpointError(reason)
-    tensor = checkpoint.tensors[name]
+    asked = checkpoint.stamp, name
+    with _changed:
+        while asked in _gathering:
+            _changed.wait(WAIT)
+            if not wanted():
+                return None
+        _gathering.add(asked)
+    try:
+        known = cached(checkpoint, name)
+        return known or _gather(checkpoint, checkpoint.tensors[name], threads, wanted, told)
+    finally:
+        with _changed:
+            _gathering.remove(asked)
+            _changed.notify_all()
+
+
+def _gather(
+    checkpoint: Checkpoint,
+    tensor: Tensor,
+    threads: int | None,
+    wanted: Callable[[], bool],
+    told: Callable[[int, int], None],
+) -> Gathered | None:
     height, width = matrix_shape(tensor)
     frame = _frame(checkpoint, tensor)
     step = max(1, CHUNK // width)

@@ -1,6 +1,9 @@
 """Statistics of stored tensors: in pieces, by threads, from the cache; planted outliers are found."""
 
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -262,6 +265,33 @@ def test_gathering_stops_when_nobody_wants_it(monkeypatch):
         assert cached(checkpoint, MATRIX) is None
 
 
+def test_what_several_ask_for_at_once_is_read_once(monkeypatch):
+    monkeypatch.setattr(weight_statistics, "CHUNK", 100_000)
+    chunks: list[int] = []
+    swept = weight_statistics._swept
+    begun = threading.Event()
+
+    def slowly(checkpoint, tensor, frame, start, stop):
+        chunks.append(start)
+        begun.set()
+        time.sleep(0.02)
+        return swept(checkpoint, tensor, frame, start, stop)
+
+    monkeypatch.setattr(weight_statistics, "_swept", slowly)
+    with (
+        open_checkpoint(SAMPLE_MODEL) as one,
+        open_checkpoint(SAMPLE_MODEL) as other,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        first = pool.submit(gather, one, MATRIX)
+        assert begun.wait(30)
+        second = pool.submit(gather, other, MATRIX)
+        third = pool.submit(gather, other, MATRIX, wanted=lambda: False)
+        assert third.result() is None
+        assert_same(first.result(), second.result())
+    assert sorted(chunks) == [65 * i for i in range(8)]
+
+
 def test_one_name_of_many_tensors_is_not_enough(tmp_path):
     said = r"is 4 tensors of .*such as model\.layers\.0\.block_sparse_moe"
     model = write_model(tmp_path / "m", **mixtral())
@@ -312,7 +342,8 @@ def test_damaged_and_foreign_files_are_replaced(tmp_path, caplog):
         damaged = [b"", b"PK", good[:-100], good[:300] + b"?" * 300 + good[600:], b"text"]
         directory = good.rindex(b"PK\x01\x02")
         damaged.append(good[: directory + 10] + b"\x63" + good[directory + 11 :])  # an unknown compression
-        damaged.append(good.replace(b"}", b"{", 1))  # no description of an array
+        end = good.index(b"}", good.index(b"'shape'"))
+        damaged.append(good[:end] + b"{" + good[end + 1 :])  # no description of an array
         for name, array in (
             ("rows", arrays["rows"][:, 1:]),
             ("columns", arrays["columns"] * np.float32(np.nan)),
