@@ -30,7 +30,7 @@ SAMPLE_BYTES = 256 << 20
 FEWEST_SAMPLED, MOST_SAMPLED = 1000, 1 << 14
 """Tokens of a sample, whatever the block's width."""
 
-VERSION = 1
+VERSION = 2
 """Of what is gathered: files of another are made anew."""
 
 

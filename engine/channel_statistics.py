@@ -12,8 +12,8 @@ from engine.api.errors import CheckpointError
 from engine.api.statistics import PERCENTS
 from engine.api.views import Scope
 from engine.checkpoint import Checkpoint, Tensor
-from engine.checkpoint.errors import NonFiniteError
-from engine.weight_statistics import matrix_shape, pieces, source_name, without_statistics
+from engine.matrices import lines_shape, read_lines, refuse_not_finite
+from engine.weight_statistics import source_name, without_statistics
 from kernels.statistics import Channels
 
 SORTED = 1 << 25
@@ -42,7 +42,7 @@ def channel_percentiles(
     tensor = _checked(checkpoint, name)
     if scope == "input":
         return _column_percentiles(checkpoint, tensor, percents, wanted)
-    rows, columns = matrix_shape(tensor)
+    rows, columns = lines_shape(checkpoint, tensor)
     width = group if scope == "group" else columns
     found = np.empty((len(percents), rows, -(-columns // width)), np.float32)
     for start, weights in _read(checkpoint, tensor):
@@ -61,7 +61,7 @@ def group_channels(
     [rows * groups]. None when no longer `wanted`. Raises what `gather` raises.
     """
     tensor = _checked(checkpoint, name)
-    rows, columns = matrix_shape(tensor)
+    rows, columns = lines_shape(checkpoint, tensor)
     figures = np.empty((7, rows, -(-columns // group)), np.float32)
     for start, weights in _read(checkpoint, tensor, _GROUPED):
         for first, part in _groups(weights, group):
@@ -81,13 +81,12 @@ def _checked(checkpoint: Checkpoint, name: str) -> Tensor:
 
 
 def _read(checkpoint: Checkpoint, tensor: Tensor, most: int = 1 << 20) -> Iterator[tuple[int, np.ndarray]]:
-    """Pieces of rows, float32, each with its first row. Raises `NonFiniteError`."""
-    for start, weights in pieces(checkpoint, tensor, 0, matrix_shape(tensor)[0], most=most):
-        if not np.isfinite(weights).all():
-            raise NonFiniteError(
-                f"{tensor.name} of {checkpoint.path} holds NaN or infinity: the model is damaged; "
-                "download it again."
-            )
+    """Pieces of output channels, float32, each with its first one. Raises `NonFiniteError`."""
+    lines, width = lines_shape(checkpoint, tensor)
+    step = max(1, most // width)
+    for start in range(0, lines, step):
+        weights = read_lines(checkpoint, tensor, start, min(start + step, lines))
+        refuse_not_finite(checkpoint, tensor, weights)
         yield start, weights
 
 
@@ -118,7 +117,7 @@ def _measured(weights: np.ndarray) -> np.ndarray:
 def _column_percentiles(
     checkpoint: Checkpoint, tensor: Tensor, percents: Sequence[float], wanted: Wanted
 ) -> np.ndarray | None:
-    rows, columns = matrix_shape(tensor)
+    rows, columns = lines_shape(checkpoint, tensor)
     step = max(1, min(columns, SORTED // rows))
     found = np.empty((len(percents), columns), np.float32)
     block = np.empty((step, rows), np.float32)

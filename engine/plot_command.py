@@ -81,7 +81,7 @@ def plot(
     """Draw a figure of a model: histogram, outlier channels, errors of a recipe, a matrix as a picture."""
     from engine.checkpoint import open_checkpoint
     from engine.figures import figures
-    from engine.figures.tensors import find_tensor, role_of
+    from engine.figures.tensors import find_tensor, roles_of
     from engine.jobs.partial import check_place
     from engine.plotting import MAP, check_ending, write_plot
     from engine.recipes import asked_recipe
@@ -99,7 +99,6 @@ def plot(
         files = [file for file in (recipe, imatrix, activations) if file is not None]
         check_place(out, [*checkpoint.files, *files], overwrite)
         of_file = None if activations is None else str(activations)
-        found = find_tensor(checkpoint, tensor) if tensor is not None else None
         wanted = asked_recipe(checkpoint, preset, recipe, imatrix)
         view: View
         match kind:
@@ -113,8 +112,11 @@ def plot(
                     activations=of_file,
                 )
             case "outliers":
-                named = role_of(found) if found else role or DEFAULT_ROLE
-                view = OutliersOf(source=source, role=named, metric=metric, activations=of_file)
+                if tensor is not None:
+                    role = roles_of(checkpoint, find_tensor(checkpoint, tensor))[0]
+                view = OutliersOf(
+                    source=source, role=role or DEFAULT_ROLE, metric=metric, activations=of_file
+                )
             case "error":
                 if scope == "tensor" or wanted is None:
                     raise FigureError("Errors are by output channel, input channel or group: --scope output.")

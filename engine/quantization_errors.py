@@ -37,6 +37,9 @@ STRIP = 1 << 14
 """Weights that are summed at a time: their float64 stay in the cache, and in memory that is there already.
 Fresh pages for a whole piece took five times as long as its sums."""
 
+NOTHING = 1e-12
+"""Of the squares of weights: what is stored has been rounded to 0 where its squares are less."""
+
 REMEMBERED = 64
 """Tensors whose errors stay in memory: some hundred kilobytes each."""
 
@@ -48,8 +51,7 @@ class Errors:
     """Sums of squared errors over sums of squared weights: of the tensor, of each output and input channel,
     float64, and of each group, float32 [output channels, groups of one] (None where not asked for).
 
-    Where all weights are 0: 0 if they stay so, else NaN. Output channels are the rows of the source, input
-    channels its columns; the other way round where it is transposed (`Quantized.transposed`).
+    Where all weights are 0: 0 if they stay so, else NaN.
     `clip`: the lowest and highest value that any group can hold; None where each weight is a float.
     """
 
@@ -237,14 +239,14 @@ def _whole(quantized: Quantized, lost: float, there: float, total: _Sums) -> Qua
     coded = int(total.used.sum())
     squared = lost / there if there else 0.0  # a tensor of zeros stays so in every format
     stored = there + 2 * total.products + lost  # of weights with their errors, squared
-    norms = sqrt(there * stored) if stored > 0 else 0.0
+    norms = sqrt(there * stored) if stored > NOTHING * there else 0.0
     return QuantizationError(
         format=quantized.format,
         method=quantized.method,
         squared=squared,
         mean_squared=lost / count,
-        snr=-10 * log10(squared) if squared else None,
-        cosine=(there + total.products) / norms if norms else float(there == lost),
+        snr=-10 * log10(squared) + 0.0 if squared else None,  # no -0
+        cosine=(there + total.products) / norms if norms else float(there == lost == 0),
         saturation=total.saturated / coded if coded else None,
         levels_used=int(np.count_nonzero(total.used)) if coded else None,
         levels=quantized.levels if coded else None,

@@ -8,11 +8,13 @@ import numpy as np
 from engine.activations import read_activations
 from engine.api.errors import FigureError
 from engine.api.figures import Axis, HeatMap
+from engine.api.model import Role
 from engine.api.views import Metric, OutliersOf
 from engine.checkpoint import Checkpoint, Tensor
 from engine.figures.drawn import Drawn, Refresh, Wanted
-from engine.figures.tensors import role_of
-from engine.weight_statistics import cached, gather, outlier_channels
+from engine.figures.tensors import roles_of
+from engine.matrices import lines_shape
+from engine.weight_statistics import gather, outlier_channels, without_statistics
 from kernels.statistics import Channels
 
 METRICS: Mapping[Metric, str] = {
@@ -29,14 +31,6 @@ def outliers_of(checkpoint: Checkpoint, view: OutliersOf, wanted: Wanted) -> Ite
     return _of_weights(checkpoint, view, wanted)
 
 
-def roles(checkpoint: Checkpoint) -> dict[str, int]:
-    """The roles of matrices that one can ask for, and how many input channels the widest of each has."""
-    found: dict[str, int] = {}
-    for role, tensors in _by_role(checkpoint).items():
-        found[role] = max(tensor.shape[-1] for tensor in tensors)
-    return found
-
-
 def metric_of(metric: Metric, channels: Channels) -> np.ndarray:
     """float32 [channels]"""
     if metric == "kurtosis":
@@ -48,8 +42,10 @@ def _by_role(checkpoint: Checkpoint) -> dict[str, list[Tensor]]:
     """The matrices of the model; a stack of experts may be one of them or as many as it has experts."""
     found: dict[str, list[Tensor]] = {}
     for tensor in checkpoint.tensors.values():
-        if len(tensor.shape) > 1 and tensor.name.endswith(".weight"):
-            found.setdefault(role_of(tensor), []).append(tensor)
+        vectors = len(tensor.shape) < 2 or tensor.role is Role.BIAS
+        if not vectors and without_statistics(checkpoint, tensor.name) is None:
+            for role in roles_of(checkpoint, tensor):
+                found.setdefault(role, []).append(tensor)
     return found
 
 
@@ -59,17 +55,18 @@ def _of_weights(checkpoint: Checkpoint, view: OutliersOf, wanted: Wanted) -> Ite
         raise FigureError(f"{checkpoint.path} has no matrices {view.role}; it has {', '.join(by_role)}.")
     tensors = by_role[view.role]
     blocks = 1 if tensors[0].block is None else checkpoint.blocks
-    figure = _figure(view, "weights", blocks, max(tensor.shape[-1] for tensor in tensors))
+    widths = [lines_shape(checkpoint, tensor)[1] for tensor in tensors]
+    figure = _figure(view, "weights", blocks, max(widths))
     if tensors[0].block is None:
         figure.rows = [view.role]
     values = np.full((blocks, figure.width), np.nan, np.float32)
     refresh = Refresh()
     for done, tensor in enumerate(tensors, 1):
-        found = cached(checkpoint, tensor.name) or gather(checkpoint, tensor.name, wanted=wanted)
+        found = gather(checkpoint, tensor.name, wanted=wanted)
         if found is None or not wanted():
             return
-        row = values[tensor.block or 0, : tensor.shape[-1]]
-        np.fmax(row, metric_of(view.metric, found.columns), out=row)  # of experts the largest
+        row = values[tensor.block or 0, : widths[done - 1]]
+        np.fmax(row, metric_of(view.metric, found.inputs), out=row)  # of experts the largest
         last = done == len(tensors)
         if last or refresh.due():
             yield Drawn(figure, values.copy(), done, len(tensors), last)

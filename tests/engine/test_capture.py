@@ -288,6 +288,17 @@ def test_what_was_asked_before_lies_ready(place):
     assert other.output != first.output
 
 
+def test_a_cache_of_another_s_is_used_all_the_same(place, monkeypatch):
+    first = capture(asked(place))
+
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refused)
+    again = capture(asked(place))
+    assert (again.job, again.output) == ("", first.output)
+
+
 def test_what_was_broken_off_for_the_cache_goes_on_when_it_is_asked_again(place):
     def listen(event):
         if event.stage == "activations" and event.done >= 6:

@@ -126,3 +126,14 @@ def test_what_is_not_in_the_file_is_said(place):
         drawn(place, HistogramOf(tensor="blk.1.ffn_down.weight", scope="output"))
     with open_checkpoint(place / "model") as checkpoint, pytest.raises(FigureError, match="Name the file"):
         list(figures(checkpoint, OutliersOf(role="output", source="activations")))
+
+
+@pytest.mark.parametrize("name", ["blk.1.ffn_down.weight", "blk.1.ffn_down", "model.layers.1.mlp.down_proj"])
+def test_any_name_of_a_matrix_will_do(place, name):
+    view = HistogramOf(source="activations", tensor=name, activations=str(place / "activations"))
+    with open_checkpoint(place / "model") as checkpoint:
+        *_, last = figures(checkpoint, view)
+        assert last.figure.title == f"Inputs of {name}"
+        nothing = view.model_copy(update={"tensor": "blk.1.ffn_up"})
+        with pytest.raises(FigureError, match=r"says nothing of blk\.1\.ffn_up; .* blk\.1\.ffn_down\.weight"):
+            list(figures(checkpoint, nothing))

@@ -8,9 +8,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from engine.api.errors import CheckpointError, FigureError, OutputError, RecipeError, UserError
+from engine.api.figures import Axis, Figure
 from engine.api.presets import PRESETS
-from engine.checkpoint import open_checkpoint
+from engine.api.views import HistogramOf, View
+from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.cli import app
+from engine.figures import Drawn
 from engine.quantization_errors import measure_errors, quantized
 from engine.recipes import recipe_for_preset
 from tests.tiny import write_llama
@@ -121,3 +124,19 @@ def test_refusals_leave_nothing_behind(model, tmp_path, monkeypatch, arguments, 
     assert isinstance(raised.value, UserError)
     assert [path.name for path in tmp_path.iterdir()] == ["there.png"]
     assert Path("there.png").read_text() == "mine"
+
+
+def test_activations_of_what_leaves_a_block(model, tmp_path, monkeypatch):
+    """It is no tensor of the model."""
+    asked: list[View] = []
+    figure = Figure(title="seen", x=Axis(name="x"), y=Axis(name="y"), series=[])
+
+    def seen(checkpoint: Checkpoint, view: View) -> list[Drawn]:
+        asked.append(view)
+        return [Drawn(figure, None, 1, 1, last=True)]
+
+    monkeypatch.setattr("engine.figures.figures", seen)
+    of = ("--source", "activations", "--activations", tmp_path / "a", "--out", tmp_path / "a.csv")
+    plot(model, "--kind", "histogram", "--tensor", "blk.0.output", *of)
+    assert isinstance(asked[0], HistogramOf)
+    assert asked[0].tensor == "blk.0.output"
