@@ -97,6 +97,12 @@ class HeatMapView(QWidget):
             part = within(before.part, field.extent) if zoomed else field.extent
             self._take(field, None, part, logarithmic)
 
+    def forget(self) -> None:
+        """Nothing is shown, and what is shown next is not laid over what was there."""
+        self._settling.stop()
+        self._shown = self._pointed = self.marked = self._told_zoom = None
+        self._lay_out()
+
     def set_logarithmic(self, logarithmic: bool) -> None:
         """Other colors for the same values."""
         self._logarithmic = logarithmic
