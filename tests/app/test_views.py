@@ -169,13 +169,15 @@ def test_what_the_recipe_makes_is_laid_over_it(qtbot, bench, histograms):
 
 def test_marks_are_shown_as_wanted_without_a_question(bench, histograms):
     bench.select(0)
-    bench.asked().take(drawn())
+    bench.asked()
+    histograms.quantized.click()
+    bench.asked(2).take(drawn())
     assert [mark.kind for mark in histograms.figure.figure.marks] == ["percentile"]
     histograms.levels.click()
     assert [mark.kind for mark in histograms.figure.figure.marks] == ["percentile", "clip"]
     histograms.percentiles.click()
     assert [mark.kind for mark in histograms.figure.figure.marks] == ["clip"]
-    bench.nothing_more(1)
+    bench.nothing_more(2)
 
 
 def test_up_to_four_are_pinned_and_closed_one_by_one(qtbot, bench, histograms):
@@ -212,6 +214,41 @@ def test_without_activations_it_says_how_to_get_some(bench, histograms):
     histograms.source.setCurrentIndex(0)
     bench.asked(2).take(drawn())
     assert histograms.figure.isVisible()
+
+
+def test_of_activations_input_channels_can_be_looked_at(bench, histograms, tmp_path):
+    bench.desk.file = tmp_path / "activations"
+    bench.select(1)  # 64 x 160
+    histograms.scope.setCurrentIndex(histograms.scope.findData("output"))
+    bench.asked()
+    histograms.source.setCurrentIndex(1)
+    assert bench.asked(2).view.scope == "tensor"
+    items = histograms.scope.model()
+    assert [items.item(place).isEnabled() for place in range(4)] == [True, False, True, False]
+    assert items.item(1).toolTip()
+    bench.state.mark_channel(100)
+    view = bench.asked(3).view
+    assert (view.source, view.scope, view.index, view.tensor) == (
+        "activations",
+        "input",
+        100,
+        bench.state.rows[1].key,
+    )
+    assert histograms.number.isVisible()
+
+
+def test_what_is_disabled_says_why(bench, histograms):
+    bench.select(2)  # a norm, which is kept
+    assert "one-dimensional" in histograms.quantized.toolTip()
+    assert "first" in histograms.levels.toolTip()
+    assert not histograms.levels.isEnabled()
+    assert "nothing is shown" in histograms.pin.toolTip()
+    bench.asked().take(drawn())
+    assert histograms.pin.isEnabled()
+    bench.select(1)
+    assert not histograms.pin.isEnabled()
+    histograms.quantized.click()
+    assert histograms.levels.isEnabled()
 
 
 # ---------------------------------------------------------------------------------------- pictures
