@@ -126,6 +126,15 @@ def test_it_asks_for_the_down_projections_first_and_has_every_role(qtbot, parts)
     assert reader.figures[1].view.metric == "kurtosis"
 
 
+def test_another_role_leaves_no_lines_of_the_one_before(qtbot, parts):
+    _, reader, view = parts
+    qtbot.waitUntil(lambda: bool(reader.figures))
+    reader.figures[0].take(heat([[1.0] * 160]))
+    qtbot.waitUntil(lambda: bool(view.model.lines))
+    view.role.setCurrentIndex((view.role.currentIndex() + 1) % view.role.count())
+    assert view.model.lines == []
+
+
 def test_progress_names_the_block(qtbot, parts):
     _, reader, view = parts
     qtbot.waitUntil(lambda: bool(reader.figures))
@@ -141,6 +150,18 @@ def test_a_click_on_a_cell_selects_the_tensor_and_marks_the_channel(qtbot, parts
     assert state.selection == ("blk.2.ffn_down.weight",)
     assert state.channel == 40
     assert [line.channel for line in view.table.selected()] == [40]
+
+
+def test_a_tensor_of_another_role_marks_no_cell_of_this_one(qtbot, parts):
+    state, reader, view = parts
+    show(qtbot, reader, np.ones((2, 160), np.float32), view)
+    layer = view._layers[0]
+    state.select((layer.key,))
+    state.mark_channel(5)
+    assert view.figure._selected == (0, 5)
+    other = next(row for row in state.rows if row.block == 0 and row.key != layer.key)
+    state.select((other.key,))
+    assert view.figure._selected is None
 
 
 def test_a_line_does_the_same(qtbot, parts):
