@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from engine.api.errors import CheckpointError
-from engine.api.statistics import PERCENTS
+from engine.api.statistics import LARGE, PERCENTS
 from engine.api.views import Scope
 from engine.checkpoint import Checkpoint, Tensor
 from engine.matrices import lines_shape, read_lines, refuse_not_finite
@@ -70,6 +70,29 @@ def group_channels(
         if not wanted():
             return None
     return Channels(*figures.reshape(7, -1))
+
+
+def channel_counts(
+    checkpoint: Checkpoint, name: str, scope: Scope, group: int, ends: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """int64 [channels] twice: weights outside of `ends`, and those of magnitude `LARGE` and more.
+
+    Channels are counted as in `channel_percentiles`. Raises what `gather` raises.
+    """
+    tensor = _checked(checkpoint, name)
+    rows, columns = lines_shape(checkpoint, tensor)
+    width = {"group": group}.get(scope, columns)
+    by_column = np.zeros((2, columns), np.int64)
+    by_group = np.zeros((2, rows, -(-columns // width)), np.int64)
+    for start, weights in _read(checkpoint, tensor):
+        far = np.stack([(weights < ends[0]) | (weights > ends[1]), np.abs(weights) >= LARGE])
+        if scope == "input":
+            by_column += far.sum(axis=1)
+        else:
+            sums = np.add.reduceat(far, range(0, columns, width), axis=2, dtype=np.int64)
+            by_group[:, start : start + len(weights)] = sums
+    beyond, large = by_column if scope == "input" else by_group.reshape(2, -1)
+    return beyond, large
 
 
 def _checked(checkpoint: Checkpoint, name: str) -> Tensor:
