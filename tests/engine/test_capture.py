@@ -1,7 +1,6 @@
 """Statistics of activations as a job: against transformers' own hooks, and the same bytes if broken off."""
 
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -238,7 +237,7 @@ def test_broken_off_anywhere_it_makes_the_same_bytes(place, tmp_path, monkeypatc
 
         def listen(event, stop=stop):
             if event.stage == "activations" and event.done >= stop:
-                signal.raise_signal(signal.SIGINT)
+                raise KeyboardInterrupt
 
         with pytest.raises(Stopped) as stopped:
             capture(asked(place, name, output=str(output)), listen)
@@ -254,7 +253,7 @@ def test_damaged_work_is_done_again(place, tmp_path):
 
     def listen(event):
         if event.stage == "activations" and event.done >= 7:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
 
     with pytest.raises(Stopped) as stopped:
         capture(asked(place, output=str(output)), listen)
@@ -302,7 +301,7 @@ def test_a_cache_of_another_s_is_used_all_the_same(place, monkeypatch):
 def test_what_was_broken_off_for_the_cache_goes_on_when_it_is_asked_again(place):
     def listen(event):
         if event.stage == "activations" and event.done >= 6:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
 
     with pytest.raises(Stopped) as stopped:
         capture(asked(place, seed=5), listen)
