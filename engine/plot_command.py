@@ -54,7 +54,10 @@ def plot(
         ),
     ] = None,
     metric: Annotated[
-        Metric, typer.Option(help="Of outliers: ratio is the abs-max over the median channel's.")
+        Metric,
+        typer.Option(
+            help="Of outliers: ratio is the abs-max over the median channel's, error what a recipe loses."
+        ),
     ] = "absmax",
     what: Annotated[
         Literal["value", "error", "code"], typer.Option(help="Of a picture: the weights, errors or codes.")
@@ -63,7 +66,7 @@ def plot(
         Scope | None,
         typer.Option(
             help="Of a histogram the tensor (the default) or one channel or group; "
-            "of errors by output channel (the default), input channel or group.",
+            "of errors by input channel (the default), output channel or group.",
             show_default=False,
         ),
     ] = None,
@@ -93,7 +96,12 @@ def plot(
         )
     if tensor is None and kind != "outliers":
         raise FigureError(f"Say what to draw with --tensor; `bitwright inspect {model}` lists the tensors.")
-    if preset is None and recipe is None and (kind == "error" or (kind == "picture" and what != "value")):
+    lossy = (
+        kind == "error"
+        or (kind == "picture" and what != "value")
+        or (kind == "outliers" and metric == "error")
+    )
+    if preset is None and recipe is None and lossy:
         preset = DEFAULT_PRESET
     with open_checkpoint(model) as checkpoint:
         files = [file for file in (recipe, imatrix, activations) if file is not None]
@@ -112,15 +120,16 @@ def plot(
                     activations=of_file,
                 )
             case "outliers":
+                named = role or DEFAULT_ROLE
                 if tensor is not None:
-                    role = roles_of(checkpoint, find_tensor(checkpoint, tensor))[0]
+                    named = roles_of(checkpoint, find_tensor(checkpoint, tensor))[0]
                 view = OutliersOf(
-                    source=source, role=role or DEFAULT_ROLE, metric=metric, activations=of_file
+                    source=source, role=named, metric=metric, recipe=wanted, activations=of_file
                 )
             case "error":
                 if scope == "tensor" or wanted is None:
-                    raise FigureError("Errors are by output channel, input channel or group: --scope output.")
-                view = ErrorOf(tensor=str(tensor), scope=scope or "output", recipe=wanted)
+                    raise FigureError("Errors are by input channel, output channel or group: --scope input.")
+                view = ErrorOf(tensor=str(tensor), scope=scope or "input", recipe=wanted)
             case "picture":
                 _, _, width, height = MAP
                 view = PictureOf(tensor=str(tensor), what=what, height=height, width=width, recipe=wanted)

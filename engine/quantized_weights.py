@@ -97,7 +97,7 @@ class Quantized:
     weights are rounded one by one, "copied" where the source's bytes are taken.
     `group`: weights of a line that share a scale, `block`: those that are stored together; all of the line
     where each weight is stored by itself. `levels`: numbers that a code can be, 0 where there are no codes.
-    `signed`: whether some of these are below 0.
+    `signed`: whether some of these are below 0. `is_matrix`: not of a vector, which has no input channels.
 
     `lines`: how many, `width`: the weights of each. They are rows of the source, or where that is transposed
     its columns. Reads and encodes when asked, in pieces; memory is that of the answer and a few megabytes.
@@ -108,6 +108,7 @@ class Quantized:
         plans = {span.plan.name: span.plan for span in spans}.values()
         self.tensor = source.name
         self._transposed = spans[0].output.transposed
+        self.is_matrix = len(source.shape) > 1
         rows, columns = matrix_shape(source)
         self.lines, self.width = (columns, rows) if self._transposed else (rows, columns)
         self.format = _joined(plan.format for plan in plans)

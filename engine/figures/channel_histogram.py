@@ -29,7 +29,7 @@ def channel_histogram(checkpoint: Checkpoint, view: HistogramOf, wanted: Wanted)
     rows, columns = lines_shape(checkpoint, tensor)
     made = quantized(checkpoint, view.recipe, tensor.name) if view.recipe else None
     place, name = _place(view, rows, columns, made)
-    title = f"Weights of {view.tensor}, {name}"
+    title = f"{view.tensor} · {name}" + (f" · {made.format}" if made else "")
     weights = _read(lambda start, stop: read_lines(checkpoint, tensor, start, stop), place, columns, wanted)
     if weights is None:
         return
@@ -59,13 +59,13 @@ def _place(view: HistogramOf, rows: int, columns: int, made: Quantized | None) -
     everything = slice(0, rows), slice(0, columns)
     one = slice(view.index, view.index + 1)
     if view.scope == "output":
-        return (one, everything[1]), f"output channel {view.index}"
+        return (one, everything[1]), f"output channel {view.index:,}"
     if view.scope == "input":
-        return (everything[0], one), f"input channel {view.index}"
+        return (everything[0], one), f"input channel {view.index:,}"
     row, number = divmod(view.index, columns // size)
     first, last = number * size, (number + 1) * size - 1
     held = f"column {first}" if first == last else f"columns {first} to {last}"
-    return (slice(row, row + 1), slice(first, last + 1)), f"group {view.index} (row {row}, {held})"
+    return (slice(row, row + 1), slice(first, last + 1)), f"group {view.index:,} (row {row}, {held})"
 
 
 def _read(
