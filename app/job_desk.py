@@ -20,7 +20,7 @@ from app.models.job_offers import (
 )
 from app.notice import Action, Notice
 from app.settings import Settings
-from engine.api.jobs import JobSummary, WritingRequest
+from engine.api.jobs import ActivationsResult, JobSummary, WritingRequest
 from engine.api.units import size
 
 
@@ -196,7 +196,9 @@ class JobDesk(QObject):
 
     def _report_done(self, record: JobRecord) -> None:
         """Its result comes by itself after the last one; between jobs it would interrupt other work."""
-        if self._board.waiting:
+        if isinstance(record.result, ActivationsResult):  # views take it as it comes
+            self.said.emit(f"{record.title}: done.")
+        elif self._board.waiting:
             show: Action = ("Show result", partial(self.show_result.emit, record))
             self.notice.emit(Notice("info", f"{record.title}: done. The next job begins.", actions=(show,)))
         else:

@@ -98,8 +98,12 @@ class FigureView(QWidget):
         self._draw()
 
     def select(self, row: int, column: int) -> None:
-        """Mark a cell of the heat map by its numbers in the source, and show it if it is out of sight."""
-        self._mark((row, column))
+        """Mark a cell of the heat map by its numbers in the source, and show it if it is out of sight.
+
+        The one that is marked stays where it is: who looks elsewhere by now is not called back.
+        """
+        if self._selected != (row, column):
+            self._mark((row, column))
 
     def deselect(self) -> None:
         """No cell is marked."""
@@ -130,6 +134,8 @@ class FigureView(QWidget):
     def show_text(self, text: str) -> None:
         """There is no figure: one sentence instead, and nothing to save."""
         self.figure = self.values = self._selected = None
+        if self._heat_map is not None:
+            self._heat_map.forget()
         self._take_table(None)
         self._text.setText(breakable(text))
         self._stack.setCurrentWidget(self._text)
@@ -278,7 +284,10 @@ class FigureView(QWidget):
 
     def _drawn(self) -> "Plot | HeatMapView | None":
         """What draws the present figure, if it has."""
-        return self._heat_map if isinstance(self.figure, HeatMap) else self._plot
+        plot = self._heat_map if isinstance(self.figure, HeatMap) else self._plot
+        if plot is not None and self.as_table.isChecked():
+            plot.resize(self.table.size())  # as large as it would be in its place
+        return plot
 
     # ------------------------------------------------------------------------------ its drawing
 
@@ -286,21 +295,26 @@ class FigureView(QWidget):
         """Show what there is: a table at once, a plot as soon as pyqtgraph is there."""
         if self.figure is None:
             return
+        plot = self._plotted(self.figure)  # behind a table, too: it can be saved
         if self.as_table.isChecked():
             self._tabulate()
             self._stack.setCurrentWidget(self.table)
             return
         self._take_table(None)
-        if not plotting().loaded:
+        if plot is None:
             self._text.setText("Getting ready to draw…")
             self._stack.setCurrentWidget(self._text)
+        else:
+            self._stack.setCurrentWidget(plot)
+
+    def _plotted(self, figure: Figure | HeatMap) -> "Plot | HeatMapView | None":
+        """What draws it, up to date; None where it cannot yet: `_draw` is called again when it can."""
+        if not plotting().loaded:
             plotting().load()
-            return
-        plot = (
-            self._draw_bins(self.figure) if isinstance(self.figure, Figure) else self._draw_cells(self.figure)
-        )
-        plot.setAccessibleName(f"{self._name}: {self.figure.title}")
-        self._stack.setCurrentWidget(plot)
+            return None
+        plot = self._draw_bins(figure) if isinstance(figure, Figure) else self._draw_cells(figure)
+        plot.setAccessibleName(f"{self._name}: {figure.title}")
+        return plot
 
     def _draw_bins(self, figure: Figure) -> "Plot":
         plot = self._plot or self._make_plot()

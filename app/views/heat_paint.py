@@ -31,6 +31,10 @@ SMALL_CELL = 5
 Align = Qt.AlignmentFlag
 
 
+Found = tuple[Field, int, int]
+"""A cell of a field."""
+
+
 @dataclass(frozen=True)
 class Shown:
     """What is painted: `part` of `whole`, with `detail`, a finer one of some of it, laid over."""
@@ -40,12 +44,17 @@ class Shown:
     part: Part
     scale: Scale
 
-    def finest(self, row: float, column: float) -> tuple[Field, int, int] | None:
+    def finest(self, row: float, column: float) -> Found | None:
         """The cell at a place, of the finest field that has one."""
         for field in (self.detail, self.whole):
             if field is not None and (cell := field.cell(row, column)) is not None:
                 return field, *cell
         return None
+
+    def strongest(self, pixel: Part) -> Found | None:
+        """The cell whose value a pixel has, of the finest field that has one there."""
+        found = self.finest((pixel.top + pixel.bottom) / 2, (pixel.left + pixel.right) / 2)
+        return (found[0], *found[0].strongest(pixel)) if found else None
 
 
 class Room:

@@ -201,6 +201,8 @@ class OutliersView(QWidget):
                     activations=str(self._desk.file) if self._of_activations else None,
                 )
             )
+            if self.slot.shown is None:  # lines of what was shown before are not those of this
+                self._clear()
 
     def _say(self, sentence: str, *offered: QPushButton) -> None:
         self.slot.forget()

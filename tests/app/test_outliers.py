@@ -126,6 +126,15 @@ def test_it_asks_for_the_down_projections_first_and_has_every_role(qtbot, parts)
     assert reader.figures[1].view.metric == "kurtosis"
 
 
+def test_another_role_leaves_no_lines_of_the_one_before(qtbot, parts):
+    _, reader, view = parts
+    qtbot.waitUntil(lambda: bool(reader.figures))
+    reader.figures[0].take(heat([[1.0] * 160]))
+    qtbot.waitUntil(lambda: bool(view.model.lines))
+    view.role.setCurrentIndex((view.role.currentIndex() + 1) % view.role.count())
+    assert view.model.lines == []
+
+
 def test_progress_names_the_block(qtbot, parts):
     _, reader, view = parts
     qtbot.waitUntil(lambda: bool(reader.figures))

@@ -12,6 +12,7 @@ from app.plotting import plotting
 from app.state import State
 from app.views.errors import ErrorsView
 from app.views.figure_slot import SETTLE_MS
+from app.views.heat_field import Part
 from app.views.histograms import MOST_PINNED, HistogramsView
 from app.views.picture import AROUND, PictureView
 from engine.api.recipe import Rule
@@ -169,13 +170,15 @@ def test_what_the_recipe_makes_is_laid_over_it(qtbot, bench, histograms):
 
 def test_marks_are_shown_as_wanted_without_a_question(bench, histograms):
     bench.select(0)
-    bench.asked().take(drawn())
+    bench.asked()
+    histograms.quantized.click()
+    bench.asked(2).take(drawn())
     assert [mark.kind for mark in histograms.figure.figure.marks] == ["percentile"]
     histograms.levels.click()
     assert [mark.kind for mark in histograms.figure.figure.marks] == ["percentile", "clip"]
     histograms.percentiles.click()
     assert [mark.kind for mark in histograms.figure.figure.marks] == ["clip"]
-    bench.nothing_more(1)
+    bench.nothing_more(2)
 
 
 def test_up_to_four_are_pinned_and_closed_one_by_one(qtbot, bench, histograms):
@@ -214,23 +217,39 @@ def test_without_activations_it_says_how_to_get_some(bench, histograms):
     assert histograms.figure.isVisible()
 
 
-def test_activations_are_those_of_the_matrix_or_of_one_input_channel(bench, histograms, tmp_path):
-    bench.desk.file = tmp_path / "gathered"
-    bench.select(0)
-    bench.asked()
+def test_of_activations_input_channels_can_be_looked_at(bench, histograms, tmp_path):
+    bench.desk.file = tmp_path / "activations"
+    bench.select(1)  # 64 x 160
     histograms.scope.setCurrentIndex(histograms.scope.findData("output"))
-    bench.asked(2)
+    bench.asked()
     histograms.source.setCurrentIndex(1)
+    assert bench.asked(2).view.scope == "tensor"
+    items = histograms.scope.model()
+    assert [items.item(place).isEnabled() for place in range(4)] == [True, False, True, False]
+    assert items.item(1).toolTip()
+    bench.state.mark_channel(100)
     view = bench.asked(3).view
-    assert (view.source, view.activations, view.scope) == (
+    assert (view.source, view.scope, view.index, view.tensor) == (
         "activations",
-        str(tmp_path / "gathered"),
-        "tensor",
+        "input",
+        100,
+        bench.state.rows[1].key,
     )
-    assert view.tensor == "blk.0.ffn_down.weight"
-    bench.state.mark_channel(7)
-    view = bench.asked(4).view
-    assert (view.source, view.scope, view.index) == ("activations", "input", 7)
+    assert histograms.number.isVisible()
+
+
+def test_what_is_disabled_says_why(bench, histograms):
+    bench.select(2)  # a norm, which is kept
+    assert "one-dimensional" in histograms.quantized.toolTip()
+    assert "first" in histograms.levels.toolTip()
+    assert not histograms.levels.isEnabled()
+    assert "nothing is shown" in histograms.pin.toolTip()
+    bench.asked().take(drawn())
+    assert histograms.pin.isEnabled()
+    bench.select(1)
+    assert not histograms.pin.isEnabled()
+    histograms.quantized.click()
+    assert histograms.levels.isEnabled()
 
 
 # ---------------------------------------------------------------------------------------- pictures
@@ -258,6 +277,38 @@ def test_errors_and_codes_are_those_of_the_recipe(bench, picture):
     assert bench.asked(2).view.recipe.default.format == bench.state.planned(bench.state.rows[0]).format
     bench.select(2)
     assert picture.hint.text == "Kept in F32: one-dimensional. It is not quantized."
+
+
+def test_another_kind_or_recipe_reads_the_whole_and_then_what_one_looks_at(bench, picture):
+    bench.select(0)  # 64 x 256
+    bench.asked().take(heat([[1.0] * 64] * 32, title="down", row_step=2, column_step=4))
+    picture.figure.show_part(8, 16, 32, 64)
+    bench.asked(2).take(heat([[1.0] * 32] * 8, title="down", first_row=8, first_column=32))
+    picture.what.setCurrentIndex(picture.what.findData("error"))
+    assert picture.figure.figure is None  # nothing of the values is left
+    whole = bench.asked(3)
+    assert (whole.view.what, whole.view.stop_row) == ("error", 0)
+    whole.take(heat([[1.0] * 64] * 32, title="errors", row_step=2, column_step=4))
+    part = bench.asked(4).view
+    assert (part.first_row, part.stop_row, part.first_column, part.stop_column) == (8, 16, 32, 64)
+    bench.reader.figures[-1].take(heat([[1.0] * 32] * 8, title="errors", first_row=8, first_column=32))
+    picture.figure._heat_map.reset()
+    assert picture.figure._heat_map.part == Part(0, 64, 0, 256)
+    bench.qtbot.wait(2 * SETTLE_MS)
+    recipe = bench.state.document.recipe
+    rules = [*recipe.rules, Rule(match="down", format="Q8_0")]
+    with bench.qtbot.waitSignal(bench.state.plan_changed):
+        bench.state.change_recipe("down", recipe.model_copy(update={"rules": rules}))
+    assert picture.figure.figure is None  # nothing of the recipe before is left
+
+
+def test_a_channel_that_is_marked_does_not_hold_the_picture(bench, picture):
+    bench.select(0)
+    bench.state.mark_channel(250)
+    bench.asked().take(heat([[1.0] * 64] * 32, title="down", row_step=2, column_step=4))
+    picture.figure.show_part(40, 48, 0, 32)
+    bench.asked(2).take(heat([[1.0] * 32] * 8, title="down", first_row=40))
+    assert picture.figure._heat_map.part == Part(40, 48, 0, 32)
 
 
 def test_the_marked_channel_can_be_zoomed_to(qtbot, bench, picture):
