@@ -54,7 +54,10 @@ def plot(
         ),
     ] = None,
     metric: Annotated[
-        Metric, typer.Option(help="Of outliers: ratio is the abs-max over the median channel's.")
+        Metric,
+        typer.Option(
+            help="Of outliers: ratio is the abs-max over the median channel's, error what a recipe loses."
+        ),
     ] = "absmax",
     what: Annotated[
         Literal["value", "error", "code"], typer.Option(help="Of a picture: the weights, errors or codes.")
@@ -93,7 +96,12 @@ def plot(
         )
     if tensor is None and kind != "outliers":
         raise FigureError(f"Say what to draw with --tensor; `bitwright inspect {model}` lists the tensors.")
-    if preset is None and recipe is None and (kind == "error" or (kind == "picture" and what != "value")):
+    lossy = (
+        kind == "error"
+        or (kind == "picture" and what != "value")
+        or (kind == "outliers" and metric == "error")
+    )
+    if preset is None and recipe is None and lossy:
         preset = DEFAULT_PRESET
     with open_checkpoint(model) as checkpoint:
         files = [file for file in (recipe, imatrix, activations) if file is not None]
@@ -114,7 +122,9 @@ def plot(
                 )
             case "outliers":
                 named = role_of(found) if found else role or DEFAULT_ROLE
-                view = OutliersOf(source=source, role=named, metric=metric, activations=of_file)
+                view = OutliersOf(
+                    source=source, role=named, metric=metric, recipe=wanted, activations=of_file
+                )
             case "error":
                 if scope == "tensor" or wanted is None:
                     raise FigureError("Errors are by output channel, input channel or group: --scope output.")

@@ -10,8 +10,9 @@ Source = Literal["weights", "activations"]
 Scope = Literal["tensor", "output", "input", "group"]
 """Of a matrix as a whole, an output channel (a row), an input channel (a column), a group within a row."""
 
-Metric = Literal["absmax", "kurtosis", "ratio"]
-"""By channel: the largest magnitude, the kurtosis, or the largest magnitude over the median channel's."""
+Metric = Literal["absmax", "kurtosis", "ratio", "error"]
+"""By channel: the largest magnitude, the kurtosis, the largest magnitude over the median channel's, or what a
+recipe loses: squared errors over squared weights."""
 
 
 class HistogramOf(BaseModel):
@@ -38,13 +39,15 @@ class OutliersOf(BaseModel):
     """Input channels by layer: a `HeatMap`, one row a block for the tensors of one `role`.
 
     `role`: as the GGUF name says it without block and "weight" ("ffn_down"), or in activations "output" of
-    blocks. Comes again and again while the model is read, rows not read yet NaN.
+    blocks. Comes again and again while the model is read, rows not read yet NaN. `recipe`: whose errors, of
+    weights alone; tensors that are not in the output have none.
     """
 
     kind: Literal["outliers"] = "outliers"
     source: Source = "weights"
     role: str
     metric: Metric = "absmax"
+    recipe: Recipe | None = None
     activations: str | None = None
 
 

@@ -1,6 +1,7 @@
 """Input channels by layer: which of them stand out, and in how many blocks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from engine.api.figures import Axis, HeatMap
 from engine.api.views import Metric, OutliersOf
 from engine.checkpoint import Checkpoint, Tensor
 from engine.figures.drawn import Drawn, Refresh, Wanted
+from engine.figures.error import LOST
 from engine.figures.tensors import role_of
+from engine.quantization_errors import NotInOutputError, Quantized, applied, errors_of
 from engine.weight_statistics import cached, gather, outlier_channels
 from kernels.statistics import Channels
 
@@ -19,6 +22,7 @@ METRICS: Mapping[Metric, str] = {
     "absmax": "abs-max",
     "kurtosis": "kurtosis",
     "ratio": "abs-max over the median channel's",
+    "error": LOST,
 }
 
 
@@ -26,6 +30,8 @@ def outliers_of(checkpoint: Checkpoint, view: OutliersOf, wanted: Wanted) -> Ite
     """What `view` asks for, tensor by tensor. Raises `FigureError`, and what reading weights raises."""
     if view.source == "activations":
         return _of_activations(checkpoint, view)
+    if view.metric == "error":
+        return _of_errors(checkpoint, view, wanted)
     return _of_weights(checkpoint, view, wanted)
 
 
@@ -38,7 +44,7 @@ def roles(checkpoint: Checkpoint) -> dict[str, int]:
 
 
 def metric_of(metric: Metric, channels: Channels) -> np.ndarray:
-    """float32 [channels]"""
+    """float32 [channels]; of all metrics but errors."""
     if metric == "kurtosis":
         return channels.kurtosis.astype(np.float32)
     return (outlier_channels(channels.absmax)[1] if metric == "ratio" else channels.absmax).astype(np.float32)
@@ -54,28 +60,71 @@ def _by_role(checkpoint: Checkpoint) -> dict[str, list[Tensor]]:
 
 
 def _of_weights(checkpoint: Checkpoint, view: OutliersOf, wanted: Wanted) -> Iterator[Drawn]:
+    tensors = _asked(checkpoint, view.role)
+
+    def read(tensor: Tensor) -> np.ndarray | None:
+        found = cached(checkpoint, tensor.name) or gather(checkpoint, tensor.name, wanted=wanted)
+        return None if found is None else metric_of(view.metric, found.columns)
+
+    figure = _figure(view, "weights", _blocks(checkpoint, tensors), max(one.shape[-1] for one in tensors))
+    return _filled(figure, tensors, read, wanted)
+
+
+def _of_errors(checkpoint: Checkpoint, view: OutliersOf, wanted: Wanted) -> Iterator[Drawn]:
+    """A channel that holds nothing has no error, unless something comes of nothing (NaN: none either)."""
+    if view.recipe is None:
+        raise FigureError(f"The errors of {view.role} depend on a format: choose a recipe.")
+    plan = applied(checkpoint, view.recipe)
+    tensors, made = _asked(checkpoint, view.role), dict[str, Quantized]()
+    for tensor in tensors:
+        with suppress(NotInOutputError):
+            made[tensor.name] = plan.quantized(tensor.name)
+    if not made:
+        raise FigureError(f"No matrix {view.role} of {checkpoint.path} is in the output: nothing is lost.")
+
+    def read(tensor: Tensor) -> np.ndarray | None:
+        errors = errors_of(made[tensor.name], wanted)
+        return None if errors is None else errors.by_input
+
+    formats = ", ".join(dict.fromkeys(one.format for one in made.values()))
+    width = max(one.width for one in made.values())
+    figure = _figure(view, f"errors as {formats}", _blocks(checkpoint, tensors), width)
+    return _filled(figure, [tensor for tensor in tensors if tensor.name in made], read, wanted)
+
+
+def _asked(checkpoint: Checkpoint, role: str) -> list[Tensor]:
     by_role = _by_role(checkpoint)
-    if view.role not in by_role:
-        raise FigureError(f"{checkpoint.path} has no matrices {view.role}; it has {', '.join(by_role)}.")
-    tensors = by_role[view.role]
-    blocks = 1 if tensors[0].block is None else checkpoint.blocks
-    figure = _figure(view, "weights", blocks, max(tensor.shape[-1] for tensor in tensors))
+    if role not in by_role:
+        raise FigureError(f"{checkpoint.path} has no matrices {role}; it has {', '.join(by_role)}.")
+    return by_role[role]
+
+
+def _blocks(checkpoint: Checkpoint, tensors: list[Tensor]) -> int:
+    return 1 if tensors[0].block is None else checkpoint.blocks
+
+
+def _filled(
+    figure: HeatMap, tensors: list[Tensor], read: Callable[[Tensor], np.ndarray | None], wanted: Wanted
+) -> Iterator[Drawn]:
+    """Row by row; `read` gives the channels of a tensor [channels], None when it is not wanted any more."""
     if tensors[0].block is None:
-        figure.rows = [view.role]
-    values = np.full((blocks, figure.width), np.nan, np.float32)
+        figure.rows = [role_of(tensors[0])]
+    values = np.full((figure.height, figure.width), np.nan, np.float32)
     refresh = Refresh()
     for done, tensor in enumerate(tensors, 1):
-        found = cached(checkpoint, tensor.name) or gather(checkpoint, tensor.name, wanted=wanted)
-        if found is None or not wanted():
+        channels = read(tensor)
+        if channels is None or not wanted():
             return
-        row = values[tensor.block or 0, : tensor.shape[-1]]
-        np.fmax(row, metric_of(view.metric, found.columns), out=row)  # of experts the largest
+        row = values[tensor.block or 0, : len(channels)]
+        np.fmax(row, channels.astype(np.float32), out=row)  # of experts the largest
         last = done == len(tensors)
         if last or refresh.due():
             yield Drawn(figure, values.copy(), done, len(tensors), last)
 
 
 def _of_activations(checkpoint: Checkpoint, view: OutliersOf) -> Iterator[Drawn]:
+    if view.metric == "error":
+        raise FigureError("Errors are those of weights: activations are not quantized.")
     if view.activations is None:
         raise FigureError("Name the file with the statistics of activations.")
     with read_activations(Path(view.activations)) as activations:

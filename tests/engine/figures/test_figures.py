@@ -9,7 +9,7 @@ import torch
 
 from engine.api.errors import CheckpointError, ExportError, FigureError
 from engine.api.figures import Figure, HeatMap, Series
-from engine.api.recipe import Choice, Recipe
+from engine.api.recipe import Choice, Recipe, Rule
 from engine.api.statistics import PERCENTS
 from engine.api.views import ErrorOf, HistogramOf, OutliersOf, PictureOf, View
 from engine.checkpoint import Checkpoint, open_checkpoint
@@ -204,6 +204,31 @@ def test_an_outlier_channel_stands_out_in_its_block(model, metric):
         np.testing.assert_allclose(values[1], expected[metric], rtol=1e-6)
 
 
+def test_what_a_recipe_loses_of_each_channel_of_a_role(model, monkeypatch):
+    monkeypatch.setattr(Refresh, "due", lambda self: True)
+    mixed = Recipe(default=Choice(format="Q4_0"), rules=[Rule(match="blk.0.", format="Q8_0")])
+    first, last = all_of(model, OutliersOf(role="ffn_down", metric="error", recipe=mixed))
+    assert np.isnan(first.values[1]).all()
+    assert last.figure.z.name == "relative squared error"
+    for block in (0, 1):
+        made = quantized(model, mixed, f"blk.{block}.ffn_down.weight")
+        np.testing.assert_allclose(last.values[block], measure_errors(made).by_input, rtol=1e-6)
+    assert "Q8_0, Q4_0" in last.figure.title
+    with pytest.raises(FigureError, match="choose a recipe"):
+        all_of(model, OutliersOf(role="ffn_down", metric="error"))
+    with pytest.raises(FigureError, match="activations are not quantized"):
+        all_of(model, OutliersOf(role="ffn_down", metric="error", recipe=Q4, source="activations"))
+
+
+def test_errors_of_a_role_that_is_not_in_the_output(tmp_path):
+    config = llama_config(tie_word_embeddings=True)
+    weights = llama_tensors(config)
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    folder = write_folder(tmp_path / "model", config, weights, tokenizer=None)
+    with open_checkpoint(folder) as checkpoint, pytest.raises(FigureError, match="is in the output"):
+        all_of(checkpoint, OutliersOf(role="output", metric="error", recipe=Q4))
+
+
 def test_roles_and_their_widths(model):
     assert roles(model) == {
         "token_embd": 64,
@@ -319,6 +344,7 @@ def test_errors_by_channel_and_by_group(model, monkeypatch):
         HistogramOf(tensor=DOWN, recipe=Q4),
         HistogramOf(tensor=DOWN, scope="input"),
         OutliersOf(role="ffn_up"),
+        OutliersOf(role="ffn_up", metric="error", recipe=Q4),
         PictureOf(tensor=DOWN),
         ErrorOf(tensor=DOWN, recipe=Q4),
     ],
