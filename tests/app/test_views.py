@@ -17,6 +17,7 @@ from app.views.histograms import MOST_PINNED, HistogramsView
 from app.views.picture import AROUND, PictureView
 from engine.api.recipe import Rule
 from resources import SAMPLE_MODEL
+from tests.app.listening import fake
 from tests.app.reading import Asked, FakeReader, drawn, heat
 from tests.app.small_state import DOWN, GATE, make_state
 
@@ -361,3 +362,18 @@ def test_the_tabs_are_there_as_long_as_a_model_is(qtbot, window):
     window.state.close()
     assert titles() == ["Layers"]
     assert window.pages.currentIndex() == 0
+
+
+def test_a_look_at_a_prompt_stays_on_the_view(qtbot, window, tmp_path):
+    """No result, no list of jobs pushes itself forward; the job is listed all the same."""
+    window.tabs.addTab(window.views.outliers, "Outliers")
+    window.tabs.setCurrentWidget(window.views.outliers)
+    window.session.board._command = fake("job")
+    window.state.opening(tmp_path)
+    window.tabs.setCurrentWidget(window.views.outliers)
+    window.session.activations.look("What does this sentence do")
+    qtbot.waitUntil(lambda: window.session.activations.ready)
+    assert window.tabs.currentWidget() is window.views.outliers
+    assert window.tabs.indexOf(window.result) < 0
+    assert window.jobs_dock.isHidden()
+    assert [record.state for record in window.session.board.records] == ["done"]
