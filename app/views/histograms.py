@@ -53,7 +53,7 @@ class HistogramsView(TensorView):
     def __init__(self, state: State, reader: FigureReader, desk: ActivationsDesk) -> None:
         self._desk = desk
         self.pinned: list[Pinned] = []
-        super().__init__("Histograms", state, reader, "first, rough: {share:.0f} % is read")
+        super().__init__("Histograms", state, reader, "not complete: {share:.0f} % is done")
         self.slot.dress = self._dress
         self._make_controls()
         state.channel_changed.connect(self._take_channel)

@@ -298,13 +298,16 @@ class OutliersView(QWidget):
         self._state.mark_channel(channel)
 
     def _choose(self) -> None:
-        """Select the line of what is selected elsewhere."""
+        """Select the line and the cell of what is selected elsewhere, if it is one of those shown here."""
         row, channel = self._state.current, self._state.channel
         if row is None or channel is None:
             return
         self.table.choose(row.key, channel)
-        if row.block is not None and self.slot.shown is not None:
-            self.figure.select(row.block, channel)
+        layer = self._layers.get(row.block) if row.block is not None else None
+        if layer is None or layer.key not in (row.key, ""):  # outputs of blocks are those of no tensor
+            self.figure.deselect()
+        elif self.slot.shown is not None:
+            self.figure.select(layer.block, channel)
 
     # ------------------------------------------------------------------------------- taken away
 

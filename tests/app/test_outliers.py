@@ -181,6 +181,18 @@ def test_a_click_on_a_cell_selects_the_tensor_and_marks_the_channel(qtbot, parts
     assert [line.channel for line in view.table.selected()] == [40]
 
 
+def test_a_tensor_of_another_role_marks_no_cell_of_this_one(qtbot, parts):
+    state, reader, view = parts
+    show(qtbot, reader, np.ones((2, 160), np.float32), view)
+    layer = view._layers[0]
+    state.select((layer.key,))
+    state.mark_channel(5)
+    assert view.figure._selected == (0, 5)
+    other = next(row for row in state.rows if row.block == 0 and row.key != layer.key)
+    state.select((other.key,))
+    assert view.figure._selected is None
+
+
 def test_a_line_does_the_same(qtbot, parts):
     state, reader, view = parts
     show(qtbot, reader, planted(), view)

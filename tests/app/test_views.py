@@ -121,7 +121,7 @@ def test_progress_is_shown_until_the_last_answer(bench, histograms):
     bench.select(0)
     take = bench.asked().take
     take(drawn(last=False))
-    assert histograms.slot.progress.text() == "first, rough: 50 % is read"
+    assert histograms.slot.progress.text() == "not complete: 50 % is done"
     take(drawn())
     assert histograms.slot.progress.text() == ""
 
