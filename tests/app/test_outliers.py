@@ -141,10 +141,11 @@ def test_errors_of_the_recipe_follow_what_it_makes_of_these_tensors(qtbot, parts
     state, reader, view = parts
     qtbot.waitUntil(lambda: bool(reader.figures))
     view.measure.setCurrentIndex(view.measure.findData("error"))
+    view.role.setCurrentIndex(view.role.findData("ffn_gate"))
     qtbot.waitUntil(lambda: len(reader.figures) == 2)
     asked = reader.figures[1].view
     assert (asked.metric, asked.recipe) == ("error", state.document.recipe)
-    for count, match in ((2, "gate"), (3, "down")):
+    for count, match in ((2, "attn_k"), (3, "gate")):
         recipe = state.document.recipe
         rules = [*recipe.rules, Rule(match=match, format="Q8_0")]
         with qtbot.waitSignal(state.plan_changed):
