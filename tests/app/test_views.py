@@ -199,6 +199,34 @@ def test_up_to_four_are_pinned_and_closed_one_by_one(qtbot, bench, histograms):
     assert histograms.pin.isEnabled()
 
 
+def test_pinned_histograms_are_told_apart(bench, histograms):
+    """However narrow they are: both ends of a title are seen, and no legend lies on the bars."""
+    name = "model.layers.2.mlp.down_proj.weight"
+    bench.select(0)
+    two = drawn(title=f"Weights of {name}, input channel 1,500 as Q6_K")
+    two.figure.series.append(two.figure.series[0].model_copy(update={"name": "quantized (Q6_K)"}))
+    bench.asked().take(two)
+    for _ in range(MOST_PINNED):
+        histograms.pin.click()
+    title = histograms.pinned[0].title
+    bench.qtbot.waitUntil(lambda: title.width() < 250)
+    assert title.shown.startswith("Weights")
+    assert title.shown.endswith("Q6_K")
+    assert all(word in title.toolTip() for word in (name, "original", "quantized"))
+    assert histograms.figure._plot._legend.isVisible()
+    assert not histograms.pinned[0].figure._plot._legend.isVisible()
+
+
+def test_each_scope_has_a_number_of_its_own(bench, histograms):
+    bench.select(1)  # 64 x 160
+    bench.state.mark_channel(150)
+    assert bench.asked().view.index == 150
+    for count, (scope, index) in enumerate((("output", 0), ("group", 0), ("input", 150)), 2):
+        histograms.scope.setCurrentIndex(histograms.scope.findData(scope))
+        view = bench.asked(count).view
+        assert (view.scope, view.index) == (scope, index)
+
+
 def test_a_marked_channel_is_looked_at(bench, histograms):
     bench.select(0)
     bench.asked()
