@@ -316,6 +316,18 @@ def test_a_mark_from_outside_is_brought_into_sight(small: HeatMapView):
     assert not (pixels_of(small)[edge] == accent).any()
 
 
+def test_a_marked_column_is_framed_from_end_to_end(small: HeatMapView):
+    small.show_part(Part(2, 4, 0, 10))
+    small.mark((None, 35))
+    assert small.part == Part(2, 4, 26, 36)  # the rows stay
+    accent = theme.colors().accent.rgb()
+    top, _, left, _ = map(round, box_of(small, 2, 35))
+    _, bottom, _, right = map(round, box_of(small, 3, 35))
+    lines = pixels_of(small)[top + 5 : bottom - 5]
+    assert (lines[:, left - 5 : left + 3] == accent).any(axis=1).all()
+    assert not (lines[:, left + 3 : right - 5] == accent).any()
+
+
 # ------------------------------------------------------------------------- versions of a figure
 
 

@@ -345,6 +345,7 @@ def test_the_marked_channel_can_be_zoomed_to(qtbot, bench, picture):
     bench.asked().take(heat([[1.0] * 256] * 64))
     assert not picture.channel.isVisible()
     bench.state.mark_channel(100)
+    assert picture.figure._heat_map.marked == (None, 100)
     picture.channel.click()
     view = bench.asked(2).view
     assert (view.first_column, view.stop_column) == (100 - AROUND, 100 + AROUND + 1)
