@@ -39,7 +39,7 @@ RangeOf = Annotated[
 ]
 ActivationsOut = Annotated[
     Path | None,
-    typer.Option(help="Keep the statistics of activations in this file.", show_default=False),
+    typer.Option(help="Keep the statistics of activations in this file (.activations).", show_default=False),
 ]
 
 
@@ -58,7 +58,7 @@ def request_of(
         return None
     if calibration is not None and prompt is not None:
         raise CalibrationError("Activations are of a text or of a prompt: leave out one of the two.")
-    if prompt == "":
+    if prompt is not None and not prompt.strip():
         raise CalibrationError("The prompt is empty: type a text.")
     texts = [str(CALIBRATION_TEXT if str(path) == SAMPLE else path) for path in calibration or []]
     return ActivationsRequest(model=str(model), texts=texts, prompt=prompt or "", **settings)

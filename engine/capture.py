@@ -12,12 +12,12 @@ import logging
 from pathlib import Path
 
 from engine.activations import read_activations
-from engine.api.errors import CalibrationError, CheckpointError
+from engine.api.errors import CalibrationError, CheckpointError, OutputError
 from engine.api.events import Artifact
 from engine.api.jobs import ActivationsRequest, ActivationsResult
 from engine.api.needs import Needs, Speeds
 from engine.api.progress import Listener, silent
-from engine.capture_preparation import Capture, absolute, prepared_capture
+from engine.capture_preparation import ENDING, Capture, absolute, prepared_capture
 from engine.capturing import Capturing
 from engine.estimate import UNMEASURED, Gathered, calibrate_needs, refuse_memory, refuse_needs
 from engine.jobs.folder import Job, jobs_writing
@@ -50,13 +50,15 @@ def capture(
         output = prepared.output(request)
         if not request.output and not request.overwrite and (ready := _ready(output)) is not None:
             return ready
+        if request.output:
+            refuse_place(request, prepared, replacing)
         found = _needs(request, prepared, UNMEASURED)
         refuse_needs(found)
         if not request.output:
             make_folder(output.parent)
             if (job := _begun(output, prepared)) is not None and job.id != replacing:
                 return _run(job, prepared, request, listener, tell)
-        refuse_place(request, prepared, replacing)
+            refuse_place(request, prepared, replacing)
         rivals = jobs_writing(output)
         job = Job.create(request, output, prepared.fingerprint, rivals, found.least_memory)
         return _run(job, prepared, request, listener, tell)
@@ -100,11 +102,23 @@ def _begun(output: Path, prepared: Capture) -> Job | None:
 
 
 def refuse_place(request: ActivationsRequest, prepared: Capture, replacing: str = "") -> None:
-    """Raise an `OutputError` where the output must not be written: also where another job is at it."""
+    """Raise an `OutputError` where the output must not be written: also where another job is at it.
+
+    Only a file of activations is ever replaced.
+    """
     output = prepared.output(request)
+    if output.suffix.lower() != ENDING:
+        raise OutputError(f"{output}: the name of a file of activations ends with {ENDING}.")
     overwrite = request.overwrite or not request.output
     refuse_rivals(output, overwrite, replacing)
     check_place(output, [*prepared.subject.checkpoint.files, *prepared.files], overwrite)
+    if request.output and output.exists():
+        try:
+            read_activations(output).close()
+        except (CheckpointError, CalibrationError):
+            raise OutputError(
+                f"{output}: it is no file of activations, and is not replaced; choose another name."
+            ) from None
 
 
 def _needs(request: ActivationsRequest, prepared: Capture, speeds: Speeds | None = None) -> Needs:
@@ -160,7 +174,7 @@ def _work(work: Running, prepared: Capture, request: ActivationsRequest) -> Acti
 
 def _prune(newest: Path) -> None:
     """Keep the cache within its size."""
-    files = sorted(newest.parent.glob("*.activations"), key=lambda path: path.stat().st_mtime, reverse=True)
+    files = sorted(newest.parent.glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime, reverse=True)
     total = 0
     for file in files:
         total += file.stat().st_size

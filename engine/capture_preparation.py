@@ -30,6 +30,9 @@ SAMPLE_BYTES = 256 << 20
 FEWEST_SAMPLED, MOST_SAMPLED = 1000, 1 << 14
 """Tokens of a sample, whatever the block's width."""
 
+ENDING = ".activations"
+"""Of the names of files."""
+
 VERSION = 1
 """Of what is gathered: files of another are made anew."""
 
@@ -100,7 +103,7 @@ class Capture:
         """Where the file lies that nobody gave a name."""
         known = fingerprint(self.subject.checkpoint.files, self.facts, 0, ())
         known = {key: value for key, value in known.items() if key != "processor"}
-        return cache_folder() / f"{digest(json.dumps(known, sort_keys=True))[:32]}.activations"
+        return cache_folder() / f"{digest(json.dumps(known, sort_keys=True))[:32]}{ENDING}"
 
     def output(self, request: ActivationsRequest) -> Path:
         return Path(request.output) if request.output else self.cache
@@ -125,6 +128,8 @@ def _path(path: str) -> str:
 @contextmanager
 def prepared_capture(request: ActivationsRequest) -> Iterator[Capture]:
     """Everything opened, and found to fit, before any weight is read."""
+    if request.prompt and not request.prompt.strip():
+        raise CalibrationError("The prompt is empty: type a text.")
     with opened_subject(Path(request.model)) as subject:
         tokens, ran, files = _prompt(request, subject) if request.prompt else _windows(request, subject)
         refuse_length(subject, tokens.shape[1])

@@ -66,7 +66,7 @@ def plot(
         Scope | None,
         typer.Option(
             help="Of a histogram the tensor (the default) or one channel or group; "
-            "of errors by output channel (the default), input channel or group.",
+            "of errors by input channel (the default), output channel or group.",
             show_default=False,
         ),
     ] = None,
@@ -127,8 +127,8 @@ def plot(
                 )
             case "error":
                 if scope == "tensor" or wanted is None:
-                    raise FigureError("Errors are by output channel, input channel or group: --scope output.")
-                view = ErrorOf(tensor=str(tensor), scope=scope or "output", recipe=wanted)
+                    raise FigureError("Errors are by input channel, output channel or group: --scope input.")
+                view = ErrorOf(tensor=str(tensor), scope=scope or "input", recipe=wanted)
             case "picture":
                 _, _, width, height = MAP
                 view = PictureOf(tensor=str(tensor), what=what, height=height, width=width, recipe=wanted)

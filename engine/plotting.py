@@ -97,7 +97,7 @@ def render(
         if isinstance(figure, Figure):
             _draw_bins(canvas, figure, logarithmic)
         else:
-            _draw_map(canvas, figure, _given(values), logarithmic and not figure.signed)
+            _draw_map(canvas, figure, _given(values), logarithmic and figure.takes_log)
         canvas.savefig(file, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
     return file.getvalue()
 
@@ -121,7 +121,7 @@ def _name(axes: "Axes", title: str, x: Axis, y: Axis) -> None:
     axes.set_xlabel(x.label)
     axes.set_ylabel(y.label)
     for axis, said in ((axes.xaxis, x), (axes.yaxis, y)):
-        if said.counts:
+        if said.counts and axis.get_scale() == "linear":
             axis.set_major_locator(MaxNLocator(integer=True))
 
 

@@ -238,6 +238,7 @@ def _whole(quantized: Quantized, lost: float, there: float, total: _Sums) -> Qua
     squared = lost / there if there else 0.0  # a tensor of zeros stays so in every format
     stored = there + 2 * total.products + lost  # of weights with their errors, squared
     norms = sqrt(there * stored) if stored > 0 else 0.0
+    worst, worst_error = _worst(quantized, total)
     return QuantizationError(
         format=quantized.format,
         method=quantized.method,
@@ -248,4 +249,15 @@ def _whole(quantized: Quantized, lost: float, there: float, total: _Sums) -> Qua
         saturation=total.saturated / coded if coded else None,
         levels_used=int(np.count_nonzero(total.used)) if coded else None,
         levels=quantized.levels if coded else None,
+        worst_channel=worst,
+        worst_channel_error=worst_error,
     )
+
+
+def _worst(quantized: Quantized, total: _Sums) -> tuple[int | None, float | None]:
+    """The input channel of which most is lost, and how much."""
+    if not quantized.is_matrix or not total.lost_by_input.any() or not total.there_by_input.any():
+        return None, None
+    lost = np.where(total.there_by_input > 0, _relative(total.lost_by_input, total.there_by_input), 0.0)
+    worst = int(lost.argmax())
+    return worst, float(lost[worst])

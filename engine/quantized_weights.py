@@ -97,7 +97,7 @@ class Quantized:
     weights are rounded one by one, "copied" where the source's bytes are taken.
     `group`: weights of a line that share a scale, `block`: those that are stored together; all of the line
     where each weight is stored by itself. `levels`: numbers that a code can be, 0 where there are no codes.
-    `signed`: whether some of these are below 0.
+    `signed`: whether some of these are below 0. `is_matrix`: not of a vector, which has no input channels.
 
     `lines` are output channels, `width` the weights of each: rows of the source, and columns where it is
     `transposed`. Reads and encodes when asked, in pieces; memory is that of the answer and a few megabytes.
@@ -108,6 +108,7 @@ class Quantized:
         self._transposed: dict[tuple[int, int], np.ndarray] = {}
         plans = {span.plan.name: span.plan for span in spans}.values()
         self.tensor = source.name
+        self.is_matrix = len(source.shape) > 1
         self.shape = (prod(source.shape[:-1]), source.shape[-1] if source.shape else 1)
         self.transposed = spans[0].output.transposed
         self.lines, self.width = self.shape[::-1] if self.transposed else self.shape

@@ -21,6 +21,8 @@ ERROR_COLUMNS = {
     "saturation": "saturation",
     "levels_used": "levels_used",
     "levels": "levels",
+    "worst_channel": "worst_channel",
+    "worst_channel_error": "worst_channel_error",
 }
 """Columns by the fields of `QuantizationError`."""
 

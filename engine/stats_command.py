@@ -19,6 +19,7 @@ from engine.activations_command import (
 from engine.api.jobs import ActivationsRequest
 from engine.api.statistics import WeightStatistics
 from engine.options import AsJson, MemoryLimit, Model, Threads, example
+from engine.outlier_cells import outlier_cells
 
 if TYPE_CHECKING:
     from engine.activations import Activations
@@ -34,8 +35,6 @@ EXAMPLES = example(
 
 SHOWN = 20
 """Tensors in the table on the terminal."""
-
-SHOWN_CHANNELS = 6
 
 MODEL_FILES = ("*config*.json", "*.index.json", "*token*", "vocab*", "merges*")
 """Beside the weights in a model's folder: never to be written over."""
@@ -156,8 +155,6 @@ def _show(found: list[WeightStatistics]) -> None:
     columns = ("abs-max", "std", "kurtosis", "> 6 σ", "worst / median", "outlier channels")
     shown = terminal.table("tensor", "type", "shape", *columns, left=3)
     for one in worst:
-        first = ", ".join(map(str, one.outlier_channels[:SHOWN_CHANNELS]))
-        more = len(one.outlier_channels) - SHOWN_CHANNELS
         shown.add_row(
             terminal.printable(one.tensor),
             one.dtype,
@@ -166,8 +163,7 @@ def _show(found: list[WeightStatistics]) -> None:
             f"{one.std:.4g}",
             f"{one.kurtosis:.4g}",
             f"{one.beyond_sigmas:,}",
-            f"{one.outlier_ratio:.2f}",
-            first + (f" and {more:,} more" if more > 0 else ""),
+            *outlier_cells(one.outlier_ratio, one.outlier_channels),
         )
     shown.columns[-1].justify = "left"
     terminal.out.print(shown)
@@ -175,26 +171,24 @@ def _show(found: list[WeightStatistics]) -> None:
 
 
 def _show_errors(found: list[WeightStatistics]) -> None:
-    """The tensors of which most is lost, worst first."""
+    """The tensors with the input channels of which most is lost, worst first."""
     lost = [(one, one.error) for one in found if one.error is not None and one.error.squared]
-    worst = sorted(lost, key=lambda pair: -pair[1].squared)[:SHOWN]
-    shown = terminal.table(
-        "tensor", "type", "format", "SNR (dB)", "squared error", "cosine", "saturated", "levels", left=3
-    )
+    worst = sorted(lost, key=lambda pair: (-(pair[1].worst_channel_error or 0), -pair[1].squared))[:SHOWN]
+    columns = ("SNR (dB)", "squared error", "worst channel", "its error", "worst / median")
+    shown = terminal.table("tensor", "format", *columns, "outlier channels", left=2)
     for one, error in worst:
-        coded = error.saturation is not None
         shown.add_row(
             terminal.printable(one.tensor),
-            one.dtype,
             error.format,
             f"{error.snr:.2f}",
             f"{error.squared:.4g}",
-            f"{error.cosine:.6f}",
-            f"{error.saturation:.2%}" if coded else "",
-            f"{error.levels_used} of {error.levels}" if coded else "",
+            "" if error.worst_channel is None else f"{error.worst_channel}",
+            "" if error.worst_channel_error is None else f"{error.worst_channel_error:.4g}",
+            *outlier_cells(one.outlier_ratio, one.outlier_channels),
         )
+    shown.columns[-1].justify = "left"
     terminal.out.print(shown)
-    _say_all(found, len(worst), "of which most is lost")
+    _say_all(found, len(worst), "with the channels of which most is lost")
 
 
 def _say_all(found: list[WeightStatistics], shown: int, which: str) -> None:

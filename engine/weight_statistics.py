@@ -98,6 +98,8 @@ def without_statistics(checkpoint: Checkpoint, name: str) -> str | None:
         return f"{name} of {checkpoint.path} only says how another tensor is to be read."
     if is_buffer(name):
         return f"{name} of {checkpoint.path} is a table that follows from the config, no weights."
+    if tensor.dtype == "BOOL":
+        return f"{name} of {checkpoint.path} holds yes and no (BOOL), no weights."
     if tensor.dtype in PLAIN_BITS and not tensor.dtype.startswith(("F", "BF")):
         return f"{name} of {checkpoint.path} holds whole numbers ({tensor.dtype}), no weights."
     return None

@@ -97,6 +97,11 @@ def _error_facts(error: QuantizationError) -> list[Fact]:
     ]
     if error.snr is not None:
         facts.insert(2, _figure("SNR", error.snr, "Signal to noise", " dB"))
+    if error.worst_channel is not None and error.worst_channel_error is not None:
+        share = 100 * error.worst_channel_error
+        said = f"{digits(share)} % in channel {error.worst_channel:,}"
+        lost = "What is lost of the input channel that loses most, over its own squared weights"
+        facts.append(Fact("Worst channel error", said, f"{share!r} % in channel {error.worst_channel}", lost))
     if error.saturation is not None:
         ends = "Share of weights stored as the lowest or highest code of the grid"
         facts.append(_share("Saturation", error.saturation, ends))

@@ -126,13 +126,15 @@ class FigureView(QWidget):
 
     def _offer_logarithm(self, figure: Figure | HeatMap) -> None:
         if isinstance(figure, HeatMap):
-            kind, signed = "scale", figure.signed
+            kind, taken = "scale", figure.takes_log
+            why = "some values are negative" if figure.signed else "these are codes"
         else:
-            kind, signed = "axis", any(y < 0 for series in figure.series for y in series.y)
-        self.logarithmic.setEnabled(not signed)
+            kind, taken = "axis", not any(y < 0 for series in figure.series for y in series.y)
+            why = "some values are negative"
+        self.logarithmic.setEnabled(taken)
         self.logarithmic.setText(f"Log {kind}")
         tip = f"A logarithmic {kind}, so that single outliers and small values can be seen"
-        self.logarithmic.setToolTip(f"{tip}: not here, some values are negative" if signed else tip)
+        self.logarithmic.setToolTip(tip if taken else f"{tip}: not here, {why}")
 
     def show_text(self, text: str) -> None:
         """There is no figure: one sentence instead, and nothing to save."""

@@ -114,11 +114,10 @@ class HeatMapView(QWidget):
         self._lay_out()
 
     def _scale(self, whole: Field) -> Scale:
-        signed = whole.figure.signed
         return Scale(
             whole.limits,
-            signed=signed,
-            logarithmic=self._logarithmic and not signed,
+            signed=whole.figure.signed,
+            logarithmic=self._logarithmic and whole.figure.takes_log,
             dark=theme.colors().dark,
         )
 

@@ -19,7 +19,7 @@ CSV_CELLS = 2048
 
 
 class Axis(BaseModel):
-    """`unit` is empty for pure numbers. `counts`: its places are whole numbers, such as those of blocks."""
+    """`unit` is empty for pure numbers. `counts`: they are whole numbers, such as those of blocks."""
 
     name: str
     unit: str = ""
@@ -89,12 +89,14 @@ class Figure(BaseModel):
         low, width = series.x[place], series.width
         if not self.x.counts:
             return low, low + width
+        low, width = int(low), int(width)
         return (low,) if width == 1 else (low, low + width - 1)
 
     def rows(self) -> list[tuple[str | float, ...]]:
         """One row a bin, series behind series, then one a mark; every figure as it is, not rounded."""
+        number = int if self.y.counts else float
         bins: list[tuple[str | float, ...]] = [
-            (*([series.name] if self._named else []), *self.told(series, place), value)
+            (*([series.name] if self._named else []), *self.told(series, place), number(value))
             for series in self.series
             for place, value in enumerate(series.y)
         ]
@@ -135,7 +137,18 @@ class HeatMap(BaseModel):
 
     def columns(self) -> list[str]:
         """The head of the table."""
-        return [*_heads(self.y, self.row_step), *_heads(self.x, self.column_step), self.z.label]
+        value = f"{self.z.label} (farthest from zero)" if self.is_pooled else self.z.label
+        return [*_heads(self.y, self.row_step), *_heads(self.x, self.column_step), value]
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a cell stands for several values."""
+        return self.row_step > 1 or self.column_step > 1
+
+    @property
+    def takes_log(self) -> bool:
+        """Whether its values are magnitudes: codes are not, nor is what has two sides of zero."""
+        return not self.signed and not self.z.counts
 
     def rows_of(self, cell: int) -> tuple[str | int, ...]:
         """What the cells [cell, :] stand for: a row's name or number, or the first and last of several."""
@@ -151,7 +164,8 @@ class HeatMap(BaseModel):
         """The row of the table at `place`, cells counted row by row."""
         i, j = divmod(place, self.width)
         value = float(values[i, j])
-        return (*self.rows_of(i), *self.columns_of(j), NOT_READ if value != value else value)
+        told = NOT_READ if value != value else int(value) if self.z.counts else value
+        return (*self.rows_of(i), *self.columns_of(j), told)
 
     def csv_chunks(self, values: "np.ndarray") -> Iterator[str]:
         """The table as CSV with its head, in pieces; `values` float32 [height, width], NaN as nothing.
@@ -163,6 +177,8 @@ class HeatMap(BaseModel):
             name = csv_text([str(part) for part in self.rows_of(i)], [])[:-1]
             for start in range(0, self.width, CSV_CELLS):
                 texts = values[i, start : start + CSV_CELLS].astype(str).tolist()
+                if self.z.counts:
+                    texts = [text.removesuffix(".0") for text in texts]
                 columns = [",".join(map(str, self.columns_of(start + j))) for j in range(len(texts))]
                 yield "".join(
                     f"{name},{column},{'' if text == 'nan' else text}\n"

@@ -41,6 +41,12 @@ class QuantizationError(BaseModel):
     )
     levels_used: int | None = Field(description="different codes that occur")
     levels: int | None = Field(description="codes that the grid has")
+    worst_channel: int | None = Field(
+        None, description="the input channel of which most is lost; None: nothing is, or it is no matrix"
+    )
+    worst_channel_error: float | None = Field(
+        None, description="its squared errors over its squared weights; channels of zeros do not count"
+    )
 
 
 class WeightStatistics(BaseModel):

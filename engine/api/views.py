@@ -76,7 +76,7 @@ class ErrorOf(BaseModel):
 
     kind: Literal["error"] = "error"
     tensor: str
-    scope: Literal["output", "input", "group"] = "output"
+    scope: Literal["output", "input", "group"] = "input"
     recipe: Recipe
 
 

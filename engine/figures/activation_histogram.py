@@ -29,9 +29,10 @@ def activation_histogram(checkpoint: Checkpoint, view: HistogramOf) -> Iterator[
         if name not in activations.layers:
             raise FigureError(f"{view.activations} says nothing of {view.tensor}.")
         layer = activations.layers[name]
-    title = f"Inputs of {view.tensor}" if name.endswith(".weight") else f"Outputs of {name}"
+    is_input = name.endswith(".weight")
+    title = f"{view.tensor} · {'inputs' if is_input else 'outputs'}"
     if view.scope == "input":
-        yield _channel(title, layer, view)
+        yield _channel(title, layer, view, "input" if is_input else "output")
         return
     spread = float(np.sqrt((layer.channels.std**2 + np.square(layer.channels.mean)).mean()))
     bins = Bins.over(layer.min, layer.max, view.bins, spread)
@@ -40,16 +41,16 @@ def activation_histogram(checkpoint: Checkpoint, view: HistogramOf) -> Iterator[
     yield drawn(title, [series], marks, 1, 1, last=True, what="activation")
 
 
-def _channel(title: str, layer: LayerActivations, view: HistogramOf) -> Drawn:
-    """One channel: tokens are spread evenly between its percentiles."""
+def _channel(title: str, layer: LayerActivations, view: HistogramOf, side: str) -> Drawn:
+    """One channel, of the "input" or the "output": tokens are spread evenly between its percentiles."""
     channels = len(layer.channels.min)
     if view.index >= channels:
-        raise FigureError(f"{view.tensor} has {channels:,} input channels, the last one is {channels - 1}.")
+        raise FigureError(f"{view.tensor} has {channels:,} {side} channels, the last one is {channels - 1}.")
     low, high = float(layer.channels.min[view.index]), float(layer.channels.max[view.index])
     percentiles = layer.percentiles[:, view.index].astype(np.float64)
     bins = Bins.over(low, high, view.bins, float(layer.channels.std[view.index]))
     edges = np.maximum.accumulate(np.clip([low, *percentiles, high], low, high))
     shares = np.diff([0.0, *PERCENTS, 100.0]) / 100
     series = bins.series("activations, from their percentiles", bins.shared(edges, shares * layer.rows))
-    title = f"{title}, input channel {view.index}"
+    title = f"{title} · {side} channel {view.index:,}"
     return drawn(title, [series], percentile_marks(percentiles), 1, 1, last=True, what="activation")

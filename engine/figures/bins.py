@@ -76,7 +76,8 @@ class Bins:
         return np.diff(np.concatenate(([0], inner, below[-1:])))
 
     def series(self, name: str, counts: np.ndarray) -> Series:
-        """Without the empty bins at both ends."""
+        """Without the empty bins at both ends. Estimated counts become whole ones of the same sum."""
+        counts = np.diff(np.rint(np.cumsum(counts)), prepend=0)
         held = np.flatnonzero(counts)
         first, stop = (int(held[0]), int(held[-1]) + 1) if held.size else (0, 0)
         edges, inside = self.edges[first:stop].tolist(), counts[first:stop].tolist()
@@ -100,6 +101,6 @@ def drawn(
     what: str = "weight",
 ) -> Drawn:
     """A histogram."""
-    axes = Axis(name=what), Axis(name="count")
+    axes = Axis(name=what), Axis(name="count", counts=True)
     figure = Figure(title=title, x=axes[0], y=axes[1], series=series, marks=list(marks))
     return Drawn(figure, None, done, total, last)

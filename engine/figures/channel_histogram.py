@@ -29,7 +29,7 @@ def channel_histogram(checkpoint: Checkpoint, view: HistogramOf, wanted: Wanted)
     rows, columns = matrix_shape(tensor)
     made = quantized(checkpoint, view.recipe, tensor.name) if view.recipe else None
     place, name = _place(view, rows, columns, made)
-    title = f"Weights of {view.tensor}, {name}"
+    title = f"{view.tensor} · {name}" + (f" · {made.format}" if made else "")
     weights = _read(lambda start, stop: read_rows(checkpoint, tensor, start, stop), place, columns, wanted)
     if weights is None:
         return
@@ -59,15 +59,15 @@ def _place(view: HistogramOf, rows: int, columns: int, made: Quantized | None) -
     everything = slice(0, rows), slice(0, columns)
     one = slice(view.index, view.index + 1)
     if view.scope == "output":
-        return (one, everything[1]), f"output channel {view.index}"
+        return (one, everything[1]), f"output channel {view.index:,}"
     if view.scope == "input":
-        return (everything[0], one), f"input channel {view.index}"
+        return (everything[0], one), f"input channel {view.index:,}"
     if made:
         place = made.place(view.index)
     else:
         row, number = divmod(view.index, columns // size)
         place = slice(row, row + 1), slice(number * size, (number + 1) * size)
-    return place, f"group {view.index} ({_told('row', place[0])}, {_told('column', place[1])})"
+    return place, f"group {view.index:,} ({_told('row', place[0])}, {_told('column', place[1])})"
 
 
 def _told(what: str, run: slice) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from engine.api.errors import FigureError
 from engine.api.figures import Axis, Figure, HeatMap, Series
 from engine.api.views import ErrorOf
 from engine.checkpoint import Checkpoint
@@ -28,7 +29,10 @@ def error_of(checkpoint: Checkpoint, view: ErrorOf, wanted: Wanted) -> Iterator[
     found = measure_errors(made, wanted) if view.scope == "group" else errors_of(made, wanted)
     if found is None:
         return
-    title = f"Error of {view.tensor} as {made.format}"
+    if not found.whole.squared:
+        raise FigureError(f"Nothing is lost of {view.tensor} as {made.format}: there are no errors to show.")
+    scope = "group" if view.scope == "group" else f"{view.scope} channel"
+    title = f"{view.tensor} · error by {scope} · {made.format}"
     if view.scope == "group" and found.by_group is not None:
         yield _by_group(title, made, found.by_group)
         return

@@ -38,7 +38,9 @@ def histogram_of(checkpoint: Checkpoint, view: HistogramOf, wanted: Wanted) -> I
 
 def _histogram(checkpoint: Checkpoint, view: HistogramOf, tensor: Tensor, wanted: Wanted) -> Iterator[Drawn]:
     """Parts of it are rows read, and rows encoded where there is a recipe."""
-    title, name = f"Weights of {view.tensor}", "weights" if view.recipe is None else "original"
+    made = quantized(checkpoint, view.recipe, tensor.name) if view.recipe else None
+    title = f"{view.tensor} · weights" + (f" · {made.format}" if made else "")
+    name = "original" if made else "weights"
     rows, columns = matrix_shape(tensor)
     total = rows if view.recipe is None else 2 * rows
     found = cached(checkpoint, tensor.name)
@@ -61,11 +63,10 @@ def _histogram(checkpoint: Checkpoint, view: HistogramOf, tensor: Tensor, wanted
             return
         counts = exact
     original = bins.series(name, counts)
-    if view.recipe is None:
+    if made is None:
         yield drawn(title, [original], marks, rows, total, last=True)
         return
     yield drawn(title, [original], marks, rows, total)
-    made = quantized(checkpoint, view.recipe, tensor.name)
     for other, clip, lines in quantized_series(made, bins.beyond(), wanted):
         done = rows + rows * lines // made.lines
         yield drawn(title, [original, other], [*marks, *clip], done, total, last=lines == made.lines)

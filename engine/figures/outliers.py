@@ -88,7 +88,7 @@ def _of_errors(checkpoint: Checkpoint, view: OutliersOf, wanted: Wanted) -> Iter
 
     formats = ", ".join(dict.fromkeys(one.format for one in made.values()))
     width = max(one.width for one in made.values())
-    figure = _figure(view, f"errors as {formats}", _blocks(checkpoint, tensors), width)
+    figure = _figure(view, formats, _blocks(checkpoint, tensors), width)
     return _filled(figure, [tensor for tensor in tensors if tensor.name in made], read, wanted)
 
 
@@ -145,9 +145,12 @@ def _of_activations(checkpoint: Checkpoint, view: OutliersOf) -> Iterator[Drawn]
 
 
 def _figure(view: OutliersOf, what: str, blocks: int, width: int) -> HeatMap:
+    """`what`: of which numbers."""
+    out = view.source == "activations" and view.role == "output"
+    channel = "output channel" if out else "input channel"
     return HeatMap(
-        title=f"{view.role}: {what} by input channel",
-        x=Axis(name="input channel", counts=True),
+        title=" · ".join(filter(None, (view.role, f"{METRICS[view.metric]} by {channel}", what))),
+        x=Axis(name=channel, counts=True),
         y=Axis(name="block", counts=True),
         z=Axis(name=METRICS[view.metric]),
         height=blocks,

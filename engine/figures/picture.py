@@ -11,7 +11,7 @@ from engine.api.views import PictureOf
 from engine.checkpoint import Checkpoint, Tensor
 from engine.figures.drawn import Drawn, Refresh, Wanted
 from engine.figures.pooling import pooled
-from engine.figures.tensors import find_tensor, runs
+from engine.figures.tensors import check_finite, find_tensor, runs
 from engine.formats import Grid, format_of
 from engine.quantization_errors import Quantized, quantized
 from engine.weight_statistics import matrix_shape, read_rows
@@ -32,7 +32,7 @@ def picture_of(checkpoint: Checkpoint, view: PictureOf, wanted: Wanted) -> Itera
         title=_title(view, made),
         x=Axis(name="input channel", counts=True),
         y=Axis(name="output channel", counts=True),
-        z=Axis(name=NAMES[view.what]),
+        z=Axis(name=NAMES[view.what], counts=view.what == "code"),
         height=-(-(stop_row - first_row) // row_step),
         width=-(-(stop - first) // column_step),
         signed=view.what != "code" or (made is not None and made.signed),
@@ -76,8 +76,8 @@ def _made(checkpoint: Checkpoint, tensor: Tensor, view: PictureOf) -> Quantized 
 
 def _title(view: PictureOf, made: Quantized | None) -> str:
     if view.what == "value" or made is None:
-        return f"Weights of {view.tensor}"
-    return f"{NAMES[view.what].capitalize()}s of {view.tensor} as {made.format}"
+        return f"{view.tensor} · weights"
+    return f"{view.tensor} · {NAMES[view.what]}s · {made.format}"
 
 
 def _reader(
@@ -85,10 +85,17 @@ def _reader(
 ) -> Callable[[int, int], np.ndarray]:
     """What gives the rows from start to stop, float32 [rows, columns]."""
     if view.what == "value" or made is None:
-        return lambda start, stop: read_rows(checkpoint, tensor, start, stop)
+        return lambda start, stop: _weights(checkpoint, tensor, start, stop)
     if view.what == "error":
         return lambda start, stop: made.rows(start, stop) - read_rows(checkpoint, tensor, start, stop)
     return lambda start, stop: made.codes(start, stop).astype(np.float32)
+
+
+def _weights(checkpoint: Checkpoint, tensor: Tensor, start: int, stop: int) -> np.ndarray:
+    """Raises `NonFiniteError`."""
+    rows = read_rows(checkpoint, tensor, start, stop)
+    check_finite(checkpoint, tensor, rows)
+    return rows
 
 
 def _stored_group(tensor: Tensor) -> int:

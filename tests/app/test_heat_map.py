@@ -410,6 +410,12 @@ def test_the_logarithm_is_for_magnitudes(qtbot: QtBot, view: FigureView):
     assert heat._shown.scale.logarithmic
     view.logarithmic.setChecked(False)
     assert not heat._shown.scale.logarithmic
+    view.logarithmic.setChecked(True)
+    codes = figure(2, 3).model_copy(update={"z": Axis(name="code", counts=True)})
+    heat = show(qtbot, view, codes, np.ones((2, 3), np.float32))
+    assert not heat._shown.scale.logarithmic
+    assert not view.logarithmic.isEnabled()
+    assert "codes" in view.logarithmic.toolTip()
     show(qtbot, view, figure(2, 3, signed=True), -np.ones((2, 3), np.float32))
     assert not view.logarithmic.isEnabled()
 

@@ -19,6 +19,7 @@ from tests.app.small_state import GATE, NORM, make_state
 def known(tensor: str, error: bool = False) -> WeightStatistics:
     lost = {"format": "Q5_0", "method": "search", "squared": 0.018, "mean_squared": 1e-5, "snr": 17.4}
     lost |= {"cosine": 0.99, "saturation": 0.01, "levels_used": 30, "levels": 32}
+    lost |= {"worst_channel": 1500, "worst_channel_error": 0.62}
     return WeightStatistics(
         tensor=tensor,
         canonical="blk.0.ffn_down.weight",
@@ -134,6 +135,7 @@ def test_the_histogram_comes_first_then_all_statistics_then_the_error(qtbot: QtB
     then(known(GATE, error=True))
     assert facts(inspector)["Error"] == "1.80 %"
     assert facts(inspector)["SNR"] == "17.4 dB"
+    assert facts(inspector)["Worst channel error"] == "62.0 % in channel 1,500"
     assert len(reader.statistics_asked) == 2
 
 

@@ -229,12 +229,12 @@ def test_planted_channels_are_found_where_they_are(tmp_path, place):
 def test_broken_off_anywhere_it_makes_the_same_bytes(place, tmp_path, monkeypatch, name):
     monkeypatch.setattr(capture_preparation, "FEWEST_SAMPLED", 40)
     monkeypatch.setattr(capture_preparation, "MOST_SAMPLED", 40)
-    whole = tmp_path / "whole"
+    whole = tmp_path / "whole.activations"
     capture(asked(place, name, output=str(whole)))
     with read_activations(whole) as found:
         assert found.layers["blk.0.attn_q.weight"].sampled == 40
     for stop in (2, 4):
-        output = tmp_path / f"stopped {stop}"
+        output = tmp_path / f"stopped {stop}.activations"
 
         def listen(event, stop=stop):
             if event.stage == "activations" and event.done >= stop:
@@ -249,7 +249,7 @@ def test_broken_off_anywhere_it_makes_the_same_bytes(place, tmp_path, monkeypatc
 
 
 def test_damaged_work_is_done_again(place, tmp_path):
-    whole, output = tmp_path / "whole", tmp_path / "damaged"
+    whole, output = tmp_path / "whole.activations", tmp_path / "damaged.activations"
     capture(asked(place, output=str(whole)))
 
     def listen(event):
@@ -336,11 +336,21 @@ def test_lines_of_json(place, tmp_path):
 
 
 def test_refusals(place, tmp_path):
-    (tmp_path / "there").touch()
+    there = tmp_path / "there.activations"
+    there.write_text("mine")
     with pytest.raises(MemoryLimitError, match="This takes about"):
         capture(asked(place, memory_limit=LEAST_MEMORY))
     with pytest.raises(OutputError, match="exists already"):
-        capture(asked(place, output=str(tmp_path / "there")))
+        capture(asked(place, output=str(there)))
+    with pytest.raises(OutputError, match="is no file of activations, and is not replaced"):
+        capture(asked(place, output=str(there), overwrite=True))
+    assert there.read_text() == "mine"
+    with pytest.raises(OutputError, match=r"ends with \.activations"):
+        capture(asked(place, output=str(tmp_path / "notes.txt"), overwrite=True))
+    with pytest.raises(OutputError, match="no file can be written in /proc"):
+        capture(asked(place, output="/proc/a.activations"))
+    with pytest.raises(CalibrationError, match="The prompt is empty"):
+        capture(asked(place, prompt=" \n "))
     (tmp_path / "bad.jsonl").write_text('{"words": "none"}\n')
     with pytest.raises(CalibrationError, match="line 1: is no JSON object"):
         capture(asked(place, texts=[str(tmp_path / "bad.jsonl")]))

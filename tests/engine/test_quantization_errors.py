@@ -78,6 +78,12 @@ def check(
     if transposed:
         squares, lost = squares.T, lost.T
     assert errors.whole.squared == pytest.approx(lost.sum() / squares.sum())
+    if lost.any() and found.is_matrix:
+        by_input = lost.sum(axis=0)[squares.any(axis=0)] / squares.sum(axis=0)[squares.any(axis=0)]
+        assert errors.whole.worst_channel_error == pytest.approx(by_input.max())
+        assert errors.by_input[errors.whole.worst_channel] == errors.whole.worst_channel_error
+    else:
+        assert errors.whole.worst_channel is None
     assert errors.whole.mean_squared == pytest.approx(lost.mean())
     assert errors.whole.snr == pytest.approx(-10 * np.log10(lost.sum() / squares.sum()))
     flat, back = weights.reshape(-1).astype(np.float64), stored.reshape(-1).astype(np.float64)

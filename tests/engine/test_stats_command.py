@@ -20,6 +20,7 @@ from engine.api.statistics import PERCENTS
 from engine.checkpoint import open_checkpoint
 from engine.cli import app
 from engine.quantization_errors import measure_errors, quantized
+from engine.recipes import recipe_for_preset
 from engine.weight_statistics import all_statistics
 from tests.tiny import TEXT, llama_config, llama_tensors, write_folder, write_llama
 
@@ -103,7 +104,8 @@ def test_as_json_and_as_a_table(model, capsys):
     assert "model.positions" in warned
 
 
-ERRORS = "format,method,squared_error,mean_squared_error,snr_db,cosine,saturation,levels_used,levels"
+ERRORS = "format,method,squared_error,mean_squared_error,snr_db,cosine,saturation,levels_used,levels,"
+ERRORS += "worst_channel,worst_channel_error"
 
 
 def test_what_a_recipe_loses_is_in_further_columns(tmp_path, capsys):
@@ -130,7 +132,7 @@ def test_what_a_recipe_loses_is_in_further_columns(tmp_path, capsys):
         for name, row in rows.items():
             found = [row[column] for column in ERRORS.split(",")]
             if name == "lm_head.weight":
-                assert found == [None] * 9
+                assert found == [None] * 11
             else:
                 errors = measure_errors(quantized(checkpoint, recipe, name))
                 assert found == list(errors.whole.model_dump().values())
@@ -146,8 +148,13 @@ def test_what_is_lost_most_comes_first(exported, capsys):
     told, _ = bitwright(capsys, "stats", exported, "--preset", "Q4_0")
     lines = [line for line in told.splitlines() if "model." in line]
     assert DOWN in lines[0]
-    assert "16 of 16" in lines[0]
-    assert "the 16 of which most is lost are shown" in told
+    with open_checkpoint(exported) as checkpoint:
+        found = measure_errors(quantized(checkpoint, recipe_for_preset(checkpoint, "Q4_0"), DOWN))
+    worst = int(found.by_input.argmax())
+    assert f" {worst}  " in lines[0]
+    assert f"{found.by_input[worst]:.4g}" in lines[0]
+    assert "40, 9" in lines[0]
+    assert "the 16 with the channels of which most is lost are shown" in told
 
 
 def test_recipes_that_are_refused(exported, tmp_path, capsys, monkeypatch):
@@ -252,6 +259,7 @@ def test_columns_of_activations(runnable, tmp_path, monkeypatch, capsys):
     [
         (("--range", "mse"), "Name a text"),
         (("--prompt", ""), "The prompt is empty"),
+        (("--prompt", "  "), "The prompt is empty"),
         (("--prompt", "a", "--calibration", "sample"), "leave out one"),
     ],
 )

@@ -211,7 +211,7 @@ def test_what_has_no_statistics_is_said(tmp_path):
         assert [one.tensor for one in found] == ["weight"]
         assert {name: reason.split(str(path))[1] for name, reason in left_out.items()} == {
             "positions": " holds whole numbers (I64), no weights.",
-            "mask": " holds whole numbers (BOOL), no weights.",
+            "mask": " holds yes and no (BOOL), no weights.",
             "nothing": " holds no weights.",
         }
         for name, said in (("nothing", "holds no weights"), ("absent", "has no tensor absent")):

@@ -85,7 +85,9 @@ def drawn(place: Path, view: HistogramOf | OutliersOf) -> tuple[Figure | HeatMap
 def test_a_layer_is_spread_over_bins(place, values, name):
     figure, _ = drawn(place, HistogramOf(tensor=name))
     (series,) = figure.series
-    assert sum(series.y) == pytest.approx(TOKENS * WIDTH)
+    assert sum(series.y) == TOKENS * WIDTH
+    assert np.array_equal(series.y, np.rint(series.y))
+    assert all(isinstance(row[-1], int) for row in figure.rows())
     edges = np.array([*series.x, series.x[-1] + series.width])
     expected = np.histogram(values.astype(np.float64), edges)[0]
     assert np.abs(np.cumsum(series.y) - np.cumsum(expected)).max() < 0.01 * values.size
@@ -97,7 +99,9 @@ def test_a_layer_is_spread_over_bins(place, values, name):
 def test_a_channel_is_spread_between_its_percentiles(place, values):
     figure, _ = drawn(place, HistogramOf(tensor="blk.1.ffn_down.weight", scope="input", index=SPIKE))
     (series,) = figure.series
-    assert sum(series.y) == pytest.approx(TOKENS)
+    assert sum(series.y) == TOKENS
+    assert np.array_equal(series.y, np.rint(series.y))
+    assert figure.title == f"blk.1.ffn_down.weight · inputs · input channel {SPIKE}"
     middle = sum(y for x, y in zip(series.x, series.y, strict=True) if x < np.median(values[:, SPIKE]))
     assert middle == pytest.approx(TOKENS / 2, abs=TOKENS / 50)
     assert "from their percentiles" in series.name
@@ -114,7 +118,9 @@ def test_outliers_of_activations(place, values, metric):
     expected = largest / np.median(largest) if metric == "ratio" else largest
     np.testing.assert_allclose(cells[1], expected, rtol=1e-6)
     assert cells[1].argmax() == SPIKE
-    _, cells = drawn(place, OutliersOf(role="output", metric=metric))
+    assert figure.title.endswith("by input channel · activations")
+    figure, cells = drawn(place, OutliersOf(role="output", metric=metric))
+    assert figure.x.name == "output channel"
     assert cells.shape == (2, 64)
 
 

@@ -22,6 +22,7 @@ from tests.tiny import llama_config, llama_tensors, write_folder
 DOWN = "model.layers.1.mlp.down_proj.weight"
 GGUF_DOWN = "blk.1.ffn_down.weight"
 Q4 = Recipe(default=Choice(format="Q4_0"))
+UNSIGNED = Recipe(default=Choice(format="Q4_1"))
 SPIKE = (5, 137)
 """Output and input channel of a planted outlier in `DOWN`, 64 x 160."""
 
@@ -129,7 +130,8 @@ def test_what_a_recipe_makes_is_estimated_until_all_is_encoded(model, monkeypatc
     assert len(series) == 64
     assert series[31].name == "quantized (Q4_0), estimated from 50% of it"
     for one in series:
-        assert sum(one.y) == pytest.approx(64 * 160)
+        assert sum(one.y) == 64 * 160
+        assert np.array_equal(one.y, np.rint(one.y))
 
 
 @pytest.mark.parametrize(
@@ -144,6 +146,7 @@ def test_a_histogram_of_a_channel_or_group(model, scope, index, rows, columns):
     made = quantized(model, Q4, DOWN)
     check_counts(figure.series[0], weights)
     check_counts(figure.series[1], made.rows(0, 64)[np.ix_(rows, columns)])
+    assert figure.title.endswith(" · Q4_0")
     levels = [mark.x for mark in figure.marks if mark.kind == "level"]
     if scope == "group":
         assert "(row 2, columns 64 to 95)" in figure.title
@@ -174,13 +177,16 @@ def test_vectors_and_equal_weights(tmp_path):
         np.testing.assert_array_equal(values, checkpoint.read(vector).reshape(1, -1))
 
 
-@pytest.mark.parametrize("scope", ["tensor", "output"])
+@pytest.mark.parametrize("scope", ["tensor", "output", "picture"])
 def test_a_damaged_tensor_is_said_to_be(tmp_path, scope):
     tensors = llama_tensors(llama_config())
     tensors[DOWN][0, 4] = np.nan
     folder = write_folder(tmp_path / "model", llama_config(), tensors, tokenizer=None)
     with open_checkpoint(folder) as checkpoint, pytest.raises(NonFiniteError, match="NaN or infinity"):
-        all_of(checkpoint, HistogramOf(tensor=DOWN, scope=scope))
+        all_of(
+            checkpoint,
+            PictureOf(tensor=DOWN) if scope == "picture" else HistogramOf(tensor=DOWN, scope=scope),
+        )
 
 
 def test_unknown_names_are_said_with_the_nearest(model):
@@ -213,7 +219,7 @@ def test_what_a_recipe_loses_of_each_channel_of_a_role(model, monkeypatch):
     for block in (0, 1):
         made = quantized(model, mixed, f"blk.{block}.ffn_down.weight")
         np.testing.assert_allclose(last.values[block], measure_errors(made).by_input, rtol=1e-6)
-    assert "Q8_0, Q4_0" in last.figure.title
+    assert last.figure.title == "ffn_down · relative squared error by input channel · Q8_0, Q4_0"
     with pytest.raises(FigureError, match="choose a recipe"):
         all_of(model, OutliersOf(role="ffn_down", metric="error"))
     with pytest.raises(FigureError, match="activations are not quantized"):
@@ -303,10 +309,16 @@ def test_errors_and_codes_as_a_picture(model):
     whole = {"tensor": DOWN, "recipe": Q4, "height": 64, "width": 160}
     figure, values = cells_of(model, PictureOf(what="error", **whole))
     np.testing.assert_array_equal(values, made.rows(0, 64) - model.read(DOWN))
-    assert (figure.column_borders, figure.title) == (32, f"Errors of {DOWN} as Q4_0")
+    assert (figure.column_borders, figure.title) == (32, f"{DOWN} · errors · Q4_0")
     figure, values = cells_of(model, PictureOf(what="code", **whole))
     np.testing.assert_array_equal(values, made.codes(0, 64))
     assert figure.signed
+    assert not figure.takes_log
+    assert figure.row(values, 5)[2] == values[0, 5]
+    assert isinstance(figure.row(values, 5)[2], int)
+    unsigned, _ = cells_of(model, PictureOf(what="code", **whole | {"recipe": UNSIGNED}))
+    assert not unsigned.signed
+    assert not unsigned.takes_log
     with pytest.raises(FigureError, match="depends on a format"):
         all_of(model, PictureOf(tensor=DOWN, what="error"))
     with pytest.raises(FigureError, match="from 70 to 64 is none"):
@@ -328,6 +340,8 @@ def test_errors_by_channel_and_by_group(model, monkeypatch):
     grouped = lost.reshape(64, 5, 32).sum(-1) / (weights**2).reshape(64, 5, 32).sum(-1)
     figure, values = cells_of(model, ErrorOf(tensor=DOWN, scope="group", recipe=Q4))
     np.testing.assert_allclose(values, grouped, rtol=1e-6)
+    with pytest.raises(FigureError, match="Nothing is lost of output_norm as F32"):
+        all_of(model, ErrorOf(tensor="output_norm", recipe=Q4))
     monkeypatch.setattr("engine.figures.error.MOST_BINS", 20)
     monkeypatch.setattr("engine.figures.error.MOST_CELLS", 100)
     _, values = cells_of(model, ErrorOf(tensor=DOWN, scope="group", recipe=Q4))

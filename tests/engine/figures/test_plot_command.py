@@ -65,7 +65,7 @@ def test_errors_are_those_of_q4_k_m_where_nothing_else_is_said(model, tmp_path):
             plot(model, "--kind", "error", "--tensor", DOWN, *asked, "--out", out)
             made = quantized(checkpoint, recipe_for_preset(checkpoint, preset), DOWN)
             found = [float(row["relative squared error"]) for row in table(out)]
-            np.testing.assert_array_equal(found, measure_errors(made).by_output)
+            np.testing.assert_array_equal(found, measure_errors(made).by_input)
         out = tmp_path / "role.csv"
         plot(model, "--kind", "outliers", "--metric", "error", "--preset", "Q2_K", "--out", out)
         lost = [float(row["relative squared error"]) for row in table(out) if row["block"] == "1"]
@@ -81,7 +81,7 @@ def test_a_recipe_of_ones_own(model, tmp_path):
     plot(model, "--kind", "histogram", "--scope", "group", "--index", 319, *asked, "--out", out)
     assert {row["series"] for row in table(out)} == {"original", "quantized (Q8_0)"}
     plot(model, "--kind", "picture", "--what", "code", *asked, "--out", out, "--overwrite")
-    codes = [float(row["code"]) for row in table(out)]
+    codes = [int(row["code"]) for row in table(out)]
     assert len(codes) == 64 * 160
     assert (min(codes), max(codes)) == (-127, 127)
     drawings = [tmp_path / "log.svg", tmp_path / "linear.svg"]
@@ -106,7 +106,7 @@ def test_a_recipe_of_ones_own(model, tmp_path):
         (
             ["--kind", "error", "--tensor", DOWN, "--scope", "tensor", "--out", "a.png"],
             FigureError,
-            "--scope output",
+            "--scope input",
         ),
         (
             ["--kind", "error", "--tensor", DOWN, "--preset", "Q4", "--recipe", "x", "--out", "a.png"],
