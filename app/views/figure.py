@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from app.views.heat_map import HeatMapView
+    from app.views.heat_paint import Marked
     from app.views.plot import Plot
 
 
@@ -70,7 +71,7 @@ class FigureView(QWidget):
         self._name = name
         self._plot: Plot | None = None
         self._heat_map: HeatMapView | None = None
-        self._selected: tuple[int, int] | None = None
+        self._selected: Marked | None = None
         self._work = Latest(self)
         self._work.answered.connect(self._take_work)
         self._added = 0
@@ -97,8 +98,10 @@ class FigureView(QWidget):
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
         self._draw()
 
-    def select(self, row: int, column: int) -> None:
+    def select(self, row: int | None, column: int) -> None:
         """Mark a cell of the heat map by its numbers in the source, and show it if it is out of sight.
+
+        Without a row all of the column is marked.
 
         The one that is marked stays where it is: who looks elsewhere by now is not called back.
         """
@@ -109,7 +112,7 @@ class FigureView(QWidget):
         """No cell is marked."""
         self._mark(None)
 
-    def _mark(self, place: tuple[int, int] | None) -> None:
+    def _mark(self, place: "Marked | None") -> None:
         self._selected = place
         if self._heat_map is not None and isinstance(self.figure, HeatMap):
             self._heat_map.mark(place)
@@ -123,13 +126,15 @@ class FigureView(QWidget):
 
     def _offer_logarithm(self, figure: Figure | HeatMap) -> None:
         if isinstance(figure, HeatMap):
-            kind, signed = "scale", figure.signed
+            kind, taken = "scale", figure.takes_log
+            why = "some values are negative" if figure.signed else "these are codes"
         else:
-            kind, signed = "axis", any(y < 0 for series in figure.series for y in series.y)
-        self.logarithmic.setEnabled(not signed)
+            kind, taken = "axis", not any(y < 0 for series in figure.series for y in series.y)
+            why = "some values are negative"
+        self.logarithmic.setEnabled(taken)
         self.logarithmic.setText(f"Log {kind}")
         tip = f"A logarithmic {kind}, so that single outliers and small values can be seen"
-        self.logarithmic.setToolTip(f"{tip}: not here, some values are negative" if signed else tip)
+        self.logarithmic.setToolTip(tip if taken else f"{tip}: not here, {why}")
 
     def show_text(self, text: str) -> None:
         """There is no figure: one sentence instead, and nothing to save."""

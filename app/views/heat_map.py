@@ -26,7 +26,7 @@ from PySide6.QtWidgets import QWidget
 
 from app import theme
 from app.views.heat_field import Field, Part, cell_text, same_subject
-from app.views.heat_paint import Found, Room, Shown, paint_around, paint_cells, paint_marked
+from app.views.heat_paint import Found, Marked, Room, Shown, paint_around, paint_cells, paint_marked
 from app.views.heat_scale import Scale
 from app.views.heat_zoom import around, moved, opened, within
 from engine.api.figures import HeatMap
@@ -66,7 +66,7 @@ class HeatMapView(QWidget):
         self._room = Room(self.size(), [], 0)
         self._picture: QPixmap | None = None
         self._pointed: tuple[int, int] | None = None
-        self.marked: tuple[int, int] | None = None
+        self.marked: Marked | None = None
         self._pressed: QPoint | None = None
         self._dragged: QRect | None = None
         self._moving: QPoint | None = None
@@ -114,11 +114,10 @@ class HeatMapView(QWidget):
         self._lay_out()
 
     def _scale(self, whole: Field) -> Scale:
-        signed = whole.figure.signed
         return Scale(
             whole.limits,
-            signed=signed,
-            logarithmic=self._logarithmic and not signed,
+            signed=whole.figure.signed,
+            logarithmic=self._logarithmic and whole.figure.takes_log,
             dark=theme.colors().dark,
         )
 
@@ -154,8 +153,8 @@ class HeatMapView(QWidget):
         if self._shown is not None:
             self.show_part(self._shown.whole.extent)
 
-    def mark(self, place: tuple[int, int] | None) -> None:
-        """Mark the cell of a row and a column in the source, and move until it is visible."""
+    def mark(self, place: Marked | None) -> None:
+        """Mark the cell of a row and a column in the source, or a column, and move until it is visible."""
         self.marked = place
         if place is not None:
             self._reveal(*place)
@@ -347,7 +346,8 @@ class HeatMapView(QWidget):
         """The cell under the pointer or the keys, the one that is marked, or the first that is visible."""
         assert self._shown is not None
         part = self._shown.part
-        return self._pointed or self.marked or (floor(part.top), floor(part.left))
+        row, column = self._pointed or self.marked or (None, floor(part.left))
+        return floor(part.top) if row is None else row, column
 
     def _step(self, down: int, right: int) -> None:
         """To the next cell."""
@@ -370,11 +370,11 @@ class HeatMapView(QWidget):
         if QAccessible.isActive():
             QAccessible.updateAccessibility(QAccessibleAnnouncementEvent(self, text))
 
-    def _reveal(self, row: int, column: int) -> None:
+    def _reveal(self, row: int | None, column: int) -> None:
         if self._shown is None:
             return
         part = self._shown.part
-        down = min(0.0, row - part.top) + max(0.0, row + 1 - part.bottom)
+        down = 0.0 if row is None else min(0.0, row - part.top) + max(0.0, row + 1 - part.bottom)
         right = min(0.0, column - part.left) + max(0.0, column + 1 - part.right)
         if down or right:
             self.show_part(moved(part, down, right))

@@ -34,6 +34,9 @@ Align = Qt.AlignmentFlag
 Found = tuple[Field, int, int]
 """A cell of a field."""
 
+Marked = tuple[int | None, int]
+"""Row and column in the source of a cell that is marked; no row: all of the column."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -219,10 +222,14 @@ def short(value: float) -> str:
 
 
 def paint_marked(
-    painter: QPainter, room: Room, shown: Shown, place: tuple[int, int], color: QColor, width: int
+    painter: QPainter, room: Room, shown: Shown, place: Marked, color: QColor, width: int
 ) -> None:
     """A cell's outline on a ground of its own; lines through the map where it is too small for one."""
-    found = shown.finest(place[0] + 0.5, place[1] + 0.5)
+    row, column = place
+    if row is None:
+        _paint_marked_column(painter, room, shown, column, color, width)
+        return
+    found = shown.finest(row + 0.5, column + 0.5)
     if found is None:
         return
     field, i, j = found
@@ -236,6 +243,20 @@ def paint_marked(
         painter.drawLine(QLineF(cells.left(), y, cells.right(), y))
         wider, higher = (max(0.0, (SMALL_CELL - side) / 2) for side in (box.width(), box.height()))
         box = box.adjusted(-wider, -higher, wider, higher)
+    _outline(painter, box, color, width)
+
+
+def _paint_marked_column(
+    painter: QPainter, room: Room, shown: Shown, column: int, color: QColor, width: int
+) -> None:
+    """A frame from the first visible row to the last, never over what it frames."""
+    part = shown.part
+    box = rect_of(room, part, Part(part.top, part.bottom, column, column + 1))
+    wider = max(0.0, (SMALL_CELL - box.width()) / 2) + width
+    _outline(painter, box.adjusted(-wider, 0, wider, 0), color, width)
+
+
+def _outline(painter: QPainter, box: QRectF, color: QColor, width: int) -> None:
     for pen in (QPen(theme.colors().window, width + 2), QPen(color, width)):
         painter.setPen(pen)
         painter.drawRect(box)

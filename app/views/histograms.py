@@ -8,7 +8,6 @@ from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
     QHBoxLayout,
-    QLabel,
     QPushButton,
     QSpinBox,
     QSplitter,
@@ -24,6 +23,7 @@ from app.models.looked_at import as_written, why_lossless
 from app.plain import as_tip, printable
 from app.state import Row, State
 from app.views.activations_offer import ActivationsLine, ActivationsOffer
+from app.views.elided import Elided
 from app.views.figure import FigureView
 from app.views.hint import Hint
 from app.views.parts import button, named
@@ -53,6 +53,7 @@ class HistogramsView(TensorView):
     def __init__(self, state: State, reader: FigureReader, desk: ActivationsDesk) -> None:
         self._desk = desk
         self.pinned: list[Pinned] = []
+        self._numbers: dict[Scope, int] = {}
         super().__init__("Histograms", state, reader, "not complete: {share:.0f} % is done")
         self.slot.dress = self._dress
         self._make_controls()
@@ -91,7 +92,7 @@ class HistogramsView(TensorView):
         self.pin.clicked.connect(self._pin)
         for box in (self.source, self.scope):
             box.currentIndexChanged.connect(self.follow)
-        self.number.valueChanged.connect(self.follow)
+        self.number.valueChanged.connect(self._take_number)
         self.number.hide()
         self.percentiles.setChecked(True)
         self.quantized.toggled.connect(self.follow)
@@ -162,6 +163,7 @@ class HistogramsView(TensorView):
         most = {"tensor": 0, "output": rows - 1, "input": columns - 1}.get(scope, rows * columns - 1)
         before = self.number.blockSignals(True)
         self.number.setMaximum(max(0, min(most, MOST_GROUPS)))
+        self.number.setValue(self._numbers.get(scope, 0))
         self.number.blockSignals(before)
         for part in (self.quantized, self.levels):
             part.setVisible(not self._of_activations)
@@ -202,17 +204,19 @@ class HistogramsView(TensorView):
             activations=str(self._desk.file) if of_activations else None,
         )
 
+    def _take_number(self, number: int) -> None:
+        """Each scope has its own: the output channel of the same number is another one."""
+        self._numbers[self.scope.currentData()] = number
+        self.follow()
+
     def _take_channel(self) -> None:
         """The channel that was marked elsewhere is the one that is looked at."""
         if self._state.channel is None:
             return
-        for part in (self.scope, self.number):
-            part.blockSignals(True)
+        self._numbers["input"] = self._state.channel
+        before = self.scope.blockSignals(True)
         self.scope.setCurrentIndex(self.scope.findData("input"))
-        self.number.setMaximum(MOST_GROUPS)
-        self.number.setValue(self._state.channel)
-        for part in (self.scope, self.number):
-            part.blockSignals(False)
+        self.scope.blockSignals(before)
         self.follow()
 
     def _dress(self, drawn: Drawn) -> Drawn:
@@ -266,9 +270,9 @@ class Pinned(QWidget):
     def __init__(self, figure: Figure, logarithmic: bool) -> None:
         super().__init__()
         name = printable(figure.title)
-        title = named(QLabel(name, textFormat=Qt.TextFormat.PlainText), f"Pinned: {name}")
-        title.setMinimumWidth(1)  # a long name must not widen the view
-        title.setToolTip(as_tip(name))
+        self.title = named(Elided(name, Qt.TextElideMode.ElideMiddle), f"Pinned: {name}")
+        drawn = [series.name for series in figure.series]
+        self.title.setToolTip(as_tip("\n".join([name, *drawn]) if len(drawn) > 1 else name))
         self.close_button = QToolButton(autoRaise=True)
         self.close_button.setIcon(theme.icon("x", "muted"))
         self.close_button.setToolTip("Close this histogram")
@@ -276,7 +280,7 @@ class Pinned(QWidget):
         self.figure = FigureView(f"Pinned histogram: {name}")
         self.figure.logarithmic.setChecked(logarithmic)
         head = QHBoxLayout()
-        head.addWidget(title, 1)
+        head.addWidget(self.title, 1)
         head.addWidget(self.close_button)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)

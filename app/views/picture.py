@@ -87,7 +87,7 @@ class PictureView(TensorView):
     def _take(self, drawn: Drawn) -> None:
         """The marked channel is pointed out by a line; the part that one looks at is asked for again."""
         if self._channel is not None:
-            self.figure.select(0, self._channel)
+            self.figure.select(None, self._channel)
         if self._whole_first:
             self._whole_first = False
             self.figure.show_part(*self._part)
@@ -111,4 +111,4 @@ class PictureView(TensorView):
             self.channel.setText(f"Channel {channel:,}")
             self.channel.setAccessibleName(f"Zoom to channel {channel:,}")
             if self.slot.shown is not None:
-                self.figure.select(0, channel)
+                self.figure.select(None, channel)

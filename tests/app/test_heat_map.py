@@ -316,6 +316,18 @@ def test_a_mark_from_outside_is_brought_into_sight(small: HeatMapView):
     assert not (pixels_of(small)[edge] == accent).any()
 
 
+def test_a_marked_column_is_framed_from_end_to_end(small: HeatMapView):
+    small.show_part(Part(2, 4, 0, 10))
+    small.mark((None, 35))
+    assert small.part == Part(2, 4, 26, 36)  # the rows stay
+    accent = theme.colors().accent.rgb()
+    top, _, left, _ = map(round, box_of(small, 2, 35))
+    _, bottom, _, right = map(round, box_of(small, 3, 35))
+    lines = pixels_of(small)[top + 5 : bottom - 5]
+    assert (lines[:, left - 5 : left + 3] == accent).any(axis=1).all()
+    assert not (lines[:, left + 3 : right - 5] == accent).any()
+
+
 # ------------------------------------------------------------------------- versions of a figure
 
 
@@ -398,6 +410,12 @@ def test_the_logarithm_is_for_magnitudes(qtbot: QtBot, view: FigureView):
     assert heat._shown.scale.logarithmic
     view.logarithmic.setChecked(False)
     assert not heat._shown.scale.logarithmic
+    view.logarithmic.setChecked(True)
+    codes = figure(2, 3).model_copy(update={"z": Axis(name="code", counts=True)})
+    heat = show(qtbot, view, codes, np.ones((2, 3), np.float32))
+    assert not heat._shown.scale.logarithmic
+    assert not view.logarithmic.isEnabled()
+    assert "codes" in view.logarithmic.toolTip()
     show(qtbot, view, figure(2, 3, signed=True), -np.ones((2, 3), np.float32))
     assert not view.logarithmic.isEnabled()
 

@@ -17,6 +17,7 @@ from app.views.histograms import MOST_PINNED, HistogramsView
 from app.views.picture import AROUND, PictureView
 from engine.api.recipe import Rule
 from resources import SAMPLE_MODEL
+from tests.app.listening import fake
 from tests.app.reading import Asked, FakeReader, drawn, heat
 from tests.app.small_state import DOWN, GATE, make_state
 
@@ -198,6 +199,34 @@ def test_up_to_four_are_pinned_and_closed_one_by_one(qtbot, bench, histograms):
     assert histograms.pin.isEnabled()
 
 
+def test_pinned_histograms_are_told_apart(bench, histograms):
+    """However narrow they are: both ends of a title are seen, and no legend lies on the bars."""
+    name = "model.layers.2.mlp.down_proj.weight"
+    bench.select(0)
+    two = drawn(title=f"Weights of {name}, input channel 1,500 as Q6_K")
+    two.figure.series.append(two.figure.series[0].model_copy(update={"name": "quantized (Q6_K)"}))
+    bench.asked().take(two)
+    for _ in range(MOST_PINNED):
+        histograms.pin.click()
+    title = histograms.pinned[0].title
+    bench.qtbot.waitUntil(lambda: title.width() < 250)
+    assert title.shown.startswith("Weights")
+    assert title.shown.endswith("Q6_K")
+    assert all(word in title.toolTip() for word in (name, "original", "quantized"))
+    assert histograms.figure._plot._legend.isVisible()
+    assert not histograms.pinned[0].figure._plot._legend.isVisible()
+
+
+def test_each_scope_has_a_number_of_its_own(bench, histograms):
+    bench.select(1)  # 64 x 160
+    bench.state.mark_channel(150)
+    assert bench.asked().view.index == 150
+    for count, (scope, index) in enumerate((("output", 0), ("group", 0), ("input", 150)), 2):
+        histograms.scope.setCurrentIndex(histograms.scope.findData(scope))
+        view = bench.asked(count).view
+        assert (view.scope, view.index) == (scope, index)
+
+
 def test_a_marked_channel_is_looked_at(bench, histograms):
     bench.select(0)
     bench.asked()
@@ -316,6 +345,7 @@ def test_the_marked_channel_can_be_zoomed_to(qtbot, bench, picture):
     bench.asked().take(heat([[1.0] * 256] * 64))
     assert not picture.channel.isVisible()
     bench.state.mark_channel(100)
+    assert picture.figure._heat_map.marked == (None, 100)
     picture.channel.click()
     view = bench.asked(2).view
     assert (view.first_column, view.stop_column) == (100 - AROUND, 100 + AROUND + 1)
@@ -361,3 +391,18 @@ def test_the_tabs_are_there_as_long_as_a_model_is(qtbot, window):
     window.state.close()
     assert titles() == ["Layers"]
     assert window.pages.currentIndex() == 0
+
+
+def test_a_look_at_a_prompt_stays_on_the_view(qtbot, window, tmp_path):
+    """No result, no list of jobs pushes itself forward; the job is listed all the same."""
+    window.tabs.addTab(window.views.outliers, "Outliers")
+    window.tabs.setCurrentWidget(window.views.outliers)
+    window.session.board._command = fake("job")
+    window.state.opening(tmp_path)
+    window.tabs.setCurrentWidget(window.views.outliers)
+    window.session.activations.look("What does this sentence do")
+    qtbot.waitUntil(lambda: window.session.activations.ready)
+    assert window.tabs.currentWidget() is window.views.outliers
+    assert window.tabs.indexOf(window.result) < 0
+    assert window.jobs_dock.isHidden()
+    assert [record.state for record in window.session.board.records] == ["done"]
