@@ -47,7 +47,7 @@ class QuantizationError(BaseModel):
         None, description="the input channel of which most is lost; None: nothing is, or it is no matrix"
     )
     worst_channel_error: float | None = Field(
-        None, description="its squared errors over its squared weights; channels of zeros do not count"
+        None, description="its squared errors over the mean channel's squared weights"
     )
 
 

@@ -68,7 +68,6 @@ def _of_weights(checkpoint: Checkpoint, view: OutliersOf, wanted: Wanted) -> Ite
 
 
 def _of_errors(checkpoint: Checkpoint, view: OutliersOf, wanted: Wanted) -> Iterator[Drawn]:
-    """A channel that holds nothing has no error, unless something comes of nothing (NaN: none either)."""
     if view.recipe is None:
         raise FigureError(f"The errors of {view.role} depend on a format: choose a recipe.")
     plan = applied(checkpoint, view.recipe)

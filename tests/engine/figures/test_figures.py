@@ -217,11 +217,11 @@ def test_what_a_recipe_loses_of_each_channel_of_a_role(model, monkeypatch):
     mixed = Recipe(default=Choice(format="Q4_0"), rules=[Rule(match="blk.0.", format="Q8_0")])
     first, last = all_of(model, OutliersOf(role="ffn_down", metric="error", recipe=mixed))
     assert np.isnan(first.values[1]).all()
-    assert last.figure.z.name == "relative squared error"
+    assert last.figure.z.name == "squared error over the mean"
     for block in (0, 1):
         made = quantized(model, mixed, f"blk.{block}.ffn_down.weight")
         np.testing.assert_allclose(last.values[block], measure_errors(made).by_input, rtol=1e-6)
-    assert last.figure.title == "ffn_down · relative squared error by input channel · Q8_0, Q4_0"
+    assert last.figure.title == "ffn_down · squared error over the mean by input channel · Q8_0, Q4_0"
     with pytest.raises(FigureError, match="choose a recipe"):
         all_of(model, OutliersOf(role="ffn_down", metric="error"))
     with pytest.raises(FigureError, match="activations are not quantized"):
@@ -370,9 +370,11 @@ def test_errors_by_channel_and_by_group(model, monkeypatch):
     lost = (quantized(model, Q4, DOWN).values(0, 64) - weights) ** 2
     for scope, axis in (("output", 1), ("input", 0)):
         figure = bins_of(model, ErrorOf(tensor=DOWN, scope=scope, recipe=Q4))
-        np.testing.assert_allclose(figure.series[0].y, lost.sum(axis) / (weights**2).sum(axis), rtol=1e-9)
-        assert figure.columns() == [f"{scope} channel", "relative squared error"]
-    grouped = lost.reshape(64, 5, 32).sum(-1) / (weights**2).reshape(64, 5, 32).sum(-1)
+        np.testing.assert_allclose(
+            figure.series[0].y, lost.sum(axis) / (weights**2).sum(axis).mean(), rtol=1e-9
+        )
+        assert figure.columns() == [f"{scope} channel", "squared error over the mean"]
+    grouped = lost.reshape(64, 5, 32).sum(-1) / (weights**2).reshape(64, 5, 32).sum(-1).mean()
     figure, values = cells_of(model, ErrorOf(tensor=DOWN, scope="group", recipe=Q4))
     np.testing.assert_allclose(values, grouped, rtol=1e-6)
     with pytest.raises(FigureError, match="Nothing is lost of output_norm as F32"):
@@ -382,8 +384,8 @@ def test_errors_by_channel_and_by_group(model, monkeypatch):
     _, values = cells_of(model, ErrorOf(tensor=DOWN, scope="group", recipe=Q4))
     np.testing.assert_allclose(values[1], grouped[4:8].max(axis=0), rtol=1e-6)
     shared = bins_of(model, ErrorOf(tensor=DOWN, scope="output", recipe=Q4))
-    assert shared.y.name == "relative squared error, of 4 channels the largest"
-    by_output = lost.sum(1) / (weights**2).sum(1)
+    assert shared.y.name == "squared error over the mean, of 4 channels the largest"
+    by_output = lost.sum(1) / (weights**2).sum(1).mean()
     np.testing.assert_allclose(shared.series[0].y, by_output.reshape(16, 4).max(axis=1), rtol=1e-9)
 
 

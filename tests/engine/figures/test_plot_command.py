@@ -67,11 +67,11 @@ def test_errors_are_those_of_q4_k_m_where_nothing_else_is_said(model, tmp_path):
             out = tmp_path / f"{number}.csv"
             plot(model, "--kind", "error", "--tensor", DOWN, *asked, "--out", out)
             made = quantized(checkpoint, recipe_for_preset(checkpoint, preset), DOWN)
-            found = [float(row["relative squared error"]) for row in table(out)]
+            found = [float(row["squared error over the mean"]) for row in table(out)]
             np.testing.assert_array_equal(found, measure_errors(made).by_input)
         out = tmp_path / "role.csv"
         plot(model, "--kind", "outliers", "--metric", "error", "--preset", "Q2_K", "--out", out)
-        lost = [float(row["relative squared error"]) for row in table(out) if row["block"] == "1"]
+        lost = [float(row["squared error over the mean"]) for row in table(out) if row["block"] == "1"]
         np.testing.assert_allclose(lost, measure_errors(made).by_input, rtol=1e-6)
     assert {"Q4_K_M", "Q2_K"} <= {*PRESETS}
 
