@@ -20,7 +20,7 @@ from app.models.job_offers import (
 )
 from app.notice import Action, Notice
 from app.settings import Settings
-from engine.api.jobs import JobSummary, WritingRequest
+from engine.api.jobs import ActivationsRequest, ActivationsResult, JobSummary, WritingRequest
 from engine.api.units import size
 
 
@@ -190,13 +190,17 @@ class JobDesk(QObject):
     def _report(self, record: JobRecord) -> None:
         if record.state == "done":
             self._report_done(record)
+        elif isinstance(record.request, ActivationsRequest):  # the view that asked says why
+            self.said.emit(f"{record.title}: {record.message}")
         elif not record.stopped:  # else the list of jobs shows it
             text = f"{record.title}: {record.message}"
             self.notice.emit(Notice("error", text, record.trace, tuple(self._ways_on(record)), record))
 
     def _report_done(self, record: JobRecord) -> None:
         """Its result comes by itself after the last one; between jobs it would interrupt other work."""
-        if self._board.waiting:
+        if isinstance(record.result, ActivationsResult):  # views take it as it comes
+            self.said.emit(f"{record.title}: done.")
+        elif self._board.waiting:
             show: Action = ("Show result", partial(self.show_result.emit, record))
             self.notice.emit(Notice("info", f"{record.title}: done. The next job begins.", actions=(show,)))
         else:

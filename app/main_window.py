@@ -41,6 +41,7 @@ from app.views.result import ResultPanel
 from app.views.start import StartPage
 from app.views.strip import Strip
 from app.wiring import Wiring
+from engine.api.jobs import ActivationsRequest
 
 MESSAGE_MS = 5000
 """How long a passing sentence stays beside the strip."""
@@ -306,8 +307,13 @@ class MainWindow(QMainWindow):
             menu.addAction("Nothing opened yet").setEnabled(False)
 
     def _show_jobs(self, record: JobRecord) -> None:
-        """A job that is asked for is worth a look at the list; what disk remembers is not."""
-        if record.state == "waiting" and self.jobs_dock.isHidden():
+        """A job that is asked for is worth a look at the list; what disk remembers is not.
+
+        Nor is one that gathers activations: the view that asked shows how far it is.
+        """
+        if record.state != "waiting" or isinstance(record.request, ActivationsRequest):
+            return
+        if self.jobs_dock.isHidden():
             self.jobs_dock.show()
 
     def _forget_jobs(self, records: list[JobRecord]) -> None:

@@ -7,6 +7,7 @@ away or skip them.
 
 import io
 from collections.abc import Sequence
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +141,7 @@ def _name(axes: "Axes", title: str, x: Axis, y: Axis) -> None:
 
 def _whole(place: float, _: int | None = None) -> str:
     """What stands at a place of an axis of whole numbers; there is none between 0 and 1."""
-    return f"{place:,.0f}" if place == round(place) else ""
+    return f"{place:,.0f}" if isclose(place, round(place)) else ""
 
 
 # ------------------------------------------------------------------------------------------ series

@@ -46,16 +46,19 @@ class Channel:
     shared: tuple[int, ...]
 
 
-def worst_channels(values: np.ndarray, layers: Mapping[int, Layer]) -> list[Channel]:
+def worst_channels(
+    values: np.ndarray, layers: Mapping[int, Layer], *, by_value: bool = False
+) -> list[Channel]:
     """The channels that stand out most of `values` float32 [blocks, channels], by value over the median.
 
     One stands out in a layer where that is `OUTLIER_RATIO` or more. NaN: not read yet, or nothing there.
-    `layers`: by block.
+    `layers`: by block. `by_value`: those of the largest values, for errors: a layer whose channels break all
+    alike has none that stands out.
     """
     import numpy as np
 
     known = [row for row in np.flatnonzero(~np.isnan(values).all(axis=1)).tolist() if row in layers]
-    found: list[tuple[float, int, int]] = []
+    found: list[tuple[float, int, int, float]] = []
     outliers = np.zeros(values.shape, bool)
     for row in known:
         size = np.abs(values[row])
@@ -63,9 +66,9 @@ def worst_channels(values: np.ndarray, layers: Mapping[int, Layer]) -> list[Chan
         ratio = size / median if median > 0 else size * 0
         outliers[row] = ratio >= OUTLIER_RATIO
         few = min(MOST_IN_A_ROW, len(ratio))
-        ratio = np.nan_to_num(ratio, nan=-1.0)
-        for channel in np.argpartition(-ratio, few - 1)[:few].tolist():
-            found.append((float(ratio[channel]), row, channel))
+        badness = np.nan_to_num(size if by_value else ratio, nan=-1.0)
+        for channel in np.argpartition(-badness, few - 1)[:few].tolist():
+            found.append((float(badness[channel]), row, channel, float(ratio[channel])))
     found.sort(key=lambda one: (-one[0], one[1], one[2]))
     return [
         Channel(
@@ -75,8 +78,8 @@ def worst_channels(values: np.ndarray, layers: Mapping[int, Layer]) -> list[Chan
             ratio,
             tuple(block for block in np.flatnonzero(outliers[:, channel]).tolist() if block != row),
         )
-        for ratio, row, channel in found[:MOST]
-        if ratio >= 0
+        for badness, row, channel, ratio in found[:MOST]
+        if badness >= 0
     ]
 
 

@@ -76,7 +76,9 @@ class ActivationsOffer(QWidget):
         self._ways.setVisible(record is None)
         self._running.setVisible(record is not None)
         self.keep.setVisible(self._desk.file is not None)
-        self.look.setEnabled(bool(self.prompt.text().strip()))
+        typed = bool(self.prompt.text().strip())
+        self.look.setEnabled(typed)
+        self.look.setToolTip("Run the model on the prompt" if typed else "Type a prompt first")
         if record is None:
             return
         done, progress = share(record), record.progress

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from app.views.heat_map import HeatMapView
+    from app.views.heat_paint import Marked
     from app.views.plot import Plot
 
 
@@ -70,7 +71,7 @@ class FigureView(QWidget):
         self._name = name
         self._plot: Plot | None = None
         self._heat_map: HeatMapView | None = None
-        self._selected: tuple[int, int] | None = None
+        self._selected: Marked | None = None
         self._work = Latest(self)
         self._work.answered.connect(self._take_work)
         self._added = 0
@@ -97,15 +98,21 @@ class FigureView(QWidget):
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
         self._draw()
 
-    def select(self, row: int, column: int) -> None:
-        """Mark a cell of the heat map by its numbers in the source, and show it if it is out of sight."""
-        self._mark((row, column))
+    def select(self, row: int | None, column: int) -> None:
+        """Mark a cell of the heat map by its numbers in the source, and show it if it is out of sight.
+
+        Without a row all of the column is marked.
+
+        The one that is marked stays where it is: who looks elsewhere by now is not called back.
+        """
+        if self._selected != (row, column):
+            self._mark((row, column))
 
     def deselect(self) -> None:
         """No cell is marked."""
         self._mark(None)
 
-    def _mark(self, place: tuple[int, int] | None) -> None:
+    def _mark(self, place: "Marked | None") -> None:
         self._selected = place
         if self._heat_map is not None and isinstance(self.figure, HeatMap):
             self._heat_map.mark(place)
@@ -119,17 +126,21 @@ class FigureView(QWidget):
 
     def _offer_logarithm(self, figure: Figure | HeatMap) -> None:
         if isinstance(figure, HeatMap):
-            kind, signed = "scale", figure.signed
+            kind, taken = "scale", figure.takes_log
+            why = "some values are negative" if figure.signed else "these are codes"
         else:
-            kind, signed = "axis", any(y < 0 for series in figure.series for y in series.y)
-        self.logarithmic.setEnabled(not signed)
+            kind, taken = "axis", not any(y < 0 for series in figure.series for y in series.y)
+            why = "some values are negative"
+        self.logarithmic.setEnabled(taken)
         self.logarithmic.setText(f"Log {kind}")
         tip = f"A logarithmic {kind}, so that single outliers and small values can be seen"
-        self.logarithmic.setToolTip(f"{tip}: not here, some values are negative" if signed else tip)
+        self.logarithmic.setToolTip(tip if taken else f"{tip}: not here, {why}")
 
     def show_text(self, text: str) -> None:
         """There is no figure: one sentence instead, and nothing to save."""
         self.figure = self.values = self._selected = None
+        if self._heat_map is not None:
+            self._heat_map.forget()
         self._take_table(None)
         self._text.setText(breakable(text))
         self._stack.setCurrentWidget(self._text)
@@ -278,7 +289,10 @@ class FigureView(QWidget):
 
     def _drawn(self) -> "Plot | HeatMapView | None":
         """What draws the present figure, if it has."""
-        return self._heat_map if isinstance(self.figure, HeatMap) else self._plot
+        plot = self._heat_map if isinstance(self.figure, HeatMap) else self._plot
+        if plot is not None and self.as_table.isChecked():
+            plot.resize(self.table.size())  # as large as it would be in its place
+        return plot
 
     # ------------------------------------------------------------------------------ its drawing
 
@@ -286,21 +300,26 @@ class FigureView(QWidget):
         """Show what there is: a table at once, a plot as soon as pyqtgraph is there."""
         if self.figure is None:
             return
+        plot = self._plotted(self.figure)  # behind a table, too: it can be saved
         if self.as_table.isChecked():
             self._tabulate()
             self._stack.setCurrentWidget(self.table)
             return
         self._take_table(None)
-        if not plotting().loaded:
+        if plot is None:
             self._text.setText("Getting ready to draw…")
             self._stack.setCurrentWidget(self._text)
+        else:
+            self._stack.setCurrentWidget(plot)
+
+    def _plotted(self, figure: Figure | HeatMap) -> "Plot | HeatMapView | None":
+        """What draws it, up to date; None where it cannot yet: `_draw` is called again when it can."""
+        if not plotting().loaded:
             plotting().load()
-            return
-        plot = (
-            self._draw_bins(self.figure) if isinstance(self.figure, Figure) else self._draw_cells(self.figure)
-        )
-        plot.setAccessibleName(f"{self._name}: {self.figure.title}")
-        self._stack.setCurrentWidget(plot)
+            return None
+        plot = self._draw_bins(figure) if isinstance(figure, Figure) else self._draw_cells(figure)
+        plot.setAccessibleName(f"{self._name}: {figure.title}")
+        return plot
 
     def _draw_bins(self, figure: Figure) -> "Plot":
         plot = self._plot or self._make_plot()

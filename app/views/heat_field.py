@@ -59,9 +59,9 @@ class Field:
         self.figure, self.values = figure, values
         self.extent = Part(
             figure.first_row,
-            figure.first_row + figure.height * figure.row_step,
+            _end(figure.first_row + figure.height * figure.row_step, figure.stop_row),
             figure.first_column,
-            figure.first_column + figure.width * figure.column_step,
+            _end(figure.first_column + figure.width * figure.column_step, figure.stop_column),
         )
         self.limits = self._limits()
         absent = np.isnan(values)
@@ -89,7 +89,29 @@ class Field:
     def part_of(self, i: int, j: int) -> Part:
         """Where a cell lies."""
         row, column = self.numbers(i, j)
-        return Part(row, row + self.figure.row_step, column, column + self.figure.column_step)
+        return Part(
+            row,
+            min(row + self.figure.row_step, self.extent.bottom),
+            column,
+            min(column + self.figure.column_step, self.extent.right),
+        )
+
+    def strongest(self, pixel: Part) -> tuple[int, int]:
+        """Of the cells that a pixel touches, the one whose value `picture` gives it."""
+        figure = self.figure
+        rows = _touched(
+            (pixel.top - figure.first_row) / figure.row_step,
+            (pixel.bottom - figure.first_row) / figure.row_step,
+            figure.height,
+        )
+        columns = _touched(
+            (pixel.left - figure.first_column) / figure.column_step,
+            (pixel.right - figure.first_column) / figure.column_step,
+            figure.width,
+        )
+        sizes = np.abs(self.values[rows.start : rows.stop, columns.start : columns.stop])
+        i, j = divmod(int(np.nan_to_num(sizes, nan=-1.0).argmax()), len(columns))
+        return rows[i], columns[j]
 
     def _limits(self) -> tuple[float, float, float]:
         values = self.values
@@ -132,18 +154,31 @@ class Field:
 def cell_text(field: Field, i: int, j: int) -> str:
     """What there is to say of a cell: "blk.3 · channel 1024: 7.25", all digits of the value."""
     figure = field.figure
-    row = figure.first_row + i * figure.row_step
-    column = figure.first_column + j * figure.column_step
-    where = figure.rows[i] if figure.rows else f"{figure.y.name} {_run(row, figure.row_step)}"
-    where = f"{where} · {figure.x.name} {_run(column, figure.column_step)}"
+    row = _run(figure.rows_of(i))
+    where = row if figure.rows else f"{figure.y.name} {row}"
+    where = f"{where} · {figure.x.name} {_run(figure.columns_of(j))}"
     value = float(field.values[i, j])
     unit = f" {figure.z.unit}" if figure.z.unit else ""
     told = NOT_READ if np.isnan(value) else f"{value:,.6g}{unit}".replace("-", "−")
     return f"{where}: {told}"
 
 
-def _run(first: int, step: int) -> str:
-    return f"{first}" if step == 1 else f"{first} to {first + step - 1}"
+def _run(ends: tuple[str | int, ...]) -> str:
+    return " to ".join(dict.fromkeys(map(str, ends)))
+
+
+def _end(full: int, stop: int | None) -> int:
+    """Where cells end that end at `full` if none is cut short."""
+    return full if stop is None else min(full, stop)
+
+
+def _touched(low: float, high: float, cells: int) -> range:
+    """Of `cells` cells those that a pixel from `low` to `high` shows one of: as `Pixels.over` has it."""
+    if high - low <= 0.5:
+        middle = min(max(floor((low + high) / 2), 0), cells - 1)
+        return range(middle, middle + 1)
+    start = min(max(floor(low + 1e-6), 0), cells - 1)
+    return range(start, max(start + 1, min(ceil(high - 1e-6), cells)))
 
 
 def same_subject(one: HeatMap, other: HeatMap) -> bool:

@@ -26,7 +26,7 @@ from PySide6.QtWidgets import QWidget
 
 from app import theme
 from app.views.heat_field import Field, Part, cell_text, same_subject
-from app.views.heat_paint import Room, Shown, paint_around, paint_cells, paint_marked
+from app.views.heat_paint import Found, Marked, Room, Shown, paint_around, paint_cells, paint_marked
 from app.views.heat_scale import Scale
 from app.views.heat_zoom import around, moved, opened, within
 from engine.api.figures import HeatMap
@@ -66,7 +66,7 @@ class HeatMapView(QWidget):
         self._room = Room(self.size(), [], 0)
         self._picture: QPixmap | None = None
         self._pointed: tuple[int, int] | None = None
-        self.marked: tuple[int, int] | None = None
+        self.marked: Marked | None = None
         self._pressed: QPoint | None = None
         self._dragged: QRect | None = None
         self._moving: QPoint | None = None
@@ -97,6 +97,12 @@ class HeatMapView(QWidget):
             part = within(before.part, field.extent) if zoomed else field.extent
             self._take(field, None, part, logarithmic)
 
+    def forget(self) -> None:
+        """Nothing is shown, and what is shown next is not laid over what was there."""
+        self._settling.stop()
+        self._shown = self._pointed = self.marked = self._told_zoom = None
+        self._lay_out()
+
     def set_logarithmic(self, logarithmic: bool) -> None:
         """Other colors for the same values."""
         self._logarithmic = logarithmic
@@ -108,11 +114,10 @@ class HeatMapView(QWidget):
         self._lay_out()
 
     def _scale(self, whole: Field) -> Scale:
-        signed = whole.figure.signed
         return Scale(
             whole.limits,
-            signed=signed,
-            logarithmic=self._logarithmic and not signed,
+            signed=whole.figure.signed,
+            logarithmic=self._logarithmic and whole.figure.takes_log,
             dark=theme.colors().dark,
         )
 
@@ -148,8 +153,8 @@ class HeatMapView(QWidget):
         if self._shown is not None:
             self.show_part(self._shown.whole.extent)
 
-    def mark(self, place: tuple[int, int] | None) -> None:
-        """Mark the cell of a row and a column in the source, and move until it is visible."""
+    def mark(self, place: Marked | None) -> None:
+        """Mark the cell of a row and a column in the source, or a column, and move until it is visible."""
         self.marked = place
         if place is not None:
             self._reveal(*place)
@@ -239,13 +244,22 @@ class HeatMapView(QWidget):
             part.left + (at.x() - cells.left()) / cells.width() * part.width,
         )
 
-    def _point(self, place: tuple[float, float] | None) -> None:
-        """The cell at a place is the current one."""
-        found = self._shown.finest(*place) if self._shown and place else None
-        text = cell_text(*found) if found else ""
-        self._pointed = (floor(place[0]), floor(place[1])) if found and place else None
-        self.cell_pointed.emit(found[0].numbers(found[1], found[2]) if found else None)
-        self.told.emit(text)
+    def _shown_at(self, at: QPointF) -> Found | None:
+        """The cell whose value the pixel there has: of many it is not the one in its middle."""
+        cells = self._room.cells
+        if self._shown is None or not QRectF(cells).contains(at):
+            return None
+        part = self._shown.part
+        tall, wide = part.height / cells.height(), part.width / cells.width()
+        top = part.top + floor(at.y() - cells.top()) * tall
+        left = part.left + floor(at.x() - cells.left()) * wide
+        return self._shown.strongest(Part(top, top + tall, left, left + wide))
+
+    def _point(self, found: Found | None) -> None:
+        """This cell is the current one."""
+        self._pointed = found[0].numbers(found[1], found[2]) if found else None
+        self.cell_pointed.emit(self._pointed)
+        self.told.emit(cell_text(*found) if found else "")
         self.update()
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
@@ -260,7 +274,7 @@ class HeatMapView(QWidget):
         far = self._pressed is not None and (at - self._pressed).manhattanLength() >= DRAG
         if self._pressed is not None and (far or self._dragged is not None):
             self._dragged = opened(self._pressed, at, self._room.cells)
-        self._point(self._place(event.position()))
+        self._point(self._shown_at(event.position()))
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         at = event.position().toPoint()
@@ -282,8 +296,8 @@ class HeatMapView(QWidget):
             bottom, right = self._place(QPointF(dragged.bottomRight())) or (0.0, 0.0)
             self.show_part(Part(top, bottom, left, right))
             self.update()
-        elif place := self._place(event.position()):
-            self._point(place)
+        elif found := self._shown_at(event.position()):
+            self._point(found)
             self._click()
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
@@ -304,7 +318,7 @@ class HeatMapView(QWidget):
             self.show_part(moved(part, 0.0, -(turned.x() or turned.y()) / 120 * part.width / 10))
         else:
             self._zoom(WHEEL_ZOOM ** (turned.y() / 120), place)
-        self._point(self._place(event.position()))
+        self._point(self._shown_at(event.position()))
         event.accept()
 
     def _zoom(self, factor: float, place: tuple[float, float]) -> None:
@@ -332,7 +346,8 @@ class HeatMapView(QWidget):
         """The cell under the pointer or the keys, the one that is marked, or the first that is visible."""
         assert self._shown is not None
         part = self._shown.part
-        return self._pointed or self.marked or (floor(part.top), floor(part.left))
+        row, column = self._pointed or self.marked or (None, floor(part.left))
+        return floor(part.top) if row is None else row, column
 
     def _step(self, down: int, right: int) -> None:
         """To the next cell."""
@@ -344,22 +359,22 @@ class HeatMapView(QWidget):
             row = min(max(row + down * figure.row_step, top), bottom - 1)
             column = min(max(column + right * figure.column_step, left), after - 1)
         self._reveal(row, column)
-        self._point((row, column))
-        self._read_out(row, column)
+        found = self._shown.finest(row, column)
+        self._point(found)
+        self._read_out(found)
 
-    def _read_out(self, row: int, column: int) -> None:
+    def _read_out(self, found: Found | None) -> None:
         """For screen readers."""
-        found = self._shown.finest(row, column) if self._shown else None
         text = cell_text(*found) if found else ""
         self.setAccessibleDescription(text)
         if QAccessible.isActive():
             QAccessible.updateAccessibility(QAccessibleAnnouncementEvent(self, text))
 
-    def _reveal(self, row: int, column: int) -> None:
+    def _reveal(self, row: int | None, column: int) -> None:
         if self._shown is None:
             return
         part = self._shown.part
-        down = min(0.0, row - part.top) + max(0.0, row + 1 - part.bottom)
+        down = 0.0 if row is None else min(0.0, row - part.top) + max(0.0, row + 1 - part.bottom)
         right = min(0.0, column - part.left) + max(0.0, column + 1 - part.right)
         if down or right:
             self.show_part(moved(part, down, right))

@@ -31,6 +31,13 @@ SMALL_CELL = 5
 Align = Qt.AlignmentFlag
 
 
+Found = tuple[Field, int, int]
+"""A cell of a field."""
+
+Marked = tuple[int | None, int]
+"""Row and column in the source of a cell that is marked; no row: all of the column."""
+
+
 @dataclass(frozen=True)
 class Shown:
     """What is painted: `part` of `whole`, with `detail`, a finer one of some of it, laid over."""
@@ -40,12 +47,17 @@ class Shown:
     part: Part
     scale: Scale
 
-    def finest(self, row: float, column: float) -> tuple[Field, int, int] | None:
+    def finest(self, row: float, column: float) -> Found | None:
         """The cell at a place, of the finest field that has one."""
         for field in (self.detail, self.whole):
             if field is not None and (cell := field.cell(row, column)) is not None:
                 return field, *cell
         return None
+
+    def strongest(self, pixel: Part) -> Found | None:
+        """The cell whose value a pixel has, of the finest field that has one there."""
+        found = self.finest((pixel.top + pixel.bottom) / 2, (pixel.left + pixel.right) / 2)
+        return (found[0], *found[0].strongest(pixel)) if found else None
 
 
 class Room:
@@ -210,10 +222,14 @@ def short(value: float) -> str:
 
 
 def paint_marked(
-    painter: QPainter, room: Room, shown: Shown, place: tuple[int, int], color: QColor, width: int
+    painter: QPainter, room: Room, shown: Shown, place: Marked, color: QColor, width: int
 ) -> None:
     """A cell's outline on a ground of its own; lines through the map where it is too small for one."""
-    found = shown.finest(place[0] + 0.5, place[1] + 0.5)
+    row, column = place
+    if row is None:
+        _paint_marked_column(painter, room, shown, column, color, width)
+        return
+    found = shown.finest(row + 0.5, column + 0.5)
     if found is None:
         return
     field, i, j = found
@@ -227,6 +243,20 @@ def paint_marked(
         painter.drawLine(QLineF(cells.left(), y, cells.right(), y))
         wider, higher = (max(0.0, (SMALL_CELL - side) / 2) for side in (box.width(), box.height()))
         box = box.adjusted(-wider, -higher, wider, higher)
+    _outline(painter, box, color, width)
+
+
+def _paint_marked_column(
+    painter: QPainter, room: Room, shown: Shown, column: int, color: QColor, width: int
+) -> None:
+    """A frame from the first visible row to the last, never over what it frames."""
+    part = shown.part
+    box = rect_of(room, part, Part(part.top, part.bottom, column, column + 1))
+    wider = max(0.0, (SMALL_CELL - box.width()) / 2) + width
+    _outline(painter, box.adjusted(-wider, 0, wider, 0), color, width)
+
+
+def _outline(painter: QPainter, box: QRectF, color: QColor, width: int) -> None:
     for pen in (QPen(theme.colors().window, width + 2), QPen(color, width)):
         painter.setPen(pen)
         painter.drawRect(box)

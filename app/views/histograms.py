@@ -8,7 +8,7 @@ from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
     QHBoxLayout,
-    QLabel,
+    QPushButton,
     QSpinBox,
     QSplitter,
     QToolButton,
@@ -19,10 +19,11 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.activations import ActivationsDesk
 from app.figure_reader import Drawn, FigureReader
-from app.models.looked_at import as_written
+from app.models.looked_at import as_written, why_lossless
 from app.plain import as_tip, printable
 from app.state import Row, State
 from app.views.activations_offer import ActivationsLine, ActivationsOffer
+from app.views.elided import Elided
 from app.views.figure import FigureView
 from app.views.hint import Hint
 from app.views.parts import button, named
@@ -40,6 +41,10 @@ SCOPES: dict[Scope, str] = {
     "input": "Input channel",
     "group": "Group",
 }
+OF_ACTIVATIONS: tuple[Scope, ...] = ("tensor", "input")
+PIN_TIP = f"Keep this histogram below, beside up to {MOST_PINNED - 1} others"
+OVER_TIP = "Lay over it what the recipe's format makes of the weights"
+LEVELS_TIP = "Mark the range that the format can hold and, of a single group, the levels of its grid"
 
 
 class HistogramsView(TensorView):
@@ -48,7 +53,8 @@ class HistogramsView(TensorView):
     def __init__(self, state: State, reader: FigureReader, desk: ActivationsDesk) -> None:
         self._desk = desk
         self.pinned: list[Pinned] = []
-        super().__init__("Histograms", state, reader, "first, rough: {share:.0f} % is read")
+        self._numbers: dict[Scope, int] = {}
+        super().__init__("Histograms", state, reader, "not complete: {share:.0f} % is done")
         self.slot.dress = self._dress
         self._make_controls()
         state.channel_changed.connect(self._take_channel)
@@ -78,17 +84,15 @@ class HistogramsView(TensorView):
         self.number.setKeyboardTracking(False)
         self.number.setToolTip("Which one, from 0")
         self.quantized = named(QCheckBox("Quantized over it"), "Quantized over it")
-        self.quantized.setToolTip("Lay over it what the recipe's format makes of the weights")
         self.percentiles = named(QCheckBox("Percentiles"), "Percentiles")
         self.percentiles.setToolTip("Mark the percentiles from 0.1 to 99.9 %")
         self.levels = named(QCheckBox("Levels"), "Levels and clip range")
-        self.levels.setToolTip("Mark the levels of the format's grid and the range that it can hold")
-        self.pin = button("Pin", "Keep this histogram below, beside up to three others")
+        self.pin = button("Pin", PIN_TIP)
         self.pin.setIcon(theme.icon("push-pin"))
         self.pin.clicked.connect(self._pin)
         for box in (self.source, self.scope):
             box.currentIndexChanged.connect(self.follow)
-        self.number.valueChanged.connect(self.follow)
+        self.number.valueChanged.connect(self._take_number)
         self.number.hide()
         self.percentiles.setChecked(True)
         self.quantized.toggled.connect(self.follow)
@@ -142,61 +146,77 @@ class HistogramsView(TensorView):
         else:
             super()._follow(row, tensor)
 
-    def _offer(self, sentence: str, *offered: object) -> None:
+    def follow(self) -> None:
+        super().follow()
+        self._refresh()
+
+    def _offer(self, sentence: str, *offered: QPushButton) -> None:
         self.offer.hide()
         super()._offer(sentence, *offered)
+        self._refresh()
 
     def _limit(self, row: Row) -> None:
-        """What can be chosen for this tensor."""
-        scope = self._offer_scopes()
+        """What can be chosen for this tensor, and why not the rest."""
+        self._offer_scopes()
+        scope = self.scope.currentData()
         rows, columns = prod(row.shape[:-1]), row.shape[-1] if row.shape else 1
         most = {"tensor": 0, "output": rows - 1, "input": columns - 1}.get(scope, rows * columns - 1)
         before = self.number.blockSignals(True)
         self.number.setMaximum(max(0, min(most, MOST_GROUPS)))
+        self.number.setValue(self._numbers.get(scope, 0))
         self.number.blockSignals(before)
         for part in (self.quantized, self.levels):
             part.setVisible(not self._of_activations)
         self.number.setVisible(scope != "tensor")
-        lossy = as_written(self._state, row) is not None and not self._of_activations
+        lossy = as_written(self._state, row) is not None
         self.quantized.setEnabled(lossy)
+        self.quantized.setToolTip(OVER_TIP if lossy else as_tip(why_lossless(self._state, row)))
+        self.levels.setEnabled(self._over)
+        self.levels.setToolTip(LEVELS_TIP if self._over else f"{LEVELS_TIP}: lay the quantized over it first")
 
-    def _offer_scopes(self) -> Scope:
-        """What of a tensor there can be: activations are known as a whole, and of each input channel."""
-        before = self.scope.blockSignals(True)
+    def _offer_scopes(self) -> None:
+        """Activations are counted by layer and by input channel alone."""
         items = self.scope.model()
-        assert isinstance(items, QStandardItemModel), "that of a combo box"
+        assert isinstance(items, QStandardItemModel), "what a combo box has by itself"
+        known = OF_ACTIVATIONS if self._of_activations else tuple(SCOPES)
         for place, scope in enumerate(SCOPES):
-            there = not self._of_activations or scope in ("tensor", "input")
-            items.item(place).setEnabled(there)
-            if not there and self.scope.currentIndex() == place:
-                self.scope.setCurrentIndex(0)
-        self.scope.blockSignals(before)
-        chosen: Scope = self.scope.currentData()
-        return chosen
+            items.item(place).setEnabled(scope in known)
+            tip = "" if scope in known else "Activations are counted by layer and by input channel"
+            items.item(place).setToolTip(tip)
+        if self.scope.currentData() not in known:
+            before = self.scope.blockSignals(True)
+            self.scope.setCurrentIndex(0)
+            self.scope.blockSignals(before)
+
+    @property
+    def _over(self) -> bool:
+        """Whether what the recipe makes of the weights is laid over them."""
+        return self.quantized.isEnabled() and self.quantized.isChecked()
 
     def _wanted(self, row: Row, tensor: str) -> View | str:
-        over = self.quantized.isEnabled() and self.quantized.isChecked()
-        scope = self.scope.currentData()
+        of_activations = self._of_activations
         return HistogramOf(
-            source=self.source.currentData(),
-            tensor=row.key if self._of_activations else tensor,
-            scope=scope,
-            index=self.number.value() if scope != "tensor" else 0,
-            recipe=as_written(self._state, row) if over else None,
-            activations=str(self._desk.file) if self._of_activations else None,
+            source="activations" if of_activations else "weights",
+            tensor=row.key if of_activations else tensor,
+            scope=self.scope.currentData(),
+            index=self.number.value() if self.scope.currentData() != "tensor" else 0,
+            recipe=as_written(self._state, row) if self._over and not of_activations else None,
+            activations=str(self._desk.file) if of_activations else None,
         )
+
+    def _take_number(self, number: int) -> None:
+        """Each scope has its own: the output channel of the same number is another one."""
+        self._numbers[self.scope.currentData()] = number
+        self.follow()
 
     def _take_channel(self) -> None:
         """The channel that was marked elsewhere is the one that is looked at."""
         if self._state.channel is None:
             return
-        for part in (self.scope, self.number):
-            part.blockSignals(True)
+        self._numbers["input"] = self._state.channel
+        before = self.scope.blockSignals(True)
         self.scope.setCurrentIndex(self.scope.findData("input"))
-        self.number.setMaximum(MOST_GROUPS)
-        self.number.setValue(self._state.channel)
-        for part in (self.scope, self.number):
-            part.blockSignals(False)
+        self.scope.blockSignals(before)
         self.follow()
 
     def _dress(self, drawn: Drawn) -> Drawn:
@@ -236,11 +256,12 @@ class HistogramsView(TensorView):
             self._unpin(pinned)
 
     def _refresh(self) -> None:
-        full = len(self.pinned) >= MOST_PINNED
         self.below.setVisible(bool(self.pinned))
-        self.pin.setEnabled(self.slot.shown is not None and not full)
-        tip = "Keep this histogram below, beside up to three others"
-        self.pin.setToolTip(f"{tip}: close one of the {MOST_PINNED} first" if full else tip)
+        problem = "nothing is shown yet" if self.slot.shown is None else ""
+        if len(self.pinned) >= MOST_PINNED:
+            problem = f"close one of the {MOST_PINNED} first"
+        self.pin.setEnabled(not problem)
+        self.pin.setToolTip(f"{PIN_TIP}: {problem}" if problem else PIN_TIP)
 
 
 class Pinned(QWidget):
@@ -249,9 +270,9 @@ class Pinned(QWidget):
     def __init__(self, figure: Figure, logarithmic: bool) -> None:
         super().__init__()
         name = printable(figure.title)
-        title = named(QLabel(name, textFormat=Qt.TextFormat.PlainText), f"Pinned: {name}")
-        title.setMinimumWidth(1)  # a long name must not widen the view
-        title.setToolTip(as_tip(name))
+        self.title = named(Elided(name, Qt.TextElideMode.ElideMiddle), f"Pinned: {name}")
+        drawn = [series.name for series in figure.series]
+        self.title.setToolTip(as_tip("\n".join([name, *drawn]) if len(drawn) > 1 else name))
         self.close_button = QToolButton(autoRaise=True)
         self.close_button.setIcon(theme.icon("x", "muted"))
         self.close_button.setToolTip("Close this histogram")
@@ -259,7 +280,7 @@ class Pinned(QWidget):
         self.figure = FigureView(f"Pinned histogram: {name}")
         self.figure.logarithmic.setChecked(logarithmic)
         head = QHBoxLayout()
-        head.addWidget(title, 1)
+        head.addWidget(self.title, 1)
         head.addWidget(self.close_button)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)

@@ -140,8 +140,15 @@ class Inspector(QWidget):
 
     def _follow_plan(self) -> None:
         self._show_facts()
-        if self.statistics.statistics is not None:
-            self._settle.start()  # the recipe may lose something else of it now
+        found, row = self.statistics.statistics, self._state.current
+        if found is None or row is None or self._known is None:
+            return
+        known, recipe, activations = self._known
+        if found.error is not None and (known, recipe) != (stored(row), as_written(self._state, row)):
+            self._reader.drop(STATISTICS)
+            self._known = (found.tensor, None, activations)
+            self.statistics.show_statistics(found.model_copy(update={"error": None}))
+        self._settle.start()  # the recipe may lose something else of it now
 
     def _follow_activations(self) -> None:
         if self._known is not None and self._known[2] != self._desk.file:

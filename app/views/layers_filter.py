@@ -1,12 +1,13 @@
 """The row over the table of layers: a regular expression on names, the roles to show, how many are left."""
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QAction, QKeyEvent, QMouseEvent, QPainter, QPaintEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QMenu, QPushButton, QSizePolicy, QWidget
+from PySide6.QtGui import QAction, QKeyEvent, QMouseEvent
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QMenu, QPushButton, QWidget
 
 from app import theme
 from app.models.layers import LayersModel
 from app.plain import as_tip
+from app.views.elided import Elided
 from engine.api.model import Role
 
 MOST_NAMED = 2
@@ -38,7 +39,7 @@ class FilterRow(QWidget):
         self.roles.setToolTip("Show the tensors of these roles alone")
         self.menu = _CheckMenu(self.roles)
         self.roles.setMenu(self.menu)
-        self.reason = _Elided()
+        self.reason = Elided()
         self.reason.setAccessibleName("Why the filter is not applied")
         self.count = QLabel()
         self.count.setAccessibleName("Tensors shown")
@@ -132,26 +133,6 @@ class _Field(QLineEdit):
             self.escaped.emit()
         else:
             super().keyPressEvent(event)
-
-
-class _Elided(QLabel):
-    """One line of plain text, cut with an ellipsis where there is no room for it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setTextFormat(Qt.TextFormat.PlainText)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-
-    @property
-    def shown(self) -> str:
-        return self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, self.width())
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        flags = Qt.AlignmentFlag.AlignVCenter | Qt.TextFlag.TextSingleLine
-        self.style().drawItemText(
-            painter, self.rect(), flags, self.palette(), True, self.shown, self.foregroundRole()
-        )
 
 
 class _CheckMenu(QMenu):

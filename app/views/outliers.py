@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QAction, QShowEvent
+from PySide6.QtGui import QAction, QShowEvent, QStandardItemModel
 from PySide6.QtWidgets import (
     QComboBox,
     QHBoxLayout,
@@ -21,6 +21,7 @@ from app.activations import ActivationsDesk
 from app.background import Latest
 from app.dialogs import ask_new_file, save_text
 from app.figure_reader import Drawn, FigureReader
+from app.models.looked_at import as_written, why_lossless
 from app.models.outliers import Channel, Layer, WorstChannels, worst_channels
 from app.models.roles import OUTPUTS, block_outputs, matrices_by_role, role_of
 from app.state import State
@@ -31,12 +32,23 @@ from app.views.hint import Hint
 from app.views.outlier_lines import OutlierLines
 from app.views.parts import button, named
 from engine.api.figures import HeatMap
+from engine.api.recipe import Recipe
 from engine.api.views import OutliersOf
 
 FIRST_ROLE = "ffn_down"
 MAP_SHARE, TABLE_SHARE = 3, 2
 
-METRICS = {"absmax": "Largest magnitude", "ratio": "Largest over median channel", "kurtosis": "Kurtosis"}
+METRICS = {
+    "absmax": "Largest magnitude",
+    "ratio": "Largest over median channel",
+    "kurtosis": "Kurtosis",
+    "error": "Error of the recipe",
+}
+MEASURE_TIP = (
+    "The largest magnitude of a channel, that over the median channel's, the kurtosis (3 for a normal "
+    "distribution), or what the recipe loses: squared error over squared weights"
+)
+ERROR_TIP = "Errors are those of weights: activations are not quantized"
 
 
 class OutliersView(QWidget):
@@ -50,6 +62,7 @@ class OutliersView(QWidget):
         self._state, self._desk = state, desk
         self._layers: dict[int, Layer] = {}  # by block, of what is shown
         self._by_role: dict[str, dict[int, Layer]] = {}
+        self._recipe: tuple[list[Recipe | None], Recipe | None] = ([], None)
         self.setAccessibleName("Outliers")
         self.figure = FigureView("Outliers")
         self.slot = FigureSlot(self.figure, reader, "outliers", self._told, self)
@@ -63,6 +76,7 @@ class OutliersView(QWidget):
         self._make_table()
         self._lay_out()
         state.model_changed.connect(self._take_model)
+        state.plan_changed.connect(self._follow_plan)
         state.selection_changed.connect(self._choose)
         state.channel_changed.connect(self._choose)
         desk.changed.connect(self.follow)
@@ -81,10 +95,7 @@ class OutliersView(QWidget):
         self.measure = named(QComboBox(), "What is shown of a channel")
         for metric, text in METRICS.items():
             self.measure.addItem(text, metric)
-        self.measure.setToolTip(
-            "The largest magnitude of a channel, that over the median channel's, or the kurtosis (3 for a "
-            "normal distribution)"
-        )
+        self.measure.setToolTip(MEASURE_TIP)
         self.source.currentIndexChanged.connect(self._take_model)
         for box in (self.role, self.measure):
             box.currentIndexChanged.connect(self.follow)
@@ -177,10 +188,43 @@ class OutliersView(QWidget):
     def _of_activations(self) -> bool:
         return self.source.currentData() == "activations"
 
+    @property
+    def _of_errors(self) -> bool:
+        return self.measure.currentData() == "error"
+
+    def _offer_metrics(self) -> None:
+        """Of activations there are no errors."""
+        items, place = self.measure.model(), self.measure.findData("error")
+        assert isinstance(items, QStandardItemModel), "what a combo box has by itself"
+        items.item(place).setEnabled(not self._of_activations)
+        items.item(place).setToolTip(ERROR_TIP if self._of_activations else "")
+        if self._of_activations and self._of_errors:
+            blocked = self.measure.blockSignals(True)
+            self.measure.setCurrentIndex(0)
+            self.measure.blockSignals(blocked)
+
+    def _follow_plan(self) -> None:
+        if self._of_errors:
+            self.follow()
+
+    def _recipe_of(self, layers: dict[int, Layer]) -> Recipe | str:
+        """The recipe, the same one until it makes something else of these tensors; or why nothing is lost."""
+        by_key = {row.key: row for row in self._state.rows}
+        rows = [by_key[layer.key] for layer in layers.values()]
+        parts = [as_written(self._state, row) for row in rows]
+        if not any(parts):
+            return why_lossless(self._state, rows[0])
+        if parts != self._recipe[0]:
+            self._recipe = parts, self._state.document.recipe
+        recipe = self._recipe[1]
+        assert recipe is not None, "it makes something of them"
+        return recipe
+
     def follow(self) -> None:
         """Show what the controls say, if anybody can see it."""
         if not self.isVisible():
             return
+        self._offer_metrics()
         role = self.role.currentData()
         self.offer.setVisible(self._of_activations and not self._desk.ready)
         self.line.setVisible(self._of_activations)
@@ -191,16 +235,26 @@ class OutliersView(QWidget):
         elif self._of_activations and not self._desk.ready:
             self._say(self._desk.sentence)
         else:
-            self.pages.setCurrentIndex(1)
             self._layers = self._by_role[role]
-            self.slot.want(
-                OutliersOf(
-                    source=self.source.currentData(),
-                    role=role,
-                    metric=self.measure.currentData(),
-                    activations=str(self._desk.file) if self._of_activations else None,
-                )
+            recipe = self._recipe_of(self._layers) if self._of_errors else None
+            if isinstance(recipe, str):
+                self._say(recipe)
+            else:
+                self._want(role, recipe)
+
+    def _want(self, role: str, recipe: Recipe | None) -> None:
+        self.pages.setCurrentIndex(1)
+        self.slot.want(
+            OutliersOf(
+                source=self.source.currentData(),
+                role=role,
+                metric=self.measure.currentData(),
+                recipe=recipe,
+                activations=str(self._desk.file) if self._of_activations else None,
             )
+        )
+        if self.slot.shown is None:  # lines of what was shown before are not those of this
+            self._clear()
 
     def _say(self, sentence: str, *offered: QPushButton) -> None:
         self.slot.forget()
@@ -221,7 +275,7 @@ class OutliersView(QWidget):
     def _take(self, drawn: Drawn) -> None:
         assert isinstance(drawn.figure, HeatMap), "layers x channels"
         if drawn.values is not None:
-            self._finding.ask(partial(_found, drawn, self._layers))
+            self._finding.ask(partial(_found, drawn, self._layers, by_value=self._of_errors))
 
     def _take_channels(self, found: tuple[Drawn, list[Channel]]) -> None:
         drawn, channels = found
@@ -244,13 +298,16 @@ class OutliersView(QWidget):
         self._state.mark_channel(channel)
 
     def _choose(self) -> None:
-        """Select the line of what is selected elsewhere."""
+        """Select the line and the cell of what is selected elsewhere, if it is one of those shown here."""
         row, channel = self._state.current, self._state.channel
         if row is None or channel is None:
             return
         self.table.choose(row.key, channel)
-        if row.block is not None and self.slot.shown is not None:
-            self.figure.select(row.block, channel)
+        layer = self._layers.get(row.block) if row.block is not None else None
+        if layer is None or layer.key not in (row.key, ""):  # outputs of blocks are those of no tensor
+            self.figure.deselect()
+        elif self.slot.shown is not None:
+            self.figure.select(layer.block, channel)
 
     # ------------------------------------------------------------------------------- taken away
 
@@ -266,6 +323,6 @@ class OutliersView(QWidget):
         self.follow()
 
 
-def _found(drawn: Drawn, layers: dict[int, Layer]) -> tuple[Drawn, list[Channel]]:
+def _found(drawn: Drawn, layers: dict[int, Layer], *, by_value: bool) -> tuple[Drawn, list[Channel]]:
     assert drawn.values is not None, "a heat map has values"
-    return drawn, worst_channels(drawn.values, layers)
+    return drawn, worst_channels(drawn.values, layers, by_value=by_value)

@@ -9,6 +9,7 @@ from app.models.looked_at import as_written, why_lossless
 from app.state import Row, State
 from app.views.parts import button, named
 from app.views.tensor_view import TensorView
+from engine.api.recipe import Recipe
 from engine.api.views import PictureOf, View
 
 KINDS = {"value": "Values", "error": "Errors", "code": "Codes"}
@@ -21,14 +22,22 @@ Part = tuple[int, int, int, int]
 
 ALL: Part = (0, 0, 0, 0)
 
+Subject = tuple[str, str, Recipe | None]
+"""What is shown of which tensor, as which recipe makes it."""
+
 
 class PictureView(TensorView):
-    """Where one zooms in, the engine is asked for that part again, finer."""
+    """Where one zooms in, the engine is asked for that part again, finer.
+
+    A part is laid over a whole of the same subject only: after another kind or recipe the whole comes first.
+    """
 
     def __init__(self, state: State, reader: FigureReader) -> None:
         super().__init__("Weights", state, reader, "{share:.0f} % is read")
-        self._part: tuple[str, Part] = ("", ALL)  # of a tensor
-        self._pictured = ("", "")  # what of a tensor was wanted last
+        self._part = ALL
+        self._subject: Subject = ("", "", None)
+        self._there = False  # whether a whole of the subject is shown
+        self._whole_first = False  # asked for though a part is looked at
         self.what = named(QComboBox(), "What is shown of each weight")
         for what, text in KINDS.items():
             self.what.addItem(text, what)
@@ -51,7 +60,12 @@ class PictureView(TensorView):
         what, recipe = self.what.currentData(), as_written(self._state, row)
         if what != "value" and recipe is None:
             return why_lossless(self._state, row)
-        first_row, stop_row, first_column, stop_column = self._shown_part(tensor)
+        subject = (tensor, what, None if what == "value" else recipe)
+        if self._subject[0] != tensor:
+            self._part = ALL
+        self._there = self._subject == subject and self.slot.shown is not None
+        self._subject, self._whole_first = subject, not self._there and self._part != ALL
+        first_row, stop_row, first_column, stop_column = self._part if self._there else ALL
         return PictureOf(
             tensor=tensor,
             what=what,
@@ -59,30 +73,25 @@ class PictureView(TensorView):
             stop_row=stop_row,
             first_column=first_column,
             stop_column=stop_column,
-            recipe=None if what == "value" else recipe,
+            recipe=subject[2],
         )
-
-    def _shown_part(self, tensor: str) -> Part:
-        """Another tensor is shown as a whole."""
-        if self._part[0] != tensor:
-            self._part = (tensor, ALL)
-        return self._part[1]
 
     def _want(self, view: View, *, keep: bool = False) -> None:
         """A part of what is shown comes in its place; until then that is seen, enlarged."""
-        assert isinstance(view, PictureOf)
-        same = self._pictured == (view.tensor, view.what)
-        self._pictured = (view.tensor, view.what)
-        super()._want(view, keep=same)
+        super()._want(view, keep=self._there)
 
     def _zoom(self, part: Part | None) -> None:
-        self._part = (self._part[0], ALL if part is None else part)
+        self._part = ALL if part is None else part
         self.follow()
 
     def _take(self, drawn: Drawn) -> None:
-        """The marked channel is pointed out by a line."""
+        """The marked channel is pointed out by a line; the part that one looks at is asked for again."""
         if self._channel is not None:
-            self.figure.select(0, self._channel)
+            self.figure.select(None, self._channel)
+        if self._whole_first:
+            self._whole_first = False
+            self.figure.show_part(*self._part)
+            self.follow()
 
     def _jump(self) -> None:
         row, channel = self._state.current, self._channel
@@ -102,4 +111,4 @@ class PictureView(TensorView):
             self.channel.setText(f"Channel {channel:,}")
             self.channel.setAccessibleName(f"Zoom to channel {channel:,}")
             if self.slot.shown is not None:
-                self.figure.select(0, channel)
+                self.figure.select(None, channel)

@@ -19,6 +19,9 @@ MORE_COLORS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7")
 REACH = 5
 """Pixels from the pointer within which marks are told."""
 
+LEGEND_SHARE = 0.4
+"""Of a plot's width and height a legend takes no more."""
+
 LINES = (
     Qt.PenStyle.SolidLine,
     Qt.PenStyle.DashLine,
@@ -81,6 +84,7 @@ class Plot(pg.GraphicsView):
         self._marks = Marks(self.box)
         self._legend = pg.LegendItem(offset=(-8, 8))
         self._legend.setParentItem(self.box)
+        self.box.sigResized.connect(self._fit_legend)
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.NoContextMenu)  # the figure view has the menu
         theme.notifier().changed.connect(self._draw)
 
@@ -145,6 +149,13 @@ class Plot(pg.GraphicsView):
             self.box.addItem(curve)
             if len(self._figure.series) > 1:
                 self._legend.addItem(curve, series.name)
+        self._fit_legend()
+
+    def _fit_legend(self) -> None:
+        """It is there where it takes little of the room: in a small plot it would lie on the bars."""
+        room, legend = self.box.rect(), self._legend.boundingRect()
+        wide, high = LEGEND_SHARE * room.width(), LEGEND_SHARE * room.height()
+        self._legend.setVisible(legend.width() <= wide and legend.height() <= high)
 
     def _curve(self, place: int, series: Series) -> pg.PlotCurveItem:
         colors = theme.colors()

@@ -2,7 +2,7 @@
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QStackedWidget, QVBoxLayout, QWidget
 
 from app import theme
 from app.figure_reader import Drawn, FigureReader
@@ -129,12 +129,12 @@ class TensorView(QWidget):
     def _show_name(self, row: Row) -> None:
         self.name.setToolTip(as_tip(shortened(printable("\n".join((row.key, *row.sources[:4]))), MOST_TOLD)))
 
-    def _show_hint(self, sentence: str, *offered: object) -> None:
+    def _show_hint(self, sentence: str, *offered: QPushButton) -> None:
         self.slot.forget()
         self._offer(sentence, *offered)
 
-    def _offer(self, sentence: str, *offered: object) -> None:
-        self.hint.say(sentence, *offered)  # type: ignore[arg-type]
+    def _offer(self, sentence: str, *offered: QPushButton) -> None:
+        self.hint.say(sentence, *offered)
         self.pages.setCurrentWidget(self.hint)
 
     def _fail(self, sentence: str) -> None:

@@ -70,9 +70,14 @@ class Figure(BaseModel):
 
     def columns(self) -> list[str]:
         """The head of the table."""
-        name = ["series"] if len(self.series) > 1 else []
+        name = ["series"] if self._named else []
         places = [f"{self.x.label} from", f"{self.x.label} to"]
         return [*name, *([self.x.label] if self._counted else places), self.y.label]
+
+    @property
+    def _named(self) -> bool:
+        """Whether rows of the table say of what they are."""
+        return len(self.series) > 1 or bool(self.marks)
 
     @property
     def _counted(self) -> bool:
@@ -88,13 +93,14 @@ class Figure(BaseModel):
         return (low,) if width == 1 else (low, low + width - 1)
 
     def rows(self) -> list[tuple[str | float, ...]]:
-        """One row a bin, series behind series; every figure as it is, not rounded."""
+        """One row a bin, series behind series, then one a mark; every figure as it is, not rounded."""
         number = int if self.y.counts else float
-        return [
-            (*([series.name] if len(self.series) > 1 else []), *self.told(series, place), number(value))
+        bins: list[tuple[str | float, ...]] = [
+            (*([series.name] if self._named else []), *self.told(series, place), number(value))
             for series in self.series
             for place, value in enumerate(series.y)
         ]
+        return bins + [(mark.name, *[mark.x] * (1 if self._counted else 2), "") for mark in self.marks]
 
     def to_csv(self) -> str:
         """The table as CSV with its head; floats are written so that reading gives the same ones."""

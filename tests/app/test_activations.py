@@ -25,6 +25,8 @@ class Office:
         self.desk = ActivationsDesk(self.state, self.board, self.jobs)
         self.results: list[object] = []
         self.jobs.show_result.connect(self.results.append)
+        self.notices: list[object] = []
+        self.jobs.notice.connect(self.notices.append)
         self.state.opening(folder)
 
 
@@ -78,6 +80,7 @@ def test_a_run_that_fails_says_why(qtbot, office):
     qtbot.waitUntil(lambda: bool(office.desk.problem))
     assert office.desk.sentence == "The model cannot be run."
     assert office.desk.record is None
+    assert office.notices == []  # the view says it
 
 
 def test_a_run_is_followed_and_stopped(qtbot, office, offer):

@@ -12,6 +12,7 @@ from PySide6.QtGui import QGuiApplication, QImage
 from pytestqt.qtbot import QtBot
 
 from app.plotting import plotting
+from app.views.export import IMAGE_SCALE
 from app.views.figure import FigureView, read_out
 from engine.api.figures import Axis, Figure, Mark, Series
 
@@ -168,6 +169,17 @@ def test_a_new_figure_shows_while_the_table_is_open(view: FigureView):
     view.as_table.trigger()
     view.show_figure(FIGURE.model_copy(update={"series": [Series(name="other", x=[1.0], y=[2], width=1)]}))
     assert view.table.model().rowCount() == 1
+
+
+def test_a_picture_saved_behind_the_table_is_the_present_one(qtbot: QtBot, view: FigureView, tmp_path: Path):
+    view.show_figure(FIGURE)
+    drawn(qtbot, view)
+    view.as_table.trigger()
+    view.show_figure(FIGURE.model_copy(update={"title": "another"}))
+    assert view._plot._figure.title == "another"
+    view.save_png(tmp_path / "behind.png")
+    qtbot.waitUntil(lambda: view._read_out.text() == "Saved behind.png.")
+    assert QImage(str(tmp_path / "behind.png")).width() == view.table.width() * IMAGE_SCALE
 
 
 # --------------------------------------------------------------------------------------- marks

@@ -16,6 +16,7 @@ from app import theme
 from app.views.figure import FigureView
 from app.views.heat_field import Field, Part, cell_text
 from app.views.heat_map import HeatMapView
+from engine.api.figures import Axis
 from tests.app.heat_maps import figure
 from tests.app.turns import Turns
 
@@ -192,6 +193,30 @@ def test_hover_tells_the_exact_cell_and_a_click_names_it(qtbot: QtBot, small: He
     assert clicked.args == [2, 39]
 
 
+def test_of_many_cells_in_a_pixel_the_one_that_is_seen_is_told_and_clicked(qtbot: QtBot, heat: HeatMapView):
+    values, places = spiked(np.random.default_rng(5))
+    heat.show_figure(figure(*values.shape), values, logarithmic=False)
+    clicked: list[tuple[int, int]] = []
+    heat.cell_clicked.connect(lambda row, column: clicked.append((row, column)))
+    told: list[str] = []
+    heat.told.connect(told.append)
+    for row, column in places.tolist():
+        left = heat.cells.left() + int(column / values.shape[1] * heat.cells.width())
+        pixel = QPoint(left, middle(heat, row, 0).y())
+        assert values.shape[1] / heat.cells.width() > 10
+        qtbot.mouseClick(heat, Qt.MouseButton.LeftButton, pos=pixel)
+        assert clicked[-1] == (row, column)
+        assert told[-1] == f"layer {row} · channel {column}: 50"
+
+
+def test_the_last_cells_end_where_the_tensor_does(heat: HeatMapView):
+    values = np.ones((3, 4), np.float32)
+    short = figure(3, 4, row_step=2, stop_row=5, column_step=8, stop_column=27)
+    heat.show_figure(short, values, logarithmic=False)
+    assert heat.part == Part(0, 5, 0, 27)
+    assert cell_text(Field(short, values), 2, 3) == "layer 4 · channel 24 to 26: 1"
+
+
 def test_numbers_are_those_of_the_source(qtbot: QtBot, heat: HeatMapView):
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     stepped = figure(3, 4, first_row=100, first_column=64, row_step=2, column_step=8)
@@ -292,6 +317,18 @@ def test_a_mark_from_outside_is_brought_into_sight(small: HeatMapView):
     assert not (pixels_of(small)[edge] == accent).any()
 
 
+def test_a_marked_column_is_framed_from_end_to_end(small: HeatMapView):
+    small.show_part(Part(2, 4, 0, 10))
+    small.mark((None, 35))
+    assert small.part == Part(2, 4, 26, 36)  # the rows stay
+    accent = theme.colors().accent.rgb()
+    top, _, left, _ = map(round, box_of(small, 2, 35))
+    _, bottom, _, right = map(round, box_of(small, 3, 35))
+    lines = pixels_of(small)[top + 5 : bottom - 5]
+    assert (lines[:, left - 5 : left + 3] == accent).any(axis=1).all()
+    assert not (lines[:, left + 3 : right - 5] == accent).any()
+
+
 # ------------------------------------------------------------------------- versions of a figure
 
 
@@ -374,6 +411,12 @@ def test_the_logarithm_is_for_magnitudes(qtbot: QtBot, view: FigureView):
     assert heat._shown.scale.logarithmic
     view.logarithmic.setChecked(False)
     assert not heat._shown.scale.logarithmic
+    view.logarithmic.setChecked(True)
+    codes = figure(2, 3).model_copy(update={"z": Axis(name="code", counts=True)})
+    heat = show(qtbot, view, codes, np.ones((2, 3), np.float32))
+    assert not heat._shown.scale.logarithmic
+    assert not view.logarithmic.isEnabled()
+    assert "codes" in view.logarithmic.toolTip()
     show(qtbot, view, figure(2, 3, signed=True), -np.ones((2, 3), np.float32))
     assert not view.logarithmic.isEnabled()
 
@@ -384,20 +427,20 @@ def test_table_and_csv_are_the_cells(qtbot: QtBot, view: FigureView, tmp_path: P
     show(qtbot, view, shown, values)
     view.as_table.trigger()
     model = view.table.model()
-    told = [[model.index(row, column).data() for column in range(3)] for row in range(6)]
-    assert told[0] == ["blk.0", "10", "0.1"]
-    assert told[1] == ["blk.0", "12", "not read yet"]
-    assert told[4] == ['a "b", c', "12", "−5.5"]
-    assert model.headerData(2, Qt.Orientation.Horizontal) == "abs-max"
+    told = [[model.index(row, column).data() for column in range(4)] for row in range(6)]
+    assert told[0] == ["blk.0", "10", "11", "0.1"]
+    assert told[1] == ["blk.0", "12", "13", "not read yet"]
+    assert told[4] == ['a "b", c', "12", "13", "−5.5"]
+    assert model.headerData(3, Qt.Orientation.Horizontal) == "abs-max (farthest from zero)"
     text = saved(qtbot, view, view.save_csv, tmp_path / "cells.csv").decode()
     view.copy_csv()
     qtbot.waitUntil(lambda: view._read_out.text() == "Copied as CSV.")
     assert QGuiApplication.clipboard().text() == text
     head, *rows = csv.reader(io.StringIO(text))
-    assert head == ["layer", "channel", "abs-max"]
+    assert head == ["layer", "channel from", "channel to", "abs-max"]
     assert [row[:2] for row in rows[2:4]] == [["blk.0", "14"], ['a "b", c', "10"]]
-    assert rows[0][2] == "0.1"
-    read = np.array([np.float32(row[2] or "nan") for row in rows]).reshape(2, 3)
+    assert rows[0][3] == "0.1"
+    read = np.array([np.float32(row[3] or "nan") for row in rows]).reshape(2, 3)
     assert np.array_equal(read, values, equal_nan=True)
 
 

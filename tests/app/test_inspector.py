@@ -153,7 +153,7 @@ def test_all_statistics_are_copied_with_all_digits(qtbot: QtBot, parts):
 
 
 def test_the_error_follows_the_recipe_of_this_tensor_alone(qtbot: QtBot, parts):
-    state, reader, _ = parts
+    state, reader, inspector = parts
     state.select((state.rows[1].key,))
     qtbot.waitUntil(lambda: bool(reader.figures))
     reader.figures[0].take(drawn())
@@ -164,6 +164,8 @@ def test_the_error_follows_the_recipe_of_this_tensor_alone(qtbot: QtBot, parts):
         rules = [*recipe.rules, Rule(match=match, format="Q8_0")]
         with qtbot.waitSignal(state.plan_changed):
             state.change_recipe(match, recipe.model_copy(update={"rules": rules}))
+        changed = match == "gate"  # then the error is no longer what the recipe makes of it
+        assert (inspector.statistics.statistics.error is None) == changed
         qtbot.wait(2 * SETTLE_MS)
         assert len(reader.statistics_asked) == asked
     assert reader.statistics_asked[2][1].default.format == "Q8_0"

@@ -18,7 +18,9 @@ from app.models.outliers import MOST, Layer, WorstChannels, runs, worst_channels
 from app.models.roles import matrices_by_role
 from app.plotting import plotting
 from app.state import State
+from app.views.figure_slot import SETTLE_MS
 from app.views.outliers import OutliersView
+from engine.api.recipe import Rule
 from tests.app.layers import summaries
 from tests.app.reading import FakeReader, heat
 
@@ -126,6 +128,43 @@ def test_it_asks_for_the_down_projections_first_and_has_every_role(qtbot, parts)
     assert reader.figures[1].view.metric == "kurtosis"
 
 
+def test_another_role_leaves_no_lines_of_the_one_before(qtbot, parts):
+    _, reader, view = parts
+    qtbot.waitUntil(lambda: bool(reader.figures))
+    reader.figures[0].take(heat([[1.0] * 160]))
+    qtbot.waitUntil(lambda: bool(view.model.lines))
+    view.role.setCurrentIndex((view.role.currentIndex() + 1) % view.role.count())
+    assert view.model.lines == []
+
+
+def test_errors_of_the_recipe_follow_what_it_makes_of_these_tensors(qtbot, parts):
+    state, reader, view = parts
+    qtbot.waitUntil(lambda: bool(reader.figures))
+    view.measure.setCurrentIndex(view.measure.findData("error"))
+    view.role.setCurrentIndex(view.role.findData("ffn_gate"))
+    qtbot.waitUntil(lambda: len(reader.figures) == 2)
+    asked = reader.figures[1].view
+    assert (asked.metric, asked.recipe) == ("error", state.document.recipe)
+    for count, match in ((2, "attn_k"), (3, "gate")):
+        recipe = state.document.recipe
+        rules = [*recipe.rules, Rule(match=match, format="Q8_0")]
+        with qtbot.waitSignal(state.plan_changed):
+            state.change_recipe(match, recipe.model_copy(update={"rules": rules}))
+        qtbot.wait(2 * SETTLE_MS)
+        assert len(reader.figures) == count
+    assert reader.figures[-1].view.recipe == state.document.recipe
+    view.source.setCurrentIndex(view.source.findData("activations"))
+    assert view.measure.currentData() == "absmax"  # activations are not quantized
+
+
+def test_of_errors_layers_that_break_as_a_whole_come_first():
+    values = planted()
+    values[2] = 50
+    worst = worst_channels(values, LAYERS, by_value=True)
+    assert {one.layer.block for one in worst[:50]} == {2}
+    assert (worst[50].layer.block, worst[50].channel) == (0, 7)
+
+
 def test_progress_names_the_block(qtbot, parts):
     _, reader, view = parts
     qtbot.waitUntil(lambda: bool(reader.figures))
@@ -141,6 +180,18 @@ def test_a_click_on_a_cell_selects_the_tensor_and_marks_the_channel(qtbot, parts
     assert state.selection == ("blk.2.ffn_down.weight",)
     assert state.channel == 40
     assert [line.channel for line in view.table.selected()] == [40]
+
+
+def test_a_tensor_of_another_role_marks_no_cell_of_this_one(qtbot, parts):
+    state, reader, view = parts
+    show(qtbot, reader, np.ones((2, 160), np.float32), view)
+    layer = view._layers[0]
+    state.select((layer.key,))
+    state.mark_channel(5)
+    assert view.figure._selected == (0, 5)
+    other = next(row for row in state.rows if row.block == 0 and row.key != layer.key)
+    state.select((other.key,))
+    assert view.figure._selected is None
 
 
 def test_a_line_does_the_same(qtbot, parts):

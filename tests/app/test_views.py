@@ -12,10 +12,12 @@ from app.plotting import plotting
 from app.state import State
 from app.views.errors import ErrorsView
 from app.views.figure_slot import SETTLE_MS
+from app.views.heat_field import Part
 from app.views.histograms import MOST_PINNED, HistogramsView
 from app.views.picture import AROUND, PictureView
 from engine.api.recipe import Rule
 from resources import SAMPLE_MODEL
+from tests.app.listening import fake
 from tests.app.reading import Asked, FakeReader, drawn, heat
 from tests.app.small_state import DOWN, GATE, make_state
 
@@ -119,7 +121,7 @@ def test_progress_is_shown_until_the_last_answer(bench, histograms):
     bench.select(0)
     take = bench.asked().take
     take(drawn(last=False))
-    assert histograms.slot.progress.text() == "first, rough: 50 % is read"
+    assert histograms.slot.progress.text() == "not complete: 50 % is done"
     take(drawn())
     assert histograms.slot.progress.text() == ""
 
@@ -169,13 +171,15 @@ def test_what_the_recipe_makes_is_laid_over_it(qtbot, bench, histograms):
 
 def test_marks_are_shown_as_wanted_without_a_question(bench, histograms):
     bench.select(0)
-    bench.asked().take(drawn())
+    bench.asked()
+    histograms.quantized.click()
+    bench.asked(2).take(drawn())
     assert [mark.kind for mark in histograms.figure.figure.marks] == ["percentile"]
     histograms.levels.click()
     assert [mark.kind for mark in histograms.figure.figure.marks] == ["percentile", "clip"]
     histograms.percentiles.click()
     assert [mark.kind for mark in histograms.figure.figure.marks] == ["clip"]
-    bench.nothing_more(1)
+    bench.nothing_more(2)
 
 
 def test_up_to_four_are_pinned_and_closed_one_by_one(qtbot, bench, histograms):
@@ -193,6 +197,34 @@ def test_up_to_four_are_pinned_and_closed_one_by_one(qtbot, bench, histograms):
     histograms.pinned[0].close_button.click()
     assert len(histograms.pinned) == MOST_PINNED - 1
     assert histograms.pin.isEnabled()
+
+
+def test_pinned_histograms_are_told_apart(bench, histograms):
+    """However narrow they are: both ends of a title are seen, and no legend lies on the bars."""
+    name = "model.layers.2.mlp.down_proj.weight"
+    bench.select(0)
+    two = drawn(title=f"Weights of {name}, input channel 1,500 as Q6_K")
+    two.figure.series.append(two.figure.series[0].model_copy(update={"name": "quantized (Q6_K)"}))
+    bench.asked().take(two)
+    for _ in range(MOST_PINNED):
+        histograms.pin.click()
+    title = histograms.pinned[0].title
+    bench.qtbot.waitUntil(lambda: title.width() < 250)
+    assert title.shown.startswith("Weights")
+    assert title.shown.endswith("Q6_K")
+    assert all(word in title.toolTip() for word in (name, "original", "quantized"))
+    assert histograms.figure._plot._legend.isVisible()
+    assert not histograms.pinned[0].figure._plot._legend.isVisible()
+
+
+def test_each_scope_has_a_number_of_its_own(bench, histograms):
+    bench.select(1)  # 64 x 160
+    bench.state.mark_channel(150)
+    assert bench.asked().view.index == 150
+    for count, (scope, index) in enumerate((("output", 0), ("group", 0), ("input", 150)), 2):
+        histograms.scope.setCurrentIndex(histograms.scope.findData(scope))
+        view = bench.asked(count).view
+        assert (view.scope, view.index) == (scope, index)
 
 
 def test_a_marked_channel_is_looked_at(bench, histograms):
@@ -214,23 +246,39 @@ def test_without_activations_it_says_how_to_get_some(bench, histograms):
     assert histograms.figure.isVisible()
 
 
-def test_activations_are_those_of_the_matrix_or_of_one_input_channel(bench, histograms, tmp_path):
-    bench.desk.file = tmp_path / "gathered"
-    bench.select(0)
-    bench.asked()
+def test_of_activations_input_channels_can_be_looked_at(bench, histograms, tmp_path):
+    bench.desk.file = tmp_path / "activations"
+    bench.select(1)  # 64 x 160
     histograms.scope.setCurrentIndex(histograms.scope.findData("output"))
-    bench.asked(2)
+    bench.asked()
     histograms.source.setCurrentIndex(1)
+    assert bench.asked(2).view.scope == "tensor"
+    items = histograms.scope.model()
+    assert [items.item(place).isEnabled() for place in range(4)] == [True, False, True, False]
+    assert items.item(1).toolTip()
+    bench.state.mark_channel(100)
     view = bench.asked(3).view
-    assert (view.source, view.activations, view.scope) == (
+    assert (view.source, view.scope, view.index, view.tensor) == (
         "activations",
-        str(tmp_path / "gathered"),
-        "tensor",
+        "input",
+        100,
+        bench.state.rows[1].key,
     )
-    assert view.tensor == "blk.0.ffn_down.weight"
-    bench.state.mark_channel(7)
-    view = bench.asked(4).view
-    assert (view.source, view.scope, view.index) == ("activations", "input", 7)
+    assert histograms.number.isVisible()
+
+
+def test_what_is_disabled_says_why(bench, histograms):
+    bench.select(2)  # a norm, which is kept
+    assert "one-dimensional" in histograms.quantized.toolTip()
+    assert "first" in histograms.levels.toolTip()
+    assert not histograms.levels.isEnabled()
+    assert "nothing is shown" in histograms.pin.toolTip()
+    bench.asked().take(drawn())
+    assert histograms.pin.isEnabled()
+    bench.select(1)
+    assert not histograms.pin.isEnabled()
+    histograms.quantized.click()
+    assert histograms.levels.isEnabled()
 
 
 # ---------------------------------------------------------------------------------------- pictures
@@ -260,11 +308,44 @@ def test_errors_and_codes_are_those_of_the_recipe(bench, picture):
     assert picture.hint.text == "Kept in F32: one-dimensional. It is not quantized."
 
 
+def test_another_kind_or_recipe_reads_the_whole_and_then_what_one_looks_at(bench, picture):
+    bench.select(0)  # 64 x 256
+    bench.asked().take(heat([[1.0] * 64] * 32, title="down", row_step=2, column_step=4))
+    picture.figure.show_part(8, 16, 32, 64)
+    bench.asked(2).take(heat([[1.0] * 32] * 8, title="down", first_row=8, first_column=32))
+    picture.what.setCurrentIndex(picture.what.findData("error"))
+    assert picture.figure.figure is None  # nothing of the values is left
+    whole = bench.asked(3)
+    assert (whole.view.what, whole.view.stop_row) == ("error", 0)
+    whole.take(heat([[1.0] * 64] * 32, title="errors", row_step=2, column_step=4))
+    part = bench.asked(4).view
+    assert (part.first_row, part.stop_row, part.first_column, part.stop_column) == (8, 16, 32, 64)
+    bench.reader.figures[-1].take(heat([[1.0] * 32] * 8, title="errors", first_row=8, first_column=32))
+    picture.figure._heat_map.reset()
+    assert picture.figure._heat_map.part == Part(0, 64, 0, 256)
+    bench.qtbot.wait(2 * SETTLE_MS)
+    recipe = bench.state.document.recipe
+    rules = [*recipe.rules, Rule(match="down", format="Q8_0")]
+    with bench.qtbot.waitSignal(bench.state.plan_changed):
+        bench.state.change_recipe("down", recipe.model_copy(update={"rules": rules}))
+    assert picture.figure.figure is None  # nothing of the recipe before is left
+
+
+def test_a_channel_that_is_marked_does_not_hold_the_picture(bench, picture):
+    bench.select(0)
+    bench.state.mark_channel(250)
+    bench.asked().take(heat([[1.0] * 64] * 32, title="down", row_step=2, column_step=4))
+    picture.figure.show_part(40, 48, 0, 32)
+    bench.asked(2).take(heat([[1.0] * 32] * 8, title="down", first_row=40))
+    assert picture.figure._heat_map.part == Part(40, 48, 0, 32)
+
+
 def test_the_marked_channel_can_be_zoomed_to(qtbot, bench, picture):
     bench.select(0)  # 64 x 256
     bench.asked().take(heat([[1.0] * 256] * 64))
     assert not picture.channel.isVisible()
     bench.state.mark_channel(100)
+    assert picture.figure._heat_map.marked == (None, 100)
     picture.channel.click()
     view = bench.asked(2).view
     assert (view.first_column, view.stop_column) == (100 - AROUND, 100 + AROUND + 1)
@@ -310,3 +391,18 @@ def test_the_tabs_are_there_as_long_as_a_model_is(qtbot, window):
     window.state.close()
     assert titles() == ["Layers"]
     assert window.pages.currentIndex() == 0
+
+
+def test_a_look_at_a_prompt_stays_on_the_view(qtbot, window, tmp_path):
+    """No result, no list of jobs pushes itself forward; the job is listed all the same."""
+    window.tabs.addTab(window.views.outliers, "Outliers")
+    window.tabs.setCurrentWidget(window.views.outliers)
+    window.session.board._command = fake("job")
+    window.state.opening(tmp_path)
+    window.tabs.setCurrentWidget(window.views.outliers)
+    window.session.activations.look("What does this sentence do")
+    qtbot.waitUntil(lambda: window.session.activations.ready)
+    assert window.tabs.currentWidget() is window.views.outliers
+    assert window.tabs.indexOf(window.result) < 0
+    assert window.jobs_dock.isHidden()
+    assert [record.state for record in window.session.board.records] == ["done"]

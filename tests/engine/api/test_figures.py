@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from engine.api.figures import Axis, Figure, HeatMap, Series
+from engine.api.figures import Axis, Figure, HeatMap, Mark, Series
 
 ORIGINAL = Series(name="original", x=[-0.3, -0.1, 0.1], y=[3.0, 1e9 + 1, 0.0], width=0.2)
 QUANTIZED = Series(name="quantized, Q4_K", x=[0.0], y=[1 / 3], width=0.1)
@@ -30,6 +30,14 @@ def test_csv_of_two_series_names_them():
     assert head[0] == "series"
     assert [row[0] for row in rows] == ["original"] * 3 + ["quantized, Q4_K"]
     assert float(rows[-1][3]) == 1 / 3
+
+
+def test_marks_are_rows_too():
+    marked = figure(ORIGINAL).model_copy(update={"marks": [Mark(kind="percentile", name="99 %", x=0.05)]})
+    head, *rows = csv.reader(io.StringIO(marked.to_csv()))
+    assert head == ["series", "weight from", "weight to", "count"]
+    assert [row[0] for row in rows] == ["original"] * 3 + ["99 %"]
+    assert rows[-1][1:] == ["0.05", "0.05", ""]
 
 
 def test_an_empty_figure_is_a_head_alone():
@@ -74,6 +82,7 @@ def test_a_heat_maps_table_has_a_row_a_cell_and_nothing_for_nan():
 
 def test_a_pooled_cell_says_what_it_stands_for_up_to_the_end():
     drawn = heat_map(height=2, width=2, first_column=10, column_step=3, stop_column=14, row_step=2)
-    assert drawn.columns() == ["block from", "block to", "input channel from", "input channel to", "abs-max"]
+    places = ["block from", "block to", "input channel from", "input channel to"]
+    assert drawn.columns() == [*places, "abs-max (farthest from zero)"]
     rows = [drawn.row(np.zeros((2, 2), np.float32), place) for place in range(4)]
     assert rows == [(0, 1, 10, 12, 0), (0, 1, 13, 13, 0), (2, 3, 10, 12, 0), (2, 3, 13, 13, 0)]
