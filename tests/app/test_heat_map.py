@@ -437,7 +437,7 @@ def test_table_and_csv_are_the_cells(qtbot: QtBot, view: FigureView, tmp_path: P
     qtbot.waitUntil(lambda: view._read_out.text() == "Copied as CSV.")
     assert QGuiApplication.clipboard().text() == text
     head, *rows = csv.reader(io.StringIO(text))
-    assert head == ["layer", "channel from", "channel to", "abs-max"]
+    assert head == ["layer", "channel from", "channel to", "abs-max (farthest from zero)"]
     assert [row[:2] for row in rows[2:4]] == [["blk.0", "14"], ['a "b", c', "10"]]
     assert rows[0][3] == "0.1"
     read = np.array([np.float32(row[3] or "nan") for row in rows]).reshape(2, 3)
