@@ -42,7 +42,7 @@ class CompactAxis(pg.AxisItem):
 
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
         if self.counts:
-            return [compact(value) if float(value).is_integer() else "" for value in values]
+            return [f"{value:,.0f}" if float(value).is_integer() else "" for value in values]
         if not self.logMode:
             return [compact(value * scale) for value in values]
         low, high = sorted(self.range)
@@ -81,6 +81,8 @@ class Plot(pg.GraphicsView):
             axis.setGrid(round(0.15 * 255))
         self._pointer = pg.InfiniteLine(angle=90, movable=False)
         self._pointer.hide()
+        self._marked = pg.InfiniteLine(angle=90, movable=False)
+        self._marked.hide()
         self._marks = Marks(self.box)
         self._legend = pg.LegendItem(offset=(-8, 8))
         self._legend.setParentItem(self.box)
@@ -108,6 +110,12 @@ class Plot(pg.GraphicsView):
     def marks_near(self, x: float) -> list[tuple[str, float]]:
         """Names and places of the marks at most some pixels from `x`."""
         return self._marks.near(x - self._half, REACH * self.box.viewPixelSize()[0])
+
+    def mark(self, number: int | None) -> None:
+        """Point out the bin of a whole number by a line, or none."""
+        self._marked.setVisible(number is not None)
+        if number is not None:
+            self._marked.setPos(number)
 
     def reset(self) -> None:
         """Show all of the figure."""
@@ -138,6 +146,8 @@ class Plot(pg.GraphicsView):
         self._axes["left"].setLogMode(x=False, y=self._logarithmic)
         self._pointer.setPen(pg.mkPen(colors.text, style=Qt.PenStyle.DotLine))
         self.box.addItem(self._pointer, ignoreBounds=True)
+        self._marked.setPen(pg.mkPen(colors.accent, width=2, style=Qt.PenStyle.DashLine))
+        self.box.addItem(self._marked, ignoreBounds=True)
         if self._figure is None:
             return
         self._axes["bottom"].counts = self._figure.x.counts

@@ -16,6 +16,7 @@ from app import theme
 from app.views.figure import FigureView
 from app.views.heat_field import Field, Part, cell_text
 from app.views.heat_map import HeatMapView
+from engine.api.figures import Axis
 from tests.app.heat_maps import figure
 from tests.app.turns import Turns
 
@@ -430,13 +431,13 @@ def test_table_and_csv_are_the_cells(qtbot: QtBot, view: FigureView, tmp_path: P
     assert told[0] == ["blk.0", "10", "11", "0.1"]
     assert told[1] == ["blk.0", "12", "13", "not read yet"]
     assert told[4] == ['a "b", c', "12", "13", "−5.5"]
-    assert model.headerData(3, Qt.Orientation.Horizontal) == "abs-max"
+    assert model.headerData(3, Qt.Orientation.Horizontal) == "abs-max (farthest from zero)"
     text = saved(qtbot, view, view.save_csv, tmp_path / "cells.csv").decode()
     view.copy_csv()
     qtbot.waitUntil(lambda: view._read_out.text() == "Copied as CSV.")
     assert QGuiApplication.clipboard().text() == text
     head, *rows = csv.reader(io.StringIO(text))
-    assert head == ["layer", "channel from", "channel to", "abs-max"]
+    assert head == ["layer", "channel from", "channel to", "abs-max (farthest from zero)"]
     assert [row[:2] for row in rows[2:4]] == [["blk.0", "14"], ['a "b", c', "10"]]
     assert rows[0][3] == "0.1"
     read = np.array([np.float32(row[3] or "nan") for row in rows]).reshape(2, 3)
