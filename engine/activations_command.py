@@ -26,10 +26,18 @@ Calibration = Annotated[
 Prompt = Annotated[
     str | None, typer.Option(help="The same on this text alone, as it is.", show_default=False)
 ]
-Windows = Annotated[int, typer.Option(min=1, help="At most N windows of the text.")]
-Length = Annotated[int, typer.Option(min=8, help="Tokens of a window.")]
+Windows = Annotated[
+    int | None, typer.Option(min=1, help="At most N windows of the text; 128.", show_default=False)
+]
+Length = Annotated[int | None, typer.Option(min=8, help="Tokens of a window; 512.", show_default=False)]
 Seed = Annotated[
-    int, typer.Option(min=0, max=(1 << 32) - 1, help="Chooses the windows, and the tokens of percentiles.")
+    int | None,
+    typer.Option(
+        min=0,
+        max=(1 << 32) - 1,
+        help="Chooses the windows, and the tokens of percentiles; 0.",
+        show_default=False,
+    ),
 ]
 RangeOf = Annotated[
     Estimator | None,
@@ -43,25 +51,44 @@ ActivationsOut = Annotated[
 ]
 
 
+OF_TEXTS = {
+    "windows": "--windows",
+    "length": "--length",
+    "seed": "--seed",
+    "output": "--activations-out",
+    "memory_limit": "--memory-limit",
+}
+"""Options that say something of activations alone, by what they set."""
+
+
 def request_of(
     model: Path,
     calibration: list[Path] | None,
     prompt: str | None,
     *,
     ranges: bool,
-    **settings: object,
+    **settings: int | str | None,
 ) -> ActivationsRequest | None:
-    """What is asked of activations; None where nothing is. Raises `CalibrationError`."""
+    """What is asked of activations; None where nothing is. `settings` that are None are left as they are.
+
+    Raises `CalibrationError`.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
     if calibration is None and prompt is None:
-        if ranges or settings.get("output"):
-            raise CalibrationError("Name a text with --calibration or --prompt: ranges are of activations.")
+        idle = [option for name, option in OF_TEXTS.items() if given.get(name) not in (None, "")]
+        if ranges or idle:
+            option = "--range" if ranges else idle[0]
+            raise CalibrationError(f"Name a text with --calibration or --prompt: {option} is of activations.")
         return None
     if calibration is not None and prompt is not None:
         raise CalibrationError("Activations are of a text or of a prompt: leave out one of the two.")
     if prompt is not None and not prompt.strip():
         raise CalibrationError("The prompt is empty: type a text.")
+    cut = [OF_TEXTS[name] for name in ("windows", "length") if name in given]
+    if prompt is not None and cut:
+        raise CalibrationError(f"A prompt is run as it is, not in windows: leave out {cut[0]}.")
     texts = [str(CALIBRATION_TEXT if str(path) == SAMPLE else path) for path in calibration or []]
-    return ActivationsRequest(model=str(model), texts=texts, prompt=prompt or "", **settings)
+    return ActivationsRequest(model=str(model), texts=texts, prompt=prompt or "", **given)
 
 
 def show_captured(result: ActivationsResult, as_json: bool) -> None:

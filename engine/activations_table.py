@@ -1,17 +1,18 @@
 """Statistics of activations as columns of the table of `bitwright stats`, as JSON, and on the terminal."""
 
+from collections.abc import Sequence
+
 from engine import terminal
 from engine.activations import Activations, LayerActivations
-from engine.api.statistics import PERCENTS, Estimator
+from engine.api.statistics import PERCENTS, Estimator, WeightStatistics
 from engine.calibration.ranges import estimate
 from engine.input_statistics import in_short
+from engine.outlier_cells import outlier_cells
 from engine.statistics_table import Row
 from engine.weight_statistics import outlier_channels
 
 SHOWN = 20
 """Layers in the table on the terminal."""
-
-SHOWN_CHANNELS = 6
 
 _NAMES = (
     "input_tokens",
@@ -58,35 +59,58 @@ def in_json(found: Activations) -> dict[str, object]:
     return {"file": str(found.path), "ran": found.ran.model_dump(), "caches": caches}
 
 
-def show_activations(found: Activations) -> None:
-    """The layers with the worst channels, worst first, one line for all that see the same."""
-    layers = _distinct(found)
+def show_activations(found: Activations, weights: Sequence[WeightStatistics]) -> None:
+    """The layers with the worst channels, worst first, one line for all that see the same.
+
+    By the names that their matrices, `weights`, have in the source.
+    """
+    layers = _distinct(found, weights)
     worst = sorted(layers.items(), key=lambda item: -_ratio(item[1]))[:SHOWN]
-    columns = ("abs-max", "mean square", "worst / median", "largest at", "outlier channels")
+    columns = ("abs-max", "mean square", "largest at", "worst / median", "outlier channels")
     shown = terminal.table("input of", *columns, left=1)
     for name, layer in worst:
         channels, ratios = outlier_channels(layer.channels.absmax)
-        more = len(channels) - SHOWN_CHANNELS
         peak = layer.peaks[0]
         shown.add_row(
             terminal.printable(name),
             f"{layer.absmax:.4g}",
             f"{layer.mean_square:.4g}",
-            f"{ratios.max():.2f}",
             f"{terminal.printable(repr(peak.token))} ({peak.window}:{peak.position})",
-            ", ".join(map(str, channels[:SHOWN_CHANNELS])) + (f" and {more:,} more" if more > 0 else ""),
+            *outlier_cells(float(ratios.max()), channels.tolist()),
         )
     shown.columns[-1].justify = "left"
     terminal.out.print(shown)
     terminal.say(f"Activations of {len(layers)} places on {found.ran}.")
+    if found.ran.caution:
+        terminal.warn([found.ran.caution])
 
 
-def _distinct(found: Activations) -> dict[str, LayerActivations]:
+def _distinct(found: Activations, weights: Sequence[WeightStatistics]) -> dict[str, LayerActivations]:
     """The layers, those that see the same once, by all their names in short."""
+    sources: dict[str, list[str]] = {}
+    for one in weights:
+        sources.setdefault(one.canonical, []).append(one.tensor)
     names: dict[int, list[str]] = {}
     for name in found.tensors:
         names.setdefault(found.place(name), []).append(name)
-    return {", ".join(n.removesuffix(".weight") for n in own): found.layers[own[0]] for own in names.values()}
+    return {
+        _together([_in_source(name, sources.get(name, [])) for name in own]): found.layers[own[0]]
+        for own in names.values()
+    }
+
+
+def _in_source(name: str, sources: list[str]) -> str:
+    """What the source calls a matrix; of a stack of experts the first."""
+    if not sources:
+        return name.removesuffix(".weight")
+    more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+    return sources[0].removesuffix(".weight") + more
+
+
+def _together(names: list[str]) -> str:
+    """Names of one layer: what they begin with alike is said once."""
+    begin = names[0].rpartition(".")[0] + "."
+    return ", ".join([names[0], *(name.removeprefix(begin) for name in names[1:])])
 
 
 def _ratio(layer: LayerActivations) -> float:

@@ -1,7 +1,7 @@
 """The command `bitwright plot`: what the window's views show, as a file."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -10,13 +10,12 @@ from engine.api.errors import FigureError
 from engine.api.progress import Progress
 from engine.api.views import ErrorOf, HistogramOf, Metric, OutliersOf, PictureOf, Scope, Source, View
 from engine.options import Model, example
+from engine.plot_options import LOSSY, Kind, What, refuse_idle
 
 EXAMPLES = example(
     "bitwright plot ./Llama-3.2-1B --kind outliers --tensor blk.0.ffn_down.weight --out outliers.png",
     "bitwright plot ./Llama-3.2-1B --kind histogram --tensor blk.3.attn_q.weight --preset Q4_K_M --out q.svg",
 )
-
-Kind = Literal["histogram", "outliers", "error", "picture"]
 
 DEFAULT_PRESET = "Q4_K_M"
 """What errors are those of, where nothing else is asked for."""
@@ -54,14 +53,19 @@ def plot(
         ),
     ] = None,
     metric: Annotated[
-        Metric,
+        Metric | None,
         typer.Option(
-            help="Of outliers: ratio is the abs-max over the median channel's, error what a recipe loses."
+            help="Of outliers: ratio is the abs-max over the median channel's, error what a recipe loses; "
+            "absmax without it.",
+            show_default=False,
         ),
-    ] = "absmax",
+    ] = None,
     what: Annotated[
-        Literal["value", "error", "code"], typer.Option(help="Of a picture: the weights, errors or codes.")
-    ] = "value",
+        What | None,
+        typer.Option(
+            help="Of a picture: the weights (value, the default), errors or codes.", show_default=False
+        ),
+    ] = None,
     scope: Annotated[
         Scope | None,
         typer.Option(
@@ -70,15 +74,27 @@ def plot(
             show_default=False,
         ),
     ] = None,
-    index: Annotated[int, typer.Option(min=0, help="Which channel, or which group counted row by row.")] = 0,
+    index: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Of a histogram with --scope: which channel, or which group counted row by row; 0.",
+            show_default=False,
+        ),
+    ] = None,
     source: Annotated[Source, typer.Option(help="Of histograms and outliers.")] = "weights",
     activations: Annotated[
         Path | None,
         typer.Option(help="The file with statistics of activations.", show_default=False),
     ] = None,
     log: Annotated[
-        bool, typer.Option("--log", help="Counts, or the colors of magnitudes, on a logarithmic scale.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--log/--linear",
+            help="Counts, or the colors of magnitudes; of histograms --log is the default.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Draw a figure of a model: histogram, outlier channels, errors of a recipe, a matrix as a picture."""
@@ -87,21 +103,25 @@ def plot(
     from engine.figures.tensors import find_tensor, role_of
     from engine.jobs.partial import check_place
     from engine.plotting import MAP, check_ending, write_plot
+    from engine.quantization_errors import applied
     from engine.recipes import asked_recipe
 
     check_ending(out)
-    if source == "activations" and (kind not in ("histogram", "outliers") or activations is None):
-        raise FigureError(
-            "Histograms and outliers can be of activations: name their file with --activations."
-        )
+    refuse_idle(
+        kind,
+        source,
+        activations=activations is not None,
+        tensor=tensor is not None,
+        lossy=[option for option, given in (("--preset", preset), ("--recipe", recipe)) if given],
+        role=role,
+        metric=metric,
+        what=what,
+        scope=scope,
+        index=index,
+    )
     if tensor is None and kind != "outliers":
         raise FigureError(f"Say what to draw with --tensor; `bitwright inspect {model}` lists the tensors.")
-    lossy = (
-        kind == "error"
-        or (kind == "picture" and what != "value")
-        or (kind == "outliers" and metric == "error")
-    )
-    if preset is None and recipe is None and lossy:
+    if preset is None and recipe is None and (kind == "error" or metric == "error" or what in LOSSY):
         preset = DEFAULT_PRESET
     with open_checkpoint(model) as checkpoint:
         files = [file for file in (recipe, imatrix, activations) if file is not None]
@@ -109,6 +129,8 @@ def plot(
         of_file = None if activations is None else str(activations)
         found = find_tensor(checkpoint, tensor) if tensor is not None else None
         wanted = asked_recipe(checkpoint, preset, recipe, imatrix)
+        if wanted is not None:
+            terminal.warn(applied(checkpoint, wanted).plan.warnings)
         view: View
         match kind:
             case "histogram":
@@ -116,14 +138,14 @@ def plot(
                     source=source,
                     tensor=str(tensor),
                     scope=scope or "tensor",
-                    index=index,
+                    index=index or 0,
                     recipe=wanted,
                     activations=of_file,
                 )
             case "outliers":
                 named = role_of(found) if found else role or DEFAULT_ROLE
                 view = OutliersOf(
-                    source=source, role=named, metric=metric, recipe=wanted, activations=of_file
+                    source=source, role=named, metric=metric or "absmax", recipe=wanted, activations=of_file
                 )
             case "error":
                 if scope == "tensor" or wanted is None:
@@ -131,9 +153,23 @@ def plot(
                 view = ErrorOf(tensor=str(tensor), scope=scope or "input", recipe=wanted)
             case "picture":
                 _, _, width, height = MAP
-                view = PictureOf(tensor=str(tensor), what=what, height=height, width=width, recipe=wanted)
+                view = PictureOf(
+                    tensor=str(tensor), what=what or "value", height=height, width=width, recipe=wanted
+                )
         with terminal.progress() as listener:
             for drawn in figures(checkpoint, view):
                 listener(Progress("read", drawn.done, drawn.total, "parts"))
-    write_plot(out, drawn.figure, drawn.values, logarithmic=log)
+    figure = drawn.figure.model_copy(update={"title": f"{drawn.figure.title}\n{_about(model, activations)}"})
+    write_plot(out, figure, drawn.values, logarithmic=kind == "histogram" if log is None else log)
     terminal.say(f"{out}: {drawn.figure.title}")
+
+
+def _about(model: Path, activations: Path | None) -> str:
+    """The second line of the title: which model, on what text."""
+    from engine.activations import read_activations
+
+    name = model.resolve().name
+    if activations is None:
+        return name
+    with read_activations(activations) as found:
+        return f"{name} · {found.ran.in_short}"

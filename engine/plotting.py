@@ -44,6 +44,9 @@ SIGNED = ("#08335F", "#3F8FC8", "#F3F3F2", "#DD8A36", "#6E2D00")
 LABEL_SPACE = 0.014
 """Of the plot's width: marks closer than this share one name, the first one's."""
 
+FEW_LEVELS = 32
+"""So many levels of a grid are drawn as lines over the whole height."""
+
 DECADES = 6
 """A logarithmic color bar shows no more than these below the highest value."""
 
@@ -164,9 +167,13 @@ def _draw_series(
 
 
 def _draw_marks(axes: "Axes", marks: Sequence[Mark]) -> None:
-    """Percentiles as dotted lines and names, the clip range dashed, levels as strokes on the ground."""
+    """Percentiles as dotted lines and names, the clip range dashed; levels as lines where they are few, else
+    as strokes on the ground."""
     left, right = axes.get_xlim()
+    ends = [mark.x for mark in marks if mark.kind == "clip"]
+    left, right = min([left, *ends]), max([right, *ends])
     axes.set_xlim(left, right)
+    many = sum(mark.kind == "level" for mark in marks) > FEW_LEVELS
     across = axes.get_xaxis_transform()
     named = -np.inf
     for kind, label in MARKS.items():
@@ -175,7 +182,7 @@ def _draw_marks(axes: "Axes", marks: Sequence[Mark]) -> None:
             style: dict[str, Any] = {
                 "percentile": {"color": MUTED, "linestyle": ":", "linewidth": 0.8},
                 "clip": {"color": COLORS[4], "linestyle": "--", "linewidth": 1.0},
-                "level": {"color": COLORS[1], "linewidth": 0.8, "ymax": 0.025},
+                "level": {"color": COLORS[1], "linewidth": 0.5, "ymax": 0.025 if many else 1.0},
             }[kind]
             axes.axvline(x, label=label if number == 0 else None, **style)
             if kind == "percentile" and x - named > LABEL_SPACE * (right - left):

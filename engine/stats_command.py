@@ -19,7 +19,7 @@ from engine.activations_command import (
 from engine.api.jobs import ActivationsRequest
 from engine.api.statistics import WeightStatistics
 from engine.options import AsJson, MemoryLimit, Model, Threads, example
-from engine.outlier_cells import outlier_cells
+from engine.outlier_cells import EXPLAINED, outlier_cells
 
 if TYPE_CHECKING:
     from engine.activations import Activations
@@ -58,9 +58,9 @@ def stats(
     ] = None,
     calibration: Calibration = None,
     prompt: Prompt = None,
-    windows: Windows = 128,
-    length: Length = 512,
-    seed: Seed = 0,
+    windows: Windows = None,
+    length: Length = None,
+    seed: Seed = None,
     range_of: RangeOf = None,
     activations_out: ActivationsOut = None,
     threads: Threads = None,
@@ -122,6 +122,8 @@ def stats(
     if out is not None:
         on = f", activations on {activations.ran}" if activations else ""
         terminal.say(f"{out}: statistics of {len(found)} tensors{on}.")
+        if activations is not None and activations.ran.caution:
+            terminal.warn([activations.ran.caution])
         return
     if asked is not None:
         _show_errors(found)
@@ -130,7 +132,8 @@ def stats(
     if activations is not None:
         from engine.activations_table import show_activations
 
-        show_activations(activations)
+        show_activations(activations, found)
+    terminal.say(EXPLAINED)
 
 
 def _captured(request: ActivationsRequest) -> "Activations":

@@ -21,7 +21,7 @@ from engine.api.progress import Listener, Progress, silent
 from engine.api.statistics import LARGE, OUTLIER_RATIO, PERCENTS, SIGMAS, WeightStatistics
 from engine.checkpoint import Checkpoint, Tensor
 from engine.checkpoint.errors import NonFiniteError, PackedTensorError, UnknownTypeError
-from engine.checkpoint.names import is_buffer
+from engine.checkpoint.names import identify, is_buffer
 from engine.checkpoint.stored import PLAIN_BITS
 from engine.parallel import in_order
 from kernels.statistics import (
@@ -45,6 +45,9 @@ PIECE = 1 << 19
 
 CHUNK = 1 << 22
 """Weights that are summed by themselves, then joined to the others: the last digits of figures hang on it."""
+
+CLOSE = 3
+"""Names that are offered in the place of an unknown one, at most."""
 
 SAMPLED_ROWS = 8
 """That the frame of a tensor is taken from, evenly spread."""
@@ -75,18 +78,27 @@ def source_name(checkpoint: Checkpoint, name: str) -> str:
     stored = [one for one in names if one in checkpoint.tensors]
     found = stored or [one.name for one in checkpoint.tensors.values() if one.canonical in names]
     if not found:
-        known = [
-            *checkpoint.tensors,
-            *(one.canonical for one in checkpoint.tensors.values() if one.canonical),
-        ]
-        close = difflib.get_close_matches(name, known, 3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "open the model again."
+        close = _alike(checkpoint, name)
+        hint = f"did you mean {' or '.join(close)}?" if close else "its list of tensors says what it has."
         raise CheckpointError(f"{checkpoint.path} has no tensor {name}; {hint}")
     if len(found) > 1 and not stored:
         raise CheckpointError(
             f"{name} is {len(found)} tensors of {checkpoint.path}; name one of them, such as {found[0]}."
         )
     return found[0]
+
+
+def _alike(checkpoint: Checkpoint, name: str) -> list[str]:
+    """Names of tensors that may be meant: of the same role in the same block, or spelled alike."""
+    tensors = checkpoint.tensors.values()
+    meant = identify(name, None)
+    if meant.role is not Role.OTHER:
+        where = meant.role, meant.block, meant.expert
+        same = [one.name for one in tensors if (one.role, one.block, one.expert) == where]
+        if same and len(same) <= CLOSE:
+            return same
+    known = [*checkpoint.tensors, *(one.canonical for one in tensors if one.canonical)]
+    return difflib.get_close_matches(name, known, CLOSE)
 
 
 def without_statistics(checkpoint: Checkpoint, name: str) -> str | None:

@@ -4,6 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+FEW_TOKENS = 500
+"""With fewer of them single channels depend on chance."""
+
 
 class Ran(BaseModel):
     """What went through `model` (a path): `windows` of `length` tokens of `files`, or the `prompt` as it is.
@@ -24,6 +27,23 @@ class Ran(BaseModel):
     @property
     def tokens(self) -> int:
         return self.windows * self.length
+
+    @property
+    def caution(self) -> str:
+        """What to keep in mind where few tokens were run, in one sentence; "" where there were enough."""
+        if self.tokens >= FEW_TOKENS:
+            return ""
+        tokens = f"{self.tokens:,} {'token' if self.tokens == 1 else 'tokens'}"
+        return f"Of {tokens}: single channels depend on chance."
+
+    @property
+    def in_short(self) -> str:
+        """The text's names without folders, or how the prompt begins."""
+        if self.prompt:
+            line = " ".join(self.prompt.split())
+            return f"“{line[:60]}…”" if len(line) > 60 else f"“{line}”"
+        names = [file.replace("\\", "/").rsplit("/", 1)[-1] for file in self.files]
+        return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
     def __str__(self) -> str:
         """In one sentence."""

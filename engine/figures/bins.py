@@ -38,9 +38,10 @@ class Bins:
         return cls(minimum, spread / count, count)
 
     @classmethod
-    def of(cls, values: np.ndarray, wished: int) -> "Bins":
-        """Over the values, at least one."""
-        return cls.over(float(values.min()), float(values.max()), wished, float(values.std(dtype=np.float64)))
+    def of(cls, values: np.ndarray, wished: int, *, few: bool = False) -> "Bins":
+        """Over the values, at least one. `few`: no more than are `wished`."""
+        deviation = 0.0 if few else float(values.std(dtype=np.float64))
+        return cls.over(float(values.min()), float(values.max()), wished, deviation)
 
     @property
     def edges(self) -> np.ndarray:

@@ -19,6 +19,9 @@ from engine.weight_statistics import matrix_shape, read_rows
 GROUP = 32
 """Weights of a group where no format says how many."""
 
+GROUP_BINS = 60
+"""More would hold a weight or none each."""
+
 Place = tuple[slice, slice]
 """The rows and columns of a channel or group."""
 
@@ -34,7 +37,8 @@ def channel_histogram(checkpoint: Checkpoint, view: HistogramOf, wanted: Wanted)
     if weights is None:
         return
     check_finite(checkpoint, tensor, weights)
-    bins = Bins.of(weights, view.bins)
+    group = view.scope == "group"
+    bins = Bins.of(weights, min(view.bins, GROUP_BINS) if group else view.bins, few=group)
     marks = percentile_marks(np.percentile(weights.astype(np.float64), PERCENTS))
     original = bins.series("weights" if made is None else "original", bins.counted(weights))
     yield drawn(title, [original], marks, 1, 1 if made is None else 2, last=made is None)

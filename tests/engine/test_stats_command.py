@@ -249,15 +249,28 @@ def test_columns_of_activations(runnable, tmp_path, monkeypatch, capsys):
     said = json.loads(told)["activations"]
     assert said["ran"]["files"] == [str(text)]
     assert np.array_equal(said["caches"]["1"]["key_max"], cache.keys[1])
-    told, _ = bitwright(capsys, "stats", model, "--prompt", "The harbour was quiet.")
-    assert "blk.1.attn_q, blk.1.attn_k, blk.1.attn_v" in told
+    told, warned = bitwright(capsys, "stats", model, "--prompt", "The harbour was quiet.")
+    assert "model.layers.1.self_attn.q_proj, k_proj, v_proj" in " ".join(told.split())
     assert "on a prompt of" in told
+    assert "from 3 times on a channel counts as an outlier" in " ".join(told.split())
+    assert "tokens: single channels depend on chance" in warned
+    (prompted,) = {*(tmp_path / "cache" / "bitwright" / "activations").iterdir()} - {file}
+    drawn = tmp_path / "inputs.svg"
+    of = ("--source", "activations", "--activations", prompted, "--kind", "outliers", "--role", "ffn_down")
+    bitwright(capsys, "plot", model, *of, "--out", drawn)
+    assert "model · “The harbour was quiet.”" in drawn.read_text()
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (("--range", "mse"), "Name a text"),
+        (("--windows", 128), "--windows is of activations"),
+        (("--length", 512), "--length is of activations"),
+        (("--seed", 0), "--seed is of activations"),
+        (("--memory-limit", "8GB"), "--memory-limit is of activations"),
+        (("--activations-out", "a.activations"), "--activations-out is of activations"),
+        (("--prompt", "a", "--windows", 4), "leave out --windows"),
         (("--prompt", ""), "The prompt is empty"),
         (("--prompt", "  "), "The prompt is empty"),
         (("--prompt", "a", "--calibration", "sample"), "leave out one"),

@@ -150,6 +150,7 @@ def test_a_histogram_of_a_channel_or_group(model, scope, index, rows, columns):
     levels = [mark.x for mark in figure.marks if mark.kind == "level"]
     if scope == "group":
         assert "(row 2, columns 64 to 95)" in figure.title
+        assert round(float(np.ptp(weights)) / figure.series[0].width) == 60
         assert len(levels) == 16
         assert {*made.rows(2, 3)[0, 64:96].tolist()} <= {*levels}
     else:
@@ -192,8 +193,10 @@ def test_a_damaged_tensor_is_said_to_be(tmp_path, scope):
 def test_unknown_names_are_said_with_the_nearest(model):
     with pytest.raises(CheckpointError, match=r"has no tensor blk\.1\.fn_down\.weight; did you mean blk"):
         all_of(model, HistogramOf(tensor="blk.1.fn_down.weight"))
-    with pytest.raises(CheckpointError, match="has no tensor %%%; open the model again"):
+    with pytest.raises(CheckpointError, match="has no tensor %%%; its list of tensors says what it has"):
         all_of(model, PictureOf(tensor="%%%"))
+    with pytest.raises(CheckpointError, match=rf"did you mean {DOWN}\?"):
+        all_of(model, PictureOf(tensor="transformer.h.1.mlp.dense_4h_to_h.weight"))
 
 
 # --------------------------------------------------------------------------------------- outliers
@@ -300,6 +303,7 @@ def test_a_spike_survives_in_any_picture(model, height, width, monkeypatch):
         rows, columns = figure.rows_of(i), figure.columns_of(j)
         cell = weights[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         assert value == cell.reshape(-1)[np.abs(cell).argmax()]
+    assert figure.columns()[-1] == "weight (farthest from zero)"
     i, j = (place // step for place, step in zip(SPIKE, (figure.row_step, figure.column_step), strict=True))
     assert values[i, j] == 9.0
 

@@ -8,10 +8,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from engine.api.errors import CheckpointError, FigureError, OutputError, RecipeError, UserError
+from engine.api.jobs import QuantizeRequest
 from engine.api.presets import PRESETS
+from engine.api.recipe import Choice, Recipe
 from engine.checkpoint import open_checkpoint
 from engine.cli import app
 from engine.quantization_errors import measure_errors, quantized
+from engine.quantize import quantize
 from engine.recipes import recipe_for_preset
 from tests.tiny import write_llama
 
@@ -85,9 +88,23 @@ def test_a_recipe_of_ones_own(model, tmp_path):
     assert len(codes) == 64 * 160
     assert (min(codes), max(codes)) == (-127, 127)
     drawings = [tmp_path / "log.svg", tmp_path / "linear.svg"]
-    for drawing, option in zip(drawings, (["--log"], []), strict=True):
+    for drawing, option in zip(drawings, ([], ["--linear"]), strict=True):
         plot(model, "--kind", "histogram", *option, *asked, "--out", drawing)
     assert drawings[0].read_text() != drawings[1].read_text()
+    plot(model, "--kind", "histogram", "--log", *asked, "--out", drawings[0], "--overwrite")
+    assert f">{DOWN} · weights · Q8_0<" in drawings[0].read_text()
+    assert ">model<" in drawings[0].read_text(), "the model's name is in the title"
+
+
+def test_a_quantized_source_is_warned_of_and_known_by_other_names(tmp_path, capsys):
+    recipe = Recipe(default=Choice(format="Q8_0"))
+    source, out = tmp_path / "q8.gguf", tmp_path / "a.csv"
+    model = str(write_llama(tmp_path / "model"))
+    quantize(QuantizeRequest(model=model, output=str(source), recipe=recipe))
+    plot(source, "--kind", "error", "--tensor", "blk.1.ffn_down", "--preset", "Q4_0", "--out", out)
+    assert "quantized" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match=r"did you mean blk\.1\.ffn_down\.weight\?"):
+        plot(source, "--kind", "error", "--tensor", DOWN, "--out", tmp_path / "b.csv")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +131,24 @@ def test_a_recipe_of_ones_own(model, tmp_path):
             "not both",
         ),
         (["--kind", "outliers", "--out", "there.png"], OutputError, "exists already"),
+        *(
+            ([*options.split(), "--tensor", DOWN, "--out", "a.png"], FigureError, said)
+            for options, said in (
+                ("--kind histogram --index 3", "say which with --scope"),
+                ("--kind error --index 3", "--index is for --kind histogram"),
+                ("--kind histogram --metric absmax", "--metric is for --kind outliers"),
+                ("--kind histogram --what value", "--what is for --kind picture"),
+                ("--kind picture --scope input", "--scope is for --kind histogram and error"),
+                ("--kind histogram --activations a.activations", "is for --source activations"),
+                ("--kind outliers --role ffn_up", "leave out --role"),
+                ("--kind outliers --preset Q4_0", "add --metric error"),
+                ("--kind picture --preset Q4_0", "for --what error and code"),
+                (
+                    "--kind histogram --source activations --activations a.activations --preset Q4_0",
+                    "Activations are not quantized",
+                ),
+            )
+        ),
         (["--kind", "outliers", "--out", "none/a.png"], OutputError, "does not exist"),
     ],
 )

@@ -88,6 +88,18 @@ def test_an_svg_holds_its_text_as_text():
     assert ">block<" in render(heat_map(1, 1), np.ones((1, 1), np.float32), "svg").decode()
 
 
+def test_the_clip_range_and_few_levels_are_seen():
+    from matplotlib.figure import Figure as Canvas
+
+    for levels, height in ((32, 1.0), (33, 0.025)):
+        marks = [Mark(kind="clip", name="lowest", x=-9), Mark(kind="clip", name="highest", x=9)]
+        marks += [Mark(kind="level", name=f"level {i}", x=i / 100) for i in range(levels)]
+        axes = Canvas().add_subplot()
+        plotting._draw_marks(axes, marks)
+        assert axes.get_xlim()[0] <= -9 < 9 <= axes.get_xlim()[1]
+        assert axes.lines[-1].get_ydata()[1] == height
+
+
 @pytest.mark.parametrize("logarithmic", [False, True])
 def test_any_figure_is_drawn(logarithmic):
     empty = Figure(title="", x=Axis(name="x"), y=Axis(name="y"), series=[])
