@@ -4,7 +4,7 @@ from math import ceil, floor, log10
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QMouseEvent, QPainter
 from PySide6.QtWidgets import QApplication, QWidget
 
@@ -18,6 +18,15 @@ MORE_COLORS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7")
 
 REACH = 5
 """Pixels from the pointer within which marks are told."""
+
+END = 16
+"""Pixels by which numbers of an axis may stand out at its lower end."""
+
+MARGIN = 8
+"""Pixels over a plot and at its right: by these they may at its upper end."""
+
+NUDGE = 5
+"""Pixels by which pyqtgraph moves the labels of axes out of these."""
 
 LEGEND_SHARE = 0.4
 """Of a plot's width and height a legend takes no more."""
@@ -39,6 +48,12 @@ class CompactAxis(pg.AxisItem):
     """
 
     counts = False
+
+    def boundingRect(self) -> QRectF:
+        """A number at an end, such as 0, may stand out a little: pyqtgraph leaves out what does not fit."""
+        left = self.orientation == "left"
+        rect = super().boundingRect()
+        return rect.adjusted(0, -MARGIN, 0, END) if left else rect.adjusted(-END, 0, MARGIN, 0)
 
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
         if self.counts:
@@ -69,7 +84,7 @@ class Plot(pg.GraphicsView):
         self.box.setMouseMode(self.box.RectMode)
         self._axes = {side: CompactAxis(side) for side in ("left", "bottom")}
         layout = pg.GraphicsLayout()
-        layout.setContentsMargins(0, 8, 8, 0)
+        layout.setContentsMargins(NUDGE, MARGIN, MARGIN, NUDGE)
         layout.setSpacing(0)
         layout.addItem(self._axes["left"], 0, 0)
         layout.addItem(self.box, 0, 1)
