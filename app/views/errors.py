@@ -89,6 +89,7 @@ class ErrorsView(TensorView):
         figure = drawn.figure
         axes = [figure.x.name] if isinstance(figure, Figure) else [figure.y.name, figure.x.name]
         self.model.show_of(axes, lines)
+        self.lines.table.fit_columns()
         self._follow_channel()
 
     @property

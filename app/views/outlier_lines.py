@@ -23,6 +23,7 @@ from app.models.lines_table import LinesTable
 from app.views.parts import button, named
 
 ROW_HEIGHT = 24
+LEAST_WIDTH = 110
 
 
 class OutlierLines(QTableView):
@@ -69,6 +70,13 @@ class OutlierLines(QTableView):
         copy.triggered.connect(self.copy)
         self.addAction(copy)
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
+
+    def fit_columns(self) -> None:
+        """As wide as their titles, none stretched: for lines whose columns are not the same ones always."""
+        header = self.horizontalHeader()
+        header.setStretchLastSection(False)
+        for column in range(header.count()):
+            header.resizeSection(column, max(LEAST_WIDTH, header.sectionSizeHint(column)))
 
     def selected(self) -> list[Any]:
         """In the order of the table."""

@@ -388,12 +388,17 @@ def test_where_most_is_lost_is_listed_and_a_click_marks_it(bench, errors):
     assert [line.cell for line in errors.lines.table.selected()] == [(None, 1)]
     errors.scope.setCurrentIndex(errors.scope.findData("group"))
     assert errors.model.lines == []
-    axes = {"x": Axis(name="group of 32", counts=True), "y": Axis(name="output channel", counts=True)}
+    axes = {
+        "x": Axis(name="group of 32 input channels", counts=True),
+        "y": Axis(name="output channel", counts=True),
+    }
     bench.asked(2).take(heat([[0.1, 0.2], [0.5, float("nan")]], **axes))
     bench.qtbot.waitUntil(lambda: bool(errors.model.lines))
     lines = errors.model.to_csv(errors.model.lines).splitlines()
-    assert lines[0] == "output channel,group of 32,error,× median"
+    assert lines[0] == "output channel,group of 32 input channels,error,× median"
     assert lines[1].startswith("1,0,0.5,")
+    header = errors.lines.table.horizontalHeader()
+    assert all(header.sectionSize(place) >= header.sectionSizeHint(place) for place in range(4))
     assert len(lines) == 4
     errors.lines.table.selectRow(0)
     assert errors.figure._heat_map.marked == (1, 0)
