@@ -18,6 +18,8 @@ NONE_YET = (
 class ActivationsDesk(QObject):
     """`file` holds the activations of the open model, None where there are none; `of` says of what they are.
 
+    `caution`: what to keep in mind of them, a sentence.
+
     `record` is the job that gathers others now. `problem`: why the last one brought none, a sentence.
     """
 
@@ -32,6 +34,7 @@ class ActivationsDesk(QObject):
         self.record: JobRecord | None = None
         self.file: Path | None = None
         self.of = self.problem = ""
+        self.caution = ""
         state.model_changed.connect(self._follow_model)
         board.added.connect(self._meet)
         board.changed.connect(self._follow_job)
@@ -122,6 +125,7 @@ class ActivationsDesk(QObject):
         if isinstance(result, ActivationsResult) and Path(result.output).is_file():
             ran = result.ran
             self.file = Path(result.output)
+            self.caution = ran.caution
             self.of = f"“{ran.prompt}”, {ran.tokens:,} tokens" if ran.prompt else str(ran)
 
     def _forget(self, records: list[JobRecord]) -> None:

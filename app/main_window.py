@@ -183,7 +183,7 @@ class MainWindow(QMainWindow):
             self.jobs.current_changed,
         ):
             signal.connect(self._refresh)
-        for view in (self.layers, self.result, self.importance, self.views.outliers):
+        for view in (self.layers, self.result, self.importance, self.views.outliers, self.views.errors):
             view.message.connect(self.say)
         self.views.layers_wanted.connect(lambda: self.tabs.setCurrentWidget(self.layers))
         desk = session.importance

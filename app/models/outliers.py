@@ -6,18 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
-
-from app import theme
-from app.models.importance import ANSWERED, RIGHT, short
-from app.plain import as_tip, printable
+from app.models.importance import short
+from app.models.lines_table import Cells, LinesTable
+from app.plain import printable
 from engine.api.statistics import OUTLIER_RATIO
-from engine.api.tables import csv_text
 
 if TYPE_CHECKING:
     import numpy as np
-
-Index = QModelIndex | QPersistentModelIndex
 
 MOST = 200
 """Lines of the table."""
@@ -103,28 +98,15 @@ TIPS = (
     "The value over that of the layer's median channel",
     f"Other blocks in which the same channel is {OUTLIER_RATIO:g} times the median or more",
 )
-WIDTHS = (56, 330, 80, 90, 80, 180)
 TENSOR, SHARED = 1, 5
 
 
-class WorstChannels(QAbstractTableModel):
-    """Lines in the order of `worst_channels`; sorting reorders them here."""
+class WorstChannels(LinesTable[Channel]):
+    """Lines in the order of `worst_channels`."""
 
-    def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self.lines: list[Channel] = []
-        self._given: list[Channel] = []
-        self._order: tuple[int, bool] = (-1, False)
-        self._names_font = theme.names_font()
-
-    def show(self, lines: list[Channel]) -> None:
-        self._given = lines
-        self._arrange()
-
-    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
-        """Column -1: the worst first."""
-        self._order = (column, order == Qt.SortOrder.DescendingOrder)
-        self._arrange()
+    titles, tips = TITLES, TIPS
+    widths = (56, 330, 80, 90, 80, 180)
+    worded, names = (TENSOR, SHARED), (TENSOR,)
 
     def row_of(self, key: str, channel: int) -> int | None:
         places = (
@@ -134,65 +116,14 @@ class WorstChannels(QAbstractTableModel):
         )
         return next(places, None)
 
-    def to_csv(self, lines: Sequence[Channel]) -> str:
-        """Lines as CSV with their head, all digits."""
-        return csv_text([title.lower() for title in TITLES], map(_cells, lines))
+    def cells(self, line: Channel) -> Cells:
+        return line.layer.block, line.layer.name, line.channel, line.value, line.ratio, runs(line.shared)
 
-    def _arrange(self) -> None:
-        column, falling = self._order
-        self.beginResetModel()
-        self.lines = list(self._given)
-        if column >= 0:
-            self.lines.sort(key=lambda line: _sorted_by(line)[column], reverse=falling)
-        self.endResetModel()
+    def sorted_by(self, line: Channel) -> Cells:
+        return (*self.cells(line)[:SHARED], len(line.shared))
 
-    def rowCount(self, parent: Index | None = None) -> int:
-        return 0 if parent is not None and parent.isValid() else len(self.lines)
-
-    def columnCount(self, parent: Index | None = None) -> int:
-        return 0 if parent is not None and parent.isValid() else len(TITLES)
-
-    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> object:
-        if role not in ANSWERED:  # most of what a view asks for every cell that it draws
-            return None
-        line, column = self.lines[index.row()], index.column()
-        match role:
-            case Qt.ItemDataRole.DisplayRole:
-                return TEXTS[column](line)
-            case Qt.ItemDataRole.ToolTipRole:
-                return as_tip(printable(str(_cells(line)[column])))
-            case Qt.ItemDataRole.AccessibleTextRole:
-                return f"{TITLES[column]}: {TEXTS[column](line) or 'none'}"
-            case Qt.ItemDataRole.FontRole if column == TENSOR:
-                return self._names_font
-            case Qt.ItemDataRole.TextAlignmentRole if column not in (TENSOR, SHARED):
-                return RIGHT
-            case _:
-                return None
-
-    def headerData(
-        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
-    ) -> object:
-        if orientation != Qt.Orientation.Horizontal:
-            return None
-        match role:
-            case Qt.ItemDataRole.DisplayRole:
-                return TITLES[section]
-            case Qt.ItemDataRole.ToolTipRole:
-                return TIPS[section]
-            case Qt.ItemDataRole.TextAlignmentRole:
-                left = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-                return left if section in (TENSOR, SHARED) else RIGHT
-            case _:
-                return None
-
-
-def _cells(line: Channel) -> tuple[str | float, ...]:
-    return line.layer.block, line.layer.name, line.channel, line.value, line.ratio, runs(line.shared)
-
-
-def _sorted_by(line: Channel) -> tuple[str | float, ...]:
-    return (*_cells(line)[:SHARED], len(line.shared))
+    def text(self, line: Channel, column: int) -> str:
+        return TEXTS[column](line)
 
 
 TEXTS: tuple[Callable[[Channel], str], ...] = (

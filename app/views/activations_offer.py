@@ -114,5 +114,6 @@ class ActivationsLine(QWidget):
         self.hide()
 
     def _refresh(self) -> None:
-        self.words.setText(f"Activations of: {printable(self._desk.of)}")
-        self.words.setToolTip(as_tip(self._desk.of))
+        said = ". ".join(filter(None, (self._desk.of, self._desk.caution)))
+        self.words.setText(f"Activations of: {printable(said)}")
+        self.words.setToolTip(as_tip(said))

@@ -1,33 +1,65 @@
 """The tab of errors: what the recipe loses of the selected tensor, channel by channel or group by group."""
 
-from PySide6.QtWidgets import QComboBox
+from functools import partial
 
-from app.figure_reader import FigureReader
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QComboBox, QSplitter, QVBoxLayout
+
+from app.background import Latest
+from app.figure_reader import Drawn, FigureReader
 from app.models.looked_at import as_written, why_lossless
+from app.models.worst_errors import Loss, WorstErrors, worst_errors
 from app.state import Row, State
+from app.views.outlier_lines import WorstLines
 from app.views.parts import named
 from app.views.tensor_view import TensorView
+from engine.api.figures import Figure
 from engine.api.views import ErrorOf, View
 
-SCOPES = {"output": "By output channel", "input": "By input channel", "group": "By group"}
+SCOPES = {"input": "By input channel", "output": "By output channel", "group": "By group"}
+PICTURE_SHARE, TABLE_SHARE = 3, 2
 
 
 class ErrorsView(TensorView):
-    """Squared error over squared weights, measured on what the format makes of the weights."""
+    """Squared error over squared weights, measured on what the format makes of the weights; worst below."""
+
+    message = Signal(str)
+    """A passing sentence."""
 
     def __init__(self, state: State, reader: FigureReader) -> None:
+        self.model = WorstErrors()
         super().__init__("Error", state, reader, "{share:.0f} % is measured")
+        self.model.setParent(self)
+        self._finding = Latest(self)
+        self._finding.answered.connect(self._take_lines)
         self.scope = named(QComboBox(), "The error by what")
         for scope, text in SCOPES.items():
             self.scope.addItem(text, scope)
         self.scope.setToolTip(
-            "Squared error over squared weights: for each output channel (a row), each input channel (a "
-            "column), or each group of weights that share a scale"
+            "Squared error over squared weights: for each input channel (a column), each output channel (a "
+            "row), or each group of weights that share a scale"
         )
         self.scope.currentIndexChanged.connect(self.follow)
         self.figure.logarithmic.setChecked(False)  # channels differ by a few percent, mostly
+        self.figure.cell_clicked.connect(lambda row, group: self._mark((row, group)))
         self.controls.addWidget(self.scope)
         self.controls.addStretch()
+        state.channel_changed.connect(self._follow_channel)
+
+    def _fill(self, column: QVBoxLayout) -> None:
+        self.figure.add_control(self.name)
+        self.figure.add_control(self.slot.progress)
+        self.lines = WorstLines(self.model, "Where most is lost")
+        self.lines.message.connect(self.message)
+        self.lines.table.chosen.connect(self._choose)
+        parts = QSplitter(Qt.Orientation.Vertical)
+        parts.setAccessibleName("Errors and where they are largest")
+        parts.setChildrenCollapsible(False)
+        parts.addWidget(self.figure)
+        parts.addWidget(self.lines)
+        parts.setStretchFactor(0, PICTURE_SHARE)
+        parts.setStretchFactor(1, TABLE_SHARE)
+        column.addWidget(parts, 1)
 
     def _promise(self) -> str:
         return "what the recipe loses of it is shown here."
@@ -36,4 +68,49 @@ class ErrorsView(TensorView):
         recipe = as_written(self._state, row)
         if recipe is None:
             return why_lossless(self._state, row)
+        self.lines.file_name = f"errors-{row.key}"
         return ErrorOf(tensor=tensor, scope=self.scope.currentData(), recipe=recipe)
+
+    def _want(self, view: View, *, keep: bool = False) -> None:
+        super()._want(view, keep=keep)
+        if self.slot.shown is None:  # lines of what was shown before are not those of this
+            self.model.show([])
+
+    # ---------------------------------------------------------------------------- the worst of them
+
+    def _take(self, drawn: Drawn) -> None:
+        self._finding.ask(partial(_found, drawn))
+        self._follow_channel()
+
+    def _take_lines(self, found: tuple[Drawn, list[Loss]]) -> None:
+        drawn, lines = found
+        if drawn is not self.slot.shown:
+            return
+        figure = drawn.figure
+        axes = [figure.x.name] if isinstance(figure, Figure) else [figure.y.name, figure.x.name]
+        self.model.show_of(axes, lines)
+        self.lines.table.fit_columns()
+        self._follow_channel()
+
+    @property
+    def _by_input(self) -> bool:
+        return self.scope.currentData() == "input"
+
+    def _choose(self, line: Loss) -> None:
+        """The line of an input channel marks it everywhere."""
+        self._mark(line.cell)
+        if self._by_input:
+            self._state.mark_channel(line.cell[1])
+
+    def _mark(self, cell: tuple[int | None, int]) -> None:
+        self.figure.select(*cell)
+        self.lines.table.choose(self.model.row_of(cell))
+
+    def _follow_channel(self) -> None:
+        """The channel that is marked elsewhere, among input channels."""
+        if self._by_input and self._state.channel is not None and self.slot.shown is not None:
+            self._mark((None, self._state.channel))
+
+
+def _found(drawn: Drawn) -> tuple[Drawn, list[Loss]]:
+    return drawn, worst_errors(drawn.figure, drawn.values)

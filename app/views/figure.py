@@ -101,9 +101,8 @@ class FigureView(QWidget):
     def select(self, row: int | None, column: int) -> None:
         """Mark a cell of the heat map by its numbers in the source, and show it if it is out of sight.
 
-        Without a row all of the column is marked.
-
-        The one that is marked stays where it is: who looks elsewhere by now is not called back.
+        Without a row all of the column is marked, and of bins the one of this number. What is marked stays
+        where it is: who looks elsewhere by now is not called back.
         """
         if self._selected != (row, column):
             self._mark((row, column))
@@ -116,6 +115,8 @@ class FigureView(QWidget):
         self._selected = place
         if self._heat_map is not None and isinstance(self.figure, HeatMap):
             self._heat_map.mark(place)
+        elif self._plot is not None and isinstance(self.figure, Figure):
+            self._plot.mark(None if place is None else place[1])
 
     def show_part(self, first_row: int, stop_row: int, first_column: int, stop_column: int) -> None:
         """Zoom the heat map to these rows and columns of the source, as far as it has them."""
@@ -324,6 +325,7 @@ class FigureView(QWidget):
     def _draw_bins(self, figure: Figure) -> "Plot":
         plot = self._plot or self._make_plot()
         plot.show_figure(figure, self._logarithmic)
+        plot.mark(None if self._selected is None else self._selected[1])
         return plot
 
     def _draw_cells(self, figure: HeatMap) -> "HeatMapView":

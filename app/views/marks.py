@@ -9,13 +9,19 @@ from collections.abc import Sequence
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QLineF, QPointF, QRectF, Qt
-from PySide6.QtGui import QFont, QFontMetricsF, QPainter, QPen
+from PySide6.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPen
 from PySide6.QtWidgets import QApplication, QWidget
 
 from app import theme
 from engine.api.figures import Mark
 
 LEVEL_TICK = 6
+FEW_LEVELS = 32
+"""No more levels than these have lines as high as the figure."""
+
+LINE_ALPHA = 110
+"""Of such lines: they lie over the bars."""
+
 NAME_SIZE = 0.85
 """Of the names of marks, as a share of that of other text."""
 
@@ -96,9 +102,17 @@ class Marks(pg.GraphicsObject):
         return sorted(seen, key=lambda one: one[0].kind)
 
     def _paint_levels(self, painter: QPainter, rect: QRectF) -> None:
-        painter.setPen(QPen(theme.colors().text, 1))
-        bottom = rect.bottom()
-        painter.drawLines([QLineF(x, bottom - LEVEL_TICK, x, bottom) for x in self.ticks()])
+        """Through all of the figure where they are few, else short ticks at its ground."""
+        colors, bottom, top = theme.colors(), rect.bottom(), self.level_top()
+        line = QColor(colors.text)
+        line.setAlpha(LINE_ALPHA if top == rect.top() else 255)
+        painter.setPen(QPen(line, 1))
+        painter.drawLines([QLineF(x, top, x, bottom) for x in self.ticks()])
+
+    def level_top(self) -> float:
+        """Where the lines of levels begin, in pixels."""
+        rect = self.boundingRect()
+        return rect.top() if self._levels.size <= FEW_LEVELS else rect.bottom() - LEVEL_TICK
 
     def _paint_lines(self, painter: QPainter, rect: QRectF) -> None:
         colors, font = theme.colors(), _font()

@@ -1,14 +1,12 @@
 """The tab of outliers: layers x channels as a heat map, and below it the channels that stand out most."""
 
 from functools import partial
-from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QAction, QShowEvent, QStandardItemModel
+from PySide6.QtGui import QShowEvent, QStandardItemModel
 from PySide6.QtWidgets import (
     QComboBox,
     QHBoxLayout,
-    QLabel,
     QPushButton,
     QSplitter,
     QStackedWidget,
@@ -19,7 +17,6 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.activations import ActivationsDesk
 from app.background import Latest
-from app.dialogs import ask_new_file, save_text
 from app.figure_reader import Drawn, FigureReader
 from app.models.looked_at import as_written, why_lossless
 from app.models.outliers import Channel, Layer, WorstChannels, worst_channels
@@ -29,7 +26,7 @@ from app.views.activations_offer import ActivationsLine, ActivationsOffer
 from app.views.figure import FigureView
 from app.views.figure_slot import FigureSlot
 from app.views.hint import Hint
-from app.views.outlier_lines import OutlierLines
+from app.views.outlier_lines import WorstLines
 from app.views.parts import button, named
 from engine.api.figures import HeatMap
 from engine.api.recipe import Recipe
@@ -101,20 +98,10 @@ class OutliersView(QWidget):
             box.currentIndexChanged.connect(self.follow)
 
     def _make_table(self) -> None:
-        self.table = OutlierLines(self.model)
+        self.lines = WorstLines(self.model, "Worst channels")
+        self.lines.message.connect(self.message)
+        self.table = self.lines.table
         self.table.chosen.connect(self._publish)
-        self.table.message.connect(self.message)
-        save = QAction("Save CSV…", self)
-        save.triggered.connect(self._ask_csv)
-        self.table.addAction(save)
-        self.csv = QPushButton(theme.icon("table"), "Save CSV…")
-        self.csv.setToolTip("Save the table with all digits")
-        self.csv.setAccessibleName("Save the table of channels as CSV")
-        self.csv.clicked.connect(self._ask_csv)
-        self.copy = button("Copy", "Copy the selected lines, or all, as CSV")
-        self.copy.setAccessibleName("Copy the table of channels")
-        self.copy.clicked.connect(self.table.copy)
-        self.caption = named(QLabel("Worst channels"), "Worst channels")
 
     def _lay_out(self) -> None:
         controls = QHBoxLayout()
@@ -127,28 +114,18 @@ class OutliersView(QWidget):
         self.offer = ActivationsOffer(self._desk)
         self.hint = Hint("Outliers", [self.again], self.offer)
         self.line = ActivationsLine(self._desk)
-        upper, lower = QWidget(), QWidget()
+        upper = QWidget()
         column = QVBoxLayout(upper)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(theme.SPACE)
         self.figure.add_control(self.slot.progress)
         column.addWidget(self.line)
         column.addWidget(self.figure, 1)
-        row = QHBoxLayout()
-        row.setSpacing(2 * theme.SPACE)
-        row.addWidget(self.caption, 1)
-        row.addWidget(self.copy)
-        row.addWidget(self.csv)
-        column = QVBoxLayout(lower)
-        column.setContentsMargins(0, theme.SPACE, 0, 0)
-        column.setSpacing(theme.SPACE)
-        column.addLayout(row)
-        column.addWidget(self.table, 1)
         body = QSplitter(Qt.Orientation.Vertical)
         body.setAccessibleName("Heat map and worst channels")
         body.setChildrenCollapsible(False)
         body.addWidget(upper)
-        body.addWidget(lower)
+        body.addWidget(self.lines)
         body.setStretchFactor(0, MAP_SHARE)
         body.setStretchFactor(1, TABLE_SHARE)
         self.pages = QStackedWidget()
@@ -236,6 +213,7 @@ class OutliersView(QWidget):
             self._say(self._desk.sentence)
         else:
             self._layers = self._by_role[role]
+            self.lines.file_name = f"outliers-{role}"
             recipe = self._recipe_of(self._layers) if self._of_errors else None
             if isinstance(recipe, str):
                 self._say(recipe)
@@ -302,21 +280,12 @@ class OutliersView(QWidget):
         row, channel = self._state.current, self._state.channel
         if row is None or channel is None:
             return
-        self.table.choose(row.key, channel)
+        self.table.choose(self.model.row_of(row.key, channel))
         layer = self._layers.get(row.block) if row.block is not None else None
         if layer is None or layer.key not in (row.key, ""):  # outputs of blocks are those of no tensor
             self.figure.deselect()
         elif self.slot.shown is not None:
             self.figure.select(layer.block, channel)
-
-    # ------------------------------------------------------------------------------- taken away
-
-    def _ask_csv(self) -> None:
-        name = f"outliers-{self.role.currentData()}.csv"
-        ask_new_file(self, "Save the table", Path.home() / name, ["Tables (*.csv)"], self.save_csv)
-
-    def save_csv(self, path: Path) -> None:
-        self.message.emit(save_text(path, self.model.to_csv(self.model.lines)))
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

@@ -4,7 +4,7 @@ from math import ceil, floor, log10
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QMouseEvent, QPainter
 from PySide6.QtWidgets import QApplication, QWidget
 
@@ -18,6 +18,15 @@ MORE_COLORS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7")
 
 REACH = 5
 """Pixels from the pointer within which marks are told."""
+
+END = 16
+"""Pixels by which numbers of an axis may stand out at its lower end."""
+
+MARGIN = 8
+"""Pixels over a plot and at its right: by these they may at its upper end."""
+
+NUDGE = 5
+"""Pixels by which pyqtgraph moves the labels of axes out of these."""
 
 LEGEND_SHARE = 0.4
 """Of a plot's width and height a legend takes no more."""
@@ -40,9 +49,15 @@ class CompactAxis(pg.AxisItem):
 
     counts = False
 
+    def boundingRect(self) -> QRectF:
+        """A number at an end, such as 0, may stand out a little: pyqtgraph leaves out what does not fit."""
+        left = self.orientation == "left"
+        rect = super().boundingRect()
+        return rect.adjusted(0, -MARGIN, 0, END) if left else rect.adjusted(-END, 0, MARGIN, 0)
+
     def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
         if self.counts:
-            return [compact(value) if float(value).is_integer() else "" for value in values]
+            return [f"{value:,.0f}" if float(value).is_integer() else "" for value in values]
         if not self.logMode:
             return [compact(value * scale) for value in values]
         low, high = sorted(self.range)
@@ -69,7 +84,7 @@ class Plot(pg.GraphicsView):
         self.box.setMouseMode(self.box.RectMode)
         self._axes = {side: CompactAxis(side) for side in ("left", "bottom")}
         layout = pg.GraphicsLayout()
-        layout.setContentsMargins(0, 8, 8, 0)
+        layout.setContentsMargins(NUDGE, MARGIN, MARGIN, NUDGE)
         layout.setSpacing(0)
         layout.addItem(self._axes["left"], 0, 0)
         layout.addItem(self.box, 0, 1)
@@ -81,6 +96,8 @@ class Plot(pg.GraphicsView):
             axis.setGrid(round(0.15 * 255))
         self._pointer = pg.InfiniteLine(angle=90, movable=False)
         self._pointer.hide()
+        self._marked = pg.InfiniteLine(angle=90, movable=False)
+        self._marked.hide()
         self._marks = Marks(self.box)
         self._legend = pg.LegendItem(offset=(-8, 8))
         self._legend.setParentItem(self.box)
@@ -108,6 +125,12 @@ class Plot(pg.GraphicsView):
     def marks_near(self, x: float) -> list[tuple[str, float]]:
         """Names and places of the marks at most some pixels from `x`."""
         return self._marks.near(x - self._half, REACH * self.box.viewPixelSize()[0])
+
+    def mark(self, number: int | None) -> None:
+        """Point out the bin of a whole number by a line, or none."""
+        self._marked.setVisible(number is not None)
+        if number is not None:
+            self._marked.setPos(number)
 
     def reset(self) -> None:
         """Show all of the figure."""
@@ -138,6 +161,8 @@ class Plot(pg.GraphicsView):
         self._axes["left"].setLogMode(x=False, y=self._logarithmic)
         self._pointer.setPen(pg.mkPen(colors.text, style=Qt.PenStyle.DotLine))
         self.box.addItem(self._pointer, ignoreBounds=True)
+        self._marked.setPen(pg.mkPen(colors.accent, width=2, style=Qt.PenStyle.DashLine))
+        self.box.addItem(self._marked, ignoreBounds=True)
         if self._figure is None:
             return
         self._axes["bottom"].counts = self._figure.x.counts

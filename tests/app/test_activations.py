@@ -67,7 +67,8 @@ def test_a_prompt_is_looked_at(qtbot, office, offer):
     qtbot.waitUntil(lambda: office.desk.ready)
     line = ActivationsLine(office.desk)
     qtbot.addWidget(line)
-    assert line.words.text() == "Activations of: “What does this sentence do”, 9 tokens"
+    of, caution = "“What does this sentence do”, 9 tokens", "Of 9 tokens: single channels depend on chance."
+    assert line.words.text() == f"Activations of: {of}. {caution}"
     line.other.click()
     assert not office.desk.ready
     assert offer.keep.isVisible()

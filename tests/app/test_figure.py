@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QPoint, Qt
-from PySide6.QtGui import QGuiApplication, QImage
+from PySide6.QtGui import QGuiApplication, QImage, QPainter, QPixmap
 from pytestqt.qtbot import QtBot
 
 from app.plotting import plotting
@@ -228,6 +228,31 @@ def test_of_many_levels_no_more_than_one_a_pixel_is_drawn(qtbot: QtBot, view: Fi
     assert width / 2 < len(view._plot._marks.ticks()) <= width + 1
     view._plot.box.setXRange(0.0, 0.0005, padding=0)
     assert len(view._plot._marks.ticks()) == 11  # 20,000 a unit
+
+
+def test_few_levels_are_lines_as_high_as_the_figure(qtbot: QtBot, view: FigureView):
+    for count, tall in ((16, True), (256, False)):
+        levels = [Mark(kind="level", name=f"level {place}", x=place / count) for place in range(count)]
+        view.show_figure(FIGURE.model_copy(update={"marks": levels}))
+        drawn(qtbot, view)
+        marks = view._plot._marks
+        assert (marks.level_top() == marks.boundingRect().top()) is tall
+
+
+def test_channels_are_named_by_whole_numbers_from_zero(qtbot: QtBot, view: FigureView):
+    x = Axis(name="input channel", counts=True)
+    series = [Series(name="error", x=list(range(2048)), y=[1.0] * 2048, width=1)]
+    view.show_figure(FIGURE.model_copy(update={"series": series, "x": x}))
+    drawn(qtbot, view)
+    axis = view._plot._axes["bottom"]
+    assert axis.tickStrings([0.0, 0.5, 1000.0, 1500.0], 1, 500) == ["0", "", "1,000", "1,500"]
+    for width in (230, 500):
+        view.resize(width, 200)
+        page = QPixmap(10, 10)
+        painter = QPainter(page)
+        names = [name for _, _, name in axis.generateDrawSpecs(painter)[2]]
+        painter.end()
+        assert "0" in names
 
 
 def test_six_series_have_a_legend_and_lines_of_their_own(qtbot: QtBot, view: FigureView):

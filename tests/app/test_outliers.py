@@ -207,13 +207,13 @@ def test_a_line_does_the_same(qtbot, parts):
 def test_lines_are_copied_and_saved(qtbot, parts, tmp_path):
     _, reader, view = parts
     show(qtbot, reader, planted(), view)
-    view.copy.click()
+    view.lines.copy.click()
     copied = QGuiApplication.clipboard().text()
     assert copied.splitlines()[1].startswith("0,")
-    view.save_csv(tmp_path / "worst.csv")
+    view.lines.save_csv(tmp_path / "worst.csv")
     assert (tmp_path / "worst.csv").read_text(encoding="utf-8") == copied
     view.table.selectRow(0)
-    view.copy.click()
+    view.lines.copy.click()
     assert len(QGuiApplication.clipboard().text().splitlines()) == 2
 
 

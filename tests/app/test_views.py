@@ -6,6 +6,7 @@ import pytest
 from pytestqt.qtbot import QtBot
 
 from app.activations import ActivationsDesk
+from app.figure_reader import Drawn
 from app.job_desk import JobDesk
 from app.jobs import JobBoard
 from app.plotting import plotting
@@ -15,6 +16,7 @@ from app.views.figure_slot import SETTLE_MS
 from app.views.heat_field import Part
 from app.views.histograms import MOST_PINNED, HistogramsView
 from app.views.picture import AROUND, PictureView
+from engine.api.figures import Axis, Figure, Series
 from engine.api.recipe import Rule
 from resources import SAMPLE_MODEL
 from tests.app.listening import fake
@@ -358,12 +360,48 @@ def test_the_marked_channel_can_be_zoomed_to(qtbot, bench, picture):
 
 def test_the_error_by_what(bench, errors):
     bench.select(0)
-    assert bench.asked().view.scope == "output"
+    assert bench.asked().view.scope == "input"
     errors.scope.setCurrentIndex(errors.scope.findData("group"))
     question = bench.asked(2)
     assert question.view.scope == "group"
     question.take(heat([[0.1, 0.2]]))
     assert errors.figure.figure is not None
+
+
+def channel_errors(values: list[float]) -> Drawn:
+    axes = {"x": Axis(name="input channel", counts=True), "y": Axis(name="relative squared error")}
+    series = [Series(name="error", x=range(len(values)), y=values, width=1)]
+    return Drawn(Figure(title="errors", series=series, **axes), None, 1, 1, True)
+
+
+def test_where_most_is_lost_is_listed_and_a_click_marks_it(bench, errors):
+    bench.select(0)
+    bench.asked().take(channel_errors([0.1, 0.4, 0.1, 0.2]))
+    bench.qtbot.waitUntil(lambda: bool(errors.model.lines))
+    csv = errors.model.to_csv(errors.model.lines).splitlines()
+    assert csv[:3] == ["input channel,error,× median", "1,0.4,2.6666666666666665", "3,0.2,1.3333333333333333"]
+    errors.lines.table.selectRow(1)
+    assert bench.state.channel == 3
+    assert errors.figure._plot._marked.isVisible()
+    assert errors.figure._plot._marked.value() == 3
+    bench.state.mark_channel(1)
+    assert [line.cell for line in errors.lines.table.selected()] == [(None, 1)]
+    errors.scope.setCurrentIndex(errors.scope.findData("group"))
+    assert errors.model.lines == []
+    axes = {
+        "x": Axis(name="group of 32 input channels", counts=True),
+        "y": Axis(name="output channel", counts=True),
+    }
+    bench.asked(2).take(heat([[0.1, 0.2], [0.5, float("nan")]], **axes))
+    bench.qtbot.waitUntil(lambda: bool(errors.model.lines))
+    lines = errors.model.to_csv(errors.model.lines).splitlines()
+    assert lines[0] == "output channel,group of 32 input channels,error,× median"
+    assert lines[1].startswith("1,0,0.5,")
+    header = errors.lines.table.horizontalHeader()
+    assert all(header.sectionSize(place) >= header.sectionSizeHint(place) for place in range(4))
+    assert len(lines) == 4
+    errors.lines.table.selectRow(0)
+    assert errors.figure._heat_map.marked == (1, 0)
 
 
 def test_what_loses_nothing_says_so(bench, errors):
