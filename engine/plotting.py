@@ -199,7 +199,7 @@ def _draw_marks(axes: "Axes", marks: Sequence[Mark]) -> None:
         for number, (x, name) in enumerate(places):
             style: dict[str, Any] = {
                 "percentile": {"color": MUTED, "linestyle": ":", "linewidth": 0.8},
-                "clip": {"color": COLORS[4], "linestyle": "--", "linewidth": 1.0},
+                "clip": {"color": COLORS[4], "linestyle": "--", "linewidth": 1.4, "zorder": 3},
                 "level": {"color": COLORS[1], "linewidth": 0.5, "ymax": 0.025 if many else 1.0},
             }[kind]
             axes.axvline(x, label=label if number == 0 else None, **style)

@@ -259,7 +259,7 @@ class Applied:
             )
         if any(other.name == name for other in self._checkpoint.others):
             raise NotInOutputError(f"{name} is outside of the text model, which alone is exported.")
-        raise CheckpointError(f"{self._checkpoint.path} has no tensor {name}; open the model again.")
+        raise CheckpointError(f"{self._checkpoint.path} has no tensor {name}.")
 
     def _spans(self, source: Tensor, output: OutputTensor, plan: TensorPlan) -> Iterator[_Span]:
         """The lines of `source` that go to `output`, matrix by matrix."""
