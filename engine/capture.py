@@ -9,6 +9,7 @@ block, a few batches, the tally of one block, most of which is the sample of tok
 """
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from engine.activations import read_activations
@@ -88,7 +89,8 @@ def _ready(output: Path) -> ActivationsResult | None:
             )
     except (CheckpointError, CalibrationError):
         return None
-    output.touch()  # it was needed again
+    with suppress(OSError):  # the folder may be another's
+        output.touch()  # it was needed again
     return result
 
 

@@ -33,7 +33,7 @@ FEWEST_SAMPLED, MOST_SAMPLED = 1000, 1 << 14
 ENDING = ".activations"
 """Of the names of files."""
 
-VERSION = 1
+VERSION = 2
 """Of what is gathered: files of another are made anew."""
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from engine.api.errors import CheckpointError
-from engine.api.statistics import PERCENTS
+from engine.api.statistics import LARGE, PERCENTS
 from engine.api.views import Scope
 from engine.checkpoint import Checkpoint, Tensor
-from engine.checkpoint.errors import NonFiniteError
-from engine.weight_statistics import matrix_shape, pieces, source_name, without_statistics
+from engine.matrices import lines_shape, read_lines, refuse_not_finite
+from engine.weight_statistics import source_name, without_statistics
 from kernels.statistics import Channels
 
 SORTED = 1 << 25
@@ -42,7 +42,7 @@ def channel_percentiles(
     tensor = _checked(checkpoint, name)
     if scope == "input":
         return _column_percentiles(checkpoint, tensor, percents, wanted)
-    rows, columns = matrix_shape(tensor)
+    rows, columns = lines_shape(checkpoint, tensor)
     width = group if scope == "group" else columns
     found = np.empty((len(percents), rows, -(-columns // width)), np.float32)
     for start, weights in _read(checkpoint, tensor):
@@ -61,7 +61,7 @@ def group_channels(
     [rows * groups]. None when no longer `wanted`. Raises what `gather` raises.
     """
     tensor = _checked(checkpoint, name)
-    rows, columns = matrix_shape(tensor)
+    rows, columns = lines_shape(checkpoint, tensor)
     figures = np.empty((7, rows, -(-columns // group)), np.float32)
     for start, weights in _read(checkpoint, tensor, _GROUPED):
         for first, part in _groups(weights, group):
@@ -70,6 +70,29 @@ def group_channels(
         if not wanted():
             return None
     return Channels(*figures.reshape(7, -1))
+
+
+def channel_counts(
+    checkpoint: Checkpoint, name: str, scope: Scope, group: int, ends: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """int64 [channels] twice: weights outside of `ends`, and those of magnitude `LARGE` and more.
+
+    Channels are counted as in `channel_percentiles`. Raises what `gather` raises.
+    """
+    tensor = _checked(checkpoint, name)
+    rows, columns = lines_shape(checkpoint, tensor)
+    width = {"group": group}.get(scope, columns)
+    by_column = np.zeros((2, columns), np.int64)
+    by_group = np.zeros((2, rows, -(-columns // width)), np.int64)
+    for start, weights in _read(checkpoint, tensor):
+        far = np.stack([(weights < ends[0]) | (weights > ends[1]), np.abs(weights) >= LARGE])
+        if scope == "input":
+            by_column += far.sum(axis=1)
+        else:
+            sums = np.add.reduceat(far, range(0, columns, width), axis=2, dtype=np.int64)
+            by_group[:, start : start + len(weights)] = sums
+    beyond, large = by_column if scope == "input" else by_group.reshape(2, -1)
+    return beyond, large
 
 
 def _checked(checkpoint: Checkpoint, name: str) -> Tensor:
@@ -81,13 +104,12 @@ def _checked(checkpoint: Checkpoint, name: str) -> Tensor:
 
 
 def _read(checkpoint: Checkpoint, tensor: Tensor, most: int = 1 << 20) -> Iterator[tuple[int, np.ndarray]]:
-    """Pieces of rows, float32, each with its first row. Raises `NonFiniteError`."""
-    for start, weights in pieces(checkpoint, tensor, 0, matrix_shape(tensor)[0], most=most):
-        if not np.isfinite(weights).all():
-            raise NonFiniteError(
-                f"{tensor.name} of {checkpoint.path} holds NaN or infinity: the model is damaged; "
-                "download it again."
-            )
+    """Pieces of output channels, float32, each with its first one. Raises `NonFiniteError`."""
+    lines, width = lines_shape(checkpoint, tensor)
+    step = max(1, most // width)
+    for start in range(0, lines, step):
+        weights = read_lines(checkpoint, tensor, start, min(start + step, lines))
+        refuse_not_finite(checkpoint, tensor, weights)
         yield start, weights
 
 
@@ -118,7 +140,7 @@ def _measured(weights: np.ndarray) -> np.ndarray:
 def _column_percentiles(
     checkpoint: Checkpoint, tensor: Tensor, percents: Sequence[float], wanted: Wanted
 ) -> np.ndarray | None:
-    rows, columns = matrix_shape(tensor)
+    rows, columns = lines_shape(checkpoint, tensor)
     step = max(1, min(columns, SORTED // rows))
     found = np.empty((len(percents), columns), np.float32)
     block = np.empty((step, rows), np.float32)

@@ -35,6 +35,7 @@ class Places:
     ) -> None:
         self._send, self._arrays, self._ready = send, arrays, ready
         self._places: dict[str, _Place] = {}
+        self._ending: list[threading.Thread] = []
 
     def ask(self, request: Asked) -> None:
         """Begin to answer; returns at once."""
@@ -43,17 +44,18 @@ class Places:
             self._places[name] = _Place(name, self._send, self._arrays, self._ready)
         self._places[name].ask(request)
 
-    def drop(self) -> list["_Place"]:
+    def drop(self) -> None:
         """Nothing that was asked for is wanted any more: those places end."""
-        dropped = list(self._places.values())
-        self._places.clear()
-        for place in dropped:
+        self._ending = [thread for thread in self._ending if thread.is_alive()]
+        for place in self._places.values():
             place.close()
-        return dropped
+            self._ending.append(place.thread)
+        self._places.clear()
 
     def close(self) -> None:
-        for place in self.drop():
-            place.thread.join(PATIENCE)
+        self.drop()
+        for thread in self._ending:
+            thread.join(PATIENCE)
 
 
 class _Place:

@@ -100,7 +100,7 @@ def plot(
     """Draw a figure of a model: histogram, outlier channels, errors of a recipe, a matrix as a picture."""
     from engine.checkpoint import open_checkpoint
     from engine.figures import figures
-    from engine.figures.tensors import find_tensor, role_of
+    from engine.figures.tensors import find_tensor, roles_of
     from engine.jobs.partial import check_place
     from engine.plotting import MAP, check_ending, write_plot
     from engine.quantization_errors import applied
@@ -127,7 +127,6 @@ def plot(
         files = [file for file in (recipe, imatrix, activations) if file is not None]
         check_place(out, [*checkpoint.files, *files], overwrite)
         of_file = None if activations is None else str(activations)
-        found = find_tensor(checkpoint, tensor) if tensor is not None else None
         wanted = asked_recipe(checkpoint, preset, recipe, imatrix)
         if wanted is not None:
             terminal.warn(applied(checkpoint, wanted).plan.warnings)
@@ -143,7 +142,9 @@ def plot(
                     activations=of_file,
                 )
             case "outliers":
-                named = role_of(found) if found else role or DEFAULT_ROLE
+                named = role or DEFAULT_ROLE
+                if tensor is not None:
+                    named = roles_of(checkpoint, find_tensor(checkpoint, tensor))[0]
                 view = OutliersOf(
                     source=source, role=named, metric=metric or "absmax", recipe=wanted, activations=of_file
                 )

@@ -7,6 +7,7 @@ away or skip them.
 
 import io
 from collections.abc import Sequence
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,11 @@ ENDINGS = (".png", ".svg", ".csv")
 WIDTH, HEIGHT, DPI = 1600, 1000, 160
 """Of a picture, in pixels; `DPI` makes its letters 9 points high."""
 
-PLOT = (150, 110, 1390, 850)
-"""Left, bottom, width and height of the plot within it."""
+PLOT = (150, 110, 1390, 820)
+"""Left, bottom, width and height of the plot within it; above it is room for a title of two lines."""
 
-MAP = (150, 110, 1240, 850)
-BAR = (1420, 110, 30, 850)
+MAP = (150, 110, 1240, 820)
+BAR = (1420, 110, 30, 820)
 
 TEXT, MUTED, GROUND = "#1B1F23", "#545C64", "#FFFFFF"
 COLORS = ("#737B83", "#0F766E", "#E69F00", "#56B4E9", "#D55E00", "#CC79A7")
@@ -43,6 +44,9 @@ SIGNED = ("#08335F", "#3F8FC8", "#F3F3F2", "#DD8A36", "#6E2D00")
 
 LABEL_SPACE = 0.014
 """Of the plot's width: marks closer than this share one name, the first one's."""
+
+FEW_COUNTS = 500
+"""Up to here a logarithmic axis of counts names 2 and 5, too."""
 
 FEW_LEVELS = 32
 """So many levels of a grid are drawn as lines over the whole height."""
@@ -118,14 +122,26 @@ def _place(canvas: "Canvas", box: Sequence[int]) -> "Axes":
 
 
 def _name(axes: "Axes", title: str, x: Axis, y: Axis) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(x.label)
     axes.set_ylabel(y.label)
     for axis, said in ((axes.xaxis, x), (axes.yaxis, y)):
-        if said.counts and axis.get_scale() == "linear":
+        if not said.counts:
+            continue
+        if axis.get_scale() == "linear":
             axis.set_major_locator(MaxNLocator(integer=True))
+        else:
+            few = max(axis.get_view_interval()) < FEW_COUNTS
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+            axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(FuncFormatter(_whole))
+
+
+def _whole(place: float, _: int | None = None) -> str:
+    """What stands at a place of an axis of whole numbers; there is none between 0 and 1."""
+    return f"{place:,.0f}" if isclose(place, round(place)) else ""
 
 
 # ------------------------------------------------------------------------------------------ series
@@ -171,7 +187,9 @@ def _draw_marks(axes: "Axes", marks: Sequence[Mark]) -> None:
     as strokes on the ground."""
     left, right = axes.get_xlim()
     ends = [mark.x for mark in marks if mark.kind == "clip"]
-    left, right = min([left, *ends]), max([right, *ends])
+    margin = 0.01 * (right - left)
+    left = min([left, *(end - margin for end in ends)])
+    right = max([right, *(end + margin for end in ends)])
     axes.set_xlim(left, right)
     many = sum(mark.kind == "level" for mark in marks) > FEW_LEVELS
     across = axes.get_xaxis_transform()

@@ -37,6 +37,9 @@ STRIP = 1 << 14
 """Weights that are summed at a time: their float64 stay in the cache, and in memory that is there already.
 Fresh pages for a whole piece took five times as long as its sums."""
 
+NOTHING = 1e-12
+"""Of the squares of weights: what is stored has been rounded to 0 where its squares are less."""
+
 REMEMBERED = 64
 """Tensors whose errors stay in memory: some hundred kilobytes each."""
 
@@ -45,11 +48,11 @@ _remembered: dict[Hashable, "Errors"] = {}
 
 @dataclass(frozen=True)
 class Errors:
-    """Sums of squared errors over sums of squared weights: of the tensor, of each output and input channel,
-    float64, and of each group, float32 [output channels, groups of one] (None where not asked for).
+    """Squared errors of each output and input channel, float64, and of each group, float32 [output channels,
+    groups of one] (None where not asked for), over what one of them has on average of the squared weights.
 
-    Where all weights are 0: 0 if they stay so, else NaN. Output channels are the rows of the source, input
-    channels its columns; the other way round where it is transposed (`Quantized.transposed`).
+    So their mean is the relative squared error of the whole, and a channel stands out that adds much to it:
+    over its own squares a channel of next to nothing would.
     `clip`: the lowest and highest value that any group can hold; None where each weight is a float.
     """
 
@@ -64,12 +67,11 @@ class Errors:
 class _Sums:
     """Of one piece or of several, in float64.
 
-    lost_by_input, there_by_input: squared errors and weights [width]; products: of weights times errors.
+    lost_by_input: squared errors [width]; products: of weights times errors.
     used: int64 [256], weights by the byte of their code; saturated: those at an end of the grid.
     """
 
     lost_by_input: np.ndarray
-    there_by_input: np.ndarray
     products: float = 0.0
     used: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     saturated: int = 0
@@ -78,11 +80,10 @@ class _Sums:
     @classmethod
     def of(cls, width: int) -> "_Sums":
         """Of nothing yet."""
-        return cls(np.zeros(width), np.zeros(width))
+        return cls(np.zeros(width))
 
     def add(self, other: "_Sums") -> None:
         self.lost_by_input += other.lost_by_input
-        self.there_by_input += other.there_by_input
         self.products += other.products
         self.used += other.used
         self.saturated += other.saturated
@@ -125,11 +126,13 @@ def measure_errors(
             total.add(piece.sums)
             lost[piece.lines], there[piece.lines] = piece.lost.sum(axis=1), piece.there.sum(axis=1)
             if by_group is not None:
-                by_group[piece.lines] = _relative(piece.lost, piece.there)
-    whole = _whole(quantized, float(lost.sum()), float(there.sum()), total)
-    by_input = _relative(total.lost_by_input, total.there_by_input)
+                by_group[piece.lines] = piece.lost
+    weight = float(there.sum())
+    by_input = _over_mean(total.lost_by_input, weight)
+    whole = _whole(quantized, float(lost.sum()), weight, total, by_input)
+    by_group = None if by_group is None else _over_mean(by_group, weight)
     ends = (min(low for low, _ in total.clips), max(high for _, high in total.clips)) if total.clips else None
-    return Errors(whole, _relative(lost, there), by_input, by_group, ends)
+    return Errors(whole, _over_mean(lost, weight), by_input, by_group, ends)
 
 
 def errors_of(quantized: Quantized, wanted: Callable[[], bool] = lambda: True) -> Errors | None:
@@ -209,7 +212,6 @@ def _summed(piece: Piece, group: int) -> _Summed:
         np.subtract(piece.values[strip], wide, out=wrong)
         there[strip] = _squared(wide.reshape(height, -1, group), "ijk, ijk -> ij")
         lost[strip] = _squared(wrong.reshape(height, -1, group), "ijk, ijk -> ij")
-        sums.there_by_input += _squared(wide, "ij, ij -> j")
         sums.lost_by_input += _squared(wrong, "ij, ij -> j")
         sums.products += float(np.einsum("ij, ij ->", wide, wrong))
     if piece.coded is not None:
@@ -226,26 +228,27 @@ def _squared(values: np.ndarray, axes: str) -> np.ndarray:
     return np.einsum(axes, values, values)
 
 
-def _relative(lost: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """`lost` over `there`: where nothing is there, 0 for nothing lost, else NaN."""
-    nothing = np.where(lost == 0, 0.0, np.nan)
-    return np.divide(lost, there, out=nothing, where=there > 0)
+def _over_mean(lost: np.ndarray, there: float) -> np.ndarray:
+    """Squared errors by channel or group over the mean of their squared weights, `there` all together."""
+    return lost * lost.dtype.type(lost.size / there if there else 0.0)
 
 
-def _whole(quantized: Quantized, lost: float, there: float, total: _Sums) -> QuantizationError:
+def _whole(
+    quantized: Quantized, lost: float, there: float, total: _Sums, by_input: np.ndarray
+) -> QuantizationError:
     count = quantized.lines * quantized.width
     coded = int(total.used.sum())
     squared = lost / there if there else 0.0  # a tensor of zeros stays so in every format
     stored = there + 2 * total.products + lost  # of weights with their errors, squared
-    norms = sqrt(there * stored) if stored > 0 else 0.0
-    worst, worst_error = _worst(quantized, total)
+    norms = sqrt(there * stored) if stored > NOTHING * there else 0.0
+    worst, worst_error = _worst(quantized, by_input)
     return QuantizationError(
         format=quantized.format,
         method=quantized.method,
         squared=squared,
         mean_squared=lost / count,
-        snr=-10 * log10(squared) if squared else None,
-        cosine=(there + total.products) / norms if norms else float(there == lost),
+        snr=-10 * log10(squared) + 0.0 if squared else None,  # no -0
+        cosine=(there + total.products) / norms if norms else float(there == lost == 0),
         saturation=total.saturated / coded if coded else None,
         levels_used=int(np.count_nonzero(total.used)) if coded else None,
         levels=quantized.levels if coded else None,
@@ -254,10 +257,9 @@ def _whole(quantized: Quantized, lost: float, there: float, total: _Sums) -> Qua
     )
 
 
-def _worst(quantized: Quantized, total: _Sums) -> tuple[int | None, float | None]:
+def _worst(quantized: Quantized, by_input: np.ndarray) -> tuple[int | None, float | None]:
     """The input channel of which most is lost, and how much."""
-    if not quantized.is_matrix or not total.lost_by_input.any() or not total.there_by_input.any():
+    if not quantized.is_matrix or not by_input.any():
         return None, None
-    lost = np.where(total.there_by_input > 0, _relative(total.lost_by_input, total.there_by_input), 0.0)
-    worst = int(lost.argmax())
-    return worst, float(lost[worst])
+    worst = int(by_input.argmax())
+    return worst, float(by_input[worst])

@@ -2,8 +2,8 @@
 
 Rows of the output are encoded each by itself (`engine.methods.encode`), so they are encoded here in the order
 in which the source has them: whatever the export reorders, stacks or takes apart, a row's bytes are those of
-the file, if only its format and its importance are those of its place there. Only what the export transposes
-has no rows of the source in it: its lines are the source's columns.
+the file, if only its format and its importance are those of its place there. What the export transposes has
+the source's columns for its rows: lines are rows of the output, output channels.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
@@ -20,11 +20,11 @@ from engine.api.formats import FORMATS
 from engine.api.plan import TensorPlan, make_plan
 from engine.api.recipe import Recipe
 from engine.checkpoint import Checkpoint, Tensor
-from engine.checkpoint.errors import NonFiniteError
 from engine.export.gguf import OutputTensor
 from engine.export.gguf.plan import export_tensors
 from engine.formats import Grid, Scales, decode, format_of
 from engine.jobs.fingerprint import digest
+from engine.matrices import matrix_shape, read_rows, refuse_not_finite
 from engine.methods import as_float32, encode_as_planned
 from engine.preparation import read_recipes_importance, recipes_entries, recipes_facts
 
@@ -91,7 +91,7 @@ class _Span:
 
 
 class Quantized:
-    """A source tensor, as [prod(shape[:-1]), shape[-1]] = `shape`, and what a recipe makes of it.
+    """A source tensor in lines, [output channels, input channels], and what a recipe makes of it.
 
     `format`: several joined by " and " where parts of it go to tensors of several formats. `method`: "" where
     weights are rounded one by one, "copied" where the source's bytes are taken.
@@ -99,19 +99,18 @@ class Quantized:
     where each weight is stored by itself. `levels`: numbers that a code can be, 0 where there are no codes.
     `signed`: whether some of these are below 0. `is_matrix`: not of a vector, which has no input channels.
 
-    `lines` are output channels, `width` the weights of each: rows of the source, and columns where it is
-    `transposed`. Reads and encodes when asked, in pieces; memory is that of the answer and a few megabytes.
+    `lines`: how many, `width`: the weights of each. They are rows of the source, or where that is transposed
+    its columns. Reads and encodes when asked, in pieces; memory is that of the answer and a few megabytes.
     """
 
     def __init__(self, checkpoint: Checkpoint, source: Tensor, spans: list[_Span], effort: str) -> None:
         self._checkpoint, self._source, self._spans, self._effort = checkpoint, source, spans, effort
-        self._transposed: dict[tuple[int, int], np.ndarray] = {}
         plans = {span.plan.name: span.plan for span in spans}.values()
         self.tensor = source.name
+        self._transposed = spans[0].output.transposed
         self.is_matrix = len(source.shape) > 1
-        self.shape = (prod(source.shape[:-1]), source.shape[-1] if source.shape else 1)
-        self.transposed = spans[0].output.transposed
-        self.lines, self.width = self.shape[::-1] if self.transposed else self.shape
+        rows, columns = matrix_shape(source)
+        self.lines, self.width = (columns, rows) if self._transposed else (rows, columns)
         self.format = _joined(plan.format for plan in plans)
         self.method = _joined(
             "copied" if plan.copied else outcome(plan.format, plan.method)[1] for plan in plans
@@ -131,45 +130,33 @@ class Quantized:
         weights = [b"" if span.importance is None else span.importance.tobytes() for span in self._spans]
         return self._checkpoint.stamp, self.tensor, self._effort, *chosen, digest(b" ".join(weights))
 
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """The values of the source's rows start .. stop as they would be stored, float32 [rows, columns].
-
-        Of a transposed source all of it is encoded the first time.
-        """
-        result = np.empty((stop - start, self.shape[1]), np.float32)
-        for where, piece in self._pieces_of(start, stop):
-            result[where] = self._turned(piece.values, start, stop)
-        return result
+    def values(self, start: int, stop: int) -> np.ndarray:
+        """The values of lines start .. stop as they would be stored, float32 [lines, width]."""
+        return np.concatenate([self.piece(*part).values for part in self.bounds(start, stop)])
 
     def codes(self, start: int, stop: int) -> np.ndarray:
-        """The codes of the same weights, int16 [rows, columns]. Raises ExportError where there are none."""
-        result = np.empty((stop - start, self.shape[1]), np.int16)
-        for where, piece in self._pieces_of(start, stop):
-            if piece.coded is None:
+        """The codes of the same weights, int16 [lines, width]. Raises ExportError where there are none."""
+        found = []
+        for part in self.bounds(start, stop):
+            coded = self.piece(*part).coded
+            if coded is None:
                 raise ExportError(f"{self.tensor} becomes {self.format}, floats one by one: it has no codes.")
-            result[where] = self._turned(piece.coded.codes, start, stop)
-        return result
+            found.append(coded.codes.astype(np.int16))
+        return np.concatenate(found)
 
-    def values_at(self, row: int, column: int) -> np.ndarray:
+    def values_at(self, line: int, column: int) -> np.ndarray:
         """All values that the weight there could have in its group, rising, float32: the grid's levels.
 
         Raises ExportError where the weight is a float of its own.
         """
-        line, place = (column, row) if self.transposed else (row, column)
         coded = self.piece(line, line + 1).coded
         if coded is None:
             raise ExportError(f"{self.tensor} becomes {self.format}, floats one by one: it has no levels.")
-        return coded.values_of(0, place // coded.grid.group)
-
-    def place(self, group: int) -> tuple[slice, slice]:
-        """The rows and the columns of the source that a group is, counted line by line."""
-        line, number = divmod(group, self.width // self.group)
-        along, across = slice(number * self.group, (number + 1) * self.group), slice(line, line + 1)
-        return (along, across) if self.transposed else (across, along)
+        return coded.values_of(0, column // coded.grid.group)
 
     def bounds(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int]]:
         """Lines start .. stop cut into pieces, in order; the cuts depend on nothing but the tensor."""
-        step = max(1, (TRANSPOSED_PIECE if self.transposed else PIECE) // self.width)
+        step = max(1, (TRANSPOSED_PIECE if self._transposed else PIECE) // self.width)
         for span in self._spans:
             end = span.stop if stop is None else min(stop, span.stop)
             for first in range(max(start, span.first), end, step):
@@ -183,11 +170,7 @@ class Quantized:
         span = next(span for span in self._spans if span.first <= start < span.stop)
         stored = self._read(span, start, stop)
         weights = as_float32(stored)
-        if not np.isfinite(weights).all():
-            raise NonFiniteError(
-                f"{self.tensor} of {self._checkpoint.path} holds NaN or infinity: the model is damaged; "
-                "download it again."
-            )
+        refuse_not_finite(self._checkpoint, self._source, weights)
         if span.plan.format not in FORMATS:  # copied, and not in blocks of ours
             return Piece(start, stop, weights, weights)
         data = self._bytes(span, stored, start, stop)
@@ -200,34 +183,17 @@ class Quantized:
 
     def _read(self, span: _Span, start: int, stop: int) -> np.ndarray:
         """Lines of the source, [lines, width] of float32 or as `read_halves` has them."""
-        if self.transposed:
+        if self._transposed:
             return span.output.read(self._checkpoint, start, stop, halves=True)
-        if len(self._source.shape) < 2:
-            return self._checkpoint.read(self.tensor).reshape(self.shape)
-        return self._checkpoint.read_matrix(self.tensor, start, stop, halves=True)
+        return read_rows(self._checkpoint, self._source, start, stop, halves=True)
 
     def _bytes(self, span: _Span, stored: np.ndarray, start: int, stop: int) -> np.ndarray:
         """What the output has for these lines, uint8 [lines, line's bytes]."""
         if span.plan.copied:
             return span.output.read_stored(self._checkpoint, start, stop)
-        if (start, stop) in self._transposed:
-            return self._transposed[start, stop]
         if span.output.plus:
             stored = as_float32(stored) + np.float32(span.output.plus)
-        data = encode_as_planned(stored, span.plan, span.importance, self._effort)
-        if self.transposed:
-            self._transposed[start, stop] = data
-        return data
-
-    def _pieces_of(self, start: int, stop: int) -> Iterator[tuple[tuple[slice, slice], Piece]]:
-        """Pieces with the rows start .. stop of the source, and where in an answer of these rows they go."""
-        everything = slice(None)
-        for first, end in self.bounds() if self.transposed else self.bounds(start, stop):
-            part = slice(first, end) if self.transposed else slice(first - start, end - start)
-            yield (everything, part) if self.transposed else (part, everything), self.piece(first, end)
-
-    def _turned(self, lines: np.ndarray, start: int, stop: int) -> np.ndarray:
-        return lines[:, start:stop].T if self.transposed else lines
+        return encode_as_planned(stored, span.plan, span.importance, self._effort)
 
 
 def _joined(names: Iterable[str]) -> str:

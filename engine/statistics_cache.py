@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import threading
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,11 +19,22 @@ from platformdirs import user_cache_path
 from engine.checkpoint import Checkpoint, Tensor
 from kernels.statistics import Channels
 
-VERSION = 1
+VERSION = 2
 """To be raised with whatever changes the figures or how they are stored."""
 
 LIMIT = 1 << 30
 """Bytes of all files. Of a 70B model it is 250 MB."""
+
+_SPARE = 16
+"""Where files are removed, this part of the limit is freed beside."""
+
+_LOOKED = 1000
+"""Files that are added between two looks at all of them."""
+
+_held: dict[Path, tuple[int, int]] = {}
+"""By folder: files added since it was looked through, bytes in it as far as this process knows."""
+
+_lock = threading.Lock()
 
 _FIGURES = ("min", "max", "mean", "std", "kurtosis", "zeros")
 """By channel, float32; the largest magnitude follows from the range."""
@@ -48,24 +58,19 @@ def load(checkpoint: Checkpoint, tensor: Tensor, rows: int, columns: int) -> Fou
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             found = _read(stored, rows, columns)
-        os.utime(path)  # those that are used stay longest
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file can raise anything
         log.warning("%s: not used: %s", path, error)
         return None
+    with suppress(OSError):  # the folder may be another's
+        os.utime(path)  # those that are used stay longest
     return found
 
 
-def store(
-    checkpoint: Checkpoint,
-    tensor: Tensor,
-    rows: Channels,
-    columns: Channels,
-    whole: Channels,
-    counts: np.ndarray,
-) -> None:
+def store(checkpoint: Checkpoint, tensor: Tensor, found: Found) -> None:
     """Keep this for `load`; rows and columns as float32 holds them."""
+    rows, columns, whole, counts = found
     occupied = np.flatnonzero(counts)
     arrays = {
         "rows": _packed(rows, np.float32),
@@ -128,13 +133,28 @@ def _unpacked(array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> Channel
 
 
 def _make_room(wanted: int) -> None:
-    """Remove the files used least lately until `wanted` more bytes are within the limit; what was broken off
-    while it was written, too."""
+    """Have room for `wanted` more bytes within the limit.
+
+    The folder is looked through only when `_LOOKED` files have been added since, or the limit is near: a
+    model may have a hundred thousand tensors.
+    """
+    with _lock:
+        added, total = _held.get(folder(), (_LOOKED, 0))
+        if added >= _LOOKED or total + wanted > LIMIT:
+            added, total = 0, _clear(wanted)
+        _held[folder()] = added + 1, total + wanted
+
+
+def _clear(wanted: int) -> int:
+    """Remove the files used least lately, so that some room beyond `wanted` is there; what was broken off
+    while it was written, too. The answer is the bytes that stay."""
     files = [(path, path.stat()) for path in folder().iterdir() if path.suffix in (".npz", ".partial")]
-    total = wanted + sum(state.st_size for _, state in files)
+    total = sum(state.st_size for _, state in files)
+    most = LIMIT if total + wanted <= LIMIT else LIMIT - LIMIT // _SPARE
     for path, state in sorted(files, key=lambda file: file[1].st_mtime):
-        if total <= LIMIT:
-            return
+        if total + wanted <= most:
+            break
         with suppress(OSError):
             path.unlink()
             total -= state.st_size
+    return total

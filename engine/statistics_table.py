@@ -74,27 +74,28 @@ def refuse_table(path: Path) -> None:
         )
 
 
-def json_text(about: dict[str, object], rows: list[Row]) -> str:
-    """All of it as JSON: what the table is `about`, and as `tensors` the rows."""
-    return json.dumps(about | {"tensors": rows}, indent=1)
+def json_text(about: dict[str, object], rows: list[Row], called: str = "tensors") -> str:
+    """All of it as JSON: what the table is `about`, and the rows as they are `called`."""
+    return json.dumps(about | {called: rows}, indent=1)
 
 
-def write_table(path: Path, about: dict[str, object], rows: list[Row]) -> None:
+def write_table(path: Path, about: dict[str, object], rows: list[Row], called: str = "tensors") -> None:
     """Write the table under a partial name, then rename it. Raises `OutputError`.
 
-    `about`: the model, what is left out and why; only JSON has room for it.
+    `about`: the model, what is left out and why, and what the rows are `called`; only JSON has room for it.
     """
     with whole_file(path) as partial:
-        _write(partial, path.suffix.lower(), about, rows)
+        if path.suffix.lower() == ".json":
+            partial.write_text(json_text(about, rows, called) + "\n", encoding="utf-8")
+        else:
+            _write(partial, path.suffix.lower(), rows)
 
 
-def _write(path: Path, ending: str, about: dict[str, object], rows: list[Row]) -> None:
+def _write(path: Path, ending: str, rows: list[Row]) -> None:
     match ending:
         case ".csv":
             text = csv_text(list(rows[0]) if rows else [], (_flat(row) for row in rows))
             path.write_text(text, encoding="utf-8")
-        case ".json":
-            path.write_text(json_text(about, rows) + "\n", encoding="utf-8")
         case ".parquet":
             import pyarrow
             from pyarrow import parquet

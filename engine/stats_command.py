@@ -18,6 +18,7 @@ from engine.activations_command import (
 )
 from engine.api.jobs import ActivationsRequest
 from engine.api.statistics import WeightStatistics
+from engine.channels_command import ByScope, OneTensor, channels, scope_of
 from engine.options import AsJson, MemoryLimit, Model, Threads, example
 from engine.outlier_cells import EXPLAINED, outlier_cells
 
@@ -46,6 +47,8 @@ def stats(
         Path | None,
         typer.Option(help="Write all figures: .csv, .json or .parquet by its name.", show_default=False),
     ] = None,
+    tensor: OneTensor = None,
+    scope: ByScope = None,
     preset: Annotated[
         str | None, typer.Option(help="Say what this preset makes of each tensor, too.", show_default=False)
     ] = None,
@@ -89,6 +92,7 @@ def stats(
         memory_limit=memory_limit,
         overwrite=overwrite and activations_out is not None,
     )
+    divided = scope_of(scope, tensor)
     if out is not None:
         refuse_table(out)
     with open_checkpoint(model) as checkpoint:
@@ -97,6 +101,9 @@ def stats(
         asked = asked_recipe(checkpoint, preset, recipe, imatrix)
         if asked is not None:
             terminal.warn(applied(checkpoint, asked).plan.warnings)  # before all weights are read
+        if tensor is not None:
+            channels(checkpoint, tensor, divided, asked, threads, out, as_json)
+            return
         with terminal.progress() as listener:
             found, left_out = all_statistics(checkpoint, threads, listener)
             without: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Statistics of a stored tensor's weights: of all, of each output and each input channel, of each group.
+"""Statistics of a stored tensor's weights: of all, of each output and each input channel.
 
 A tensor is read once, in pieces of rows on several threads: beside the sums only these pieces are held. What
 a chunk of rows adds up to does not depend on the threads, and chunks are joined in their order: nor do the
@@ -7,7 +7,8 @@ figures. What was gathered is kept on disk: see `engine.statistics_cache`.
 
 import difflib
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Hashable
 from contextlib import closing
 from dataclasses import dataclass
 from math import prod
@@ -20,9 +21,10 @@ from engine.api.model import Role
 from engine.api.progress import Listener, Progress, silent
 from engine.api.statistics import LARGE, OUTLIER_RATIO, PERCENTS, SIGMAS, WeightStatistics
 from engine.checkpoint import Checkpoint, Tensor
-from engine.checkpoint.errors import NonFiniteError, PackedTensorError, UnknownTypeError
+from engine.checkpoint.errors import PackedTensorError, UnknownTypeError
 from engine.checkpoint.names import identify, is_buffer
 from engine.checkpoint.stored import PLAIN_BITS
+from engine.matrices import canonical_parts, is_transposed, matrix_shape, not_finite, pieces, read_rows
 from engine.parallel import in_order
 from kernels.statistics import (
     Channels,
@@ -40,9 +42,6 @@ from kernels.statistics import (
     whole,
 )
 
-PIECE = 1 << 19
-"""Weights that are read at a time."""
-
 CHUNK = 1 << 22
 """Weights that are summed by themselves, then joined to the others: the last digits of figures hang on it."""
 
@@ -53,30 +52,41 @@ SAMPLED_ROWS = 8
 """That the frame of a tensor is taken from, evenly spread."""
 
 
+WAIT = 0.2
+"""Seconds between two questions whether what another gathers is still wanted."""
+
+_gathering: set[Hashable] = set()
+_changed = threading.Condition()
+"""Which tensors of which files are being gathered, and that one of them no longer is."""
+
+
 @dataclass(frozen=True)
 class Gathered:
-    """Statistics of one tensor, seen as a matrix [prod(shape[:-1]), shape[-1]]; one axis is one row.
-
-    `rows`: of its output channels, of all experts where it is a stack. `columns`: of its input channels.
-    """
+    """Statistics of one tensor: of its output channels (of all experts where it is a stack), its input
+    channels, and all weights. One axis is one output channel. See `engine.matrices`."""
 
     tensor: str
     shape: tuple[int, ...]
     dtype: str
-    rows: Channels
-    columns: Channels
+    outputs: Channels
+    inputs: Channels
     whole: Channels
     distribution: Distribution
 
 
 def source_name(checkpoint: Checkpoint, name: str) -> str:
-    """The source's name of the tensor that has it there, or in GGUF; ".weight" may lack.
+    """The source's name of the tensor that has it there, or in GGUF, or holds it; ".weight" may lack.
 
     Raises `CheckpointError`.
     """
     names = (name, f"{name}.weight")
     stored = [one for one in names if one in checkpoint.tensors]
-    found = stored or [one.name for one in checkpoint.tensors.values() if one.canonical in names]
+    found = stored or [
+        one.name
+        for one in checkpoint.tensors.values()
+        if one.canonical in names
+        or (one.canonical is None and set(names) & set(canonical_parts(checkpoint, one)))
+    ]
     if not found:
         close = _alike(checkpoint, name)
         hint = f"did you mean {' or '.join(close)}?" if close else "its list of tensors says what it has."
@@ -117,11 +127,6 @@ def without_statistics(checkpoint: Checkpoint, name: str) -> str | None:
     return None
 
 
-def matrix_shape(tensor: Tensor) -> tuple[int, int]:
-    """Rows and columns of a tensor seen as a matrix."""
-    return prod(tensor.shape[:-1]), tensor.shape[-1] if tensor.shape else 1
-
-
 def gather(
     checkpoint: Checkpoint,
     name: str,
@@ -132,18 +137,41 @@ def gather(
 ) -> Gathered | None:
     """Statistics of the tensor `name`, in the source or in GGUF; from the cache where they lie there.
 
-    None when they are no longer `wanted`, asked after each chunk; then, too, `told` how many rows are done,
-    of how many. Raises `CheckpointError` where there is no such tensor, it holds no weights, or they cannot
-    be read or are not finite.
+    Who asks for what is just being gathered waits for it: views of one tensor read it once. None when they
+    are no longer `wanted`, asked after each chunk; then, too, `told` how many rows are done, of how many.
+    Raises `CheckpointError` where there is no such tensor, it holds no weights, or they cannot be read or are
+    not finite.
     """
     name = source_name(checkpoint, name)
-    found = cached(checkpoint, name)
-    if found is not None:
-        return found
+    known = cached(checkpoint, name)
+    if known is not None:
+        return known
     reason = without_statistics(checkpoint, name)
     if reason is not None:
         raise CheckpointError(reason)
-    tensor = checkpoint.tensors[name]
+    asked = checkpoint.stamp, name
+    with _changed:
+        while asked in _gathering:
+            _changed.wait(WAIT)
+            if not wanted():
+                return None
+        _gathering.add(asked)
+    try:
+        known = cached(checkpoint, name)
+        return known or _gather(checkpoint, checkpoint.tensors[name], threads, wanted, told)
+    finally:
+        with _changed:
+            _gathering.remove(asked)
+            _changed.notify_all()
+
+
+def _gather(
+    checkpoint: Checkpoint,
+    tensor: Tensor,
+    threads: int | None,
+    wanted: Callable[[], bool],
+    told: Callable[[int, int], None],
+) -> Gathered | None:
     height, width = matrix_shape(tensor)
     frame = _frame(checkpoint, tensor)
     step = max(1, CHUNK // width)
@@ -164,22 +192,21 @@ def gather(
                 return None
     sums = chained(rows)
     of_all = channels(whole(sums), height * width, frame)
-    gathered = _gathered(
-        tensor,
+    found = (
         channels(sums, width, frame).rounded(),
         channels(columns, height, frame).rounded(),
         Channels(*(np.array(value[0]) for value in vars(of_all).values())),
         counts,
     )
-    statistics_cache.store(checkpoint, tensor, gathered.rows, gathered.columns, gathered.whole, counts)
-    return gathered
+    statistics_cache.store(checkpoint, tensor, found)
+    return _gathered(checkpoint, tensor, found)
 
 
 def cached(checkpoint: Checkpoint, name: str) -> Gathered | None:
     """As `gather`, from the cache alone; None where it is not there."""
     tensor = checkpoint.tensors[source_name(checkpoint, name)]
     found = statistics_cache.load(checkpoint, tensor, *matrix_shape(tensor))
-    return None if found is None else _gathered(tensor, *found)
+    return None if found is None else _gathered(checkpoint, tensor, found)
 
 
 def all_statistics(
@@ -222,7 +249,7 @@ def all_statistics(
 def statistics_of(checkpoint: Checkpoint, gathered: Gathered) -> WeightStatistics:
     """What a table shows of a tensor, without what a recipe makes of it."""
     tensor, whole = checkpoint.tensors[gathered.tensor], gathered.whole
-    worst, ratios = outlier_channels(gathered.columns.absmax)
+    worst, ratios = outlier_channels(gathered.inputs.absmax)
     if len(tensor.shape) < 2:  # no matrix: it has no inputs
         worst, ratios = worst[:0], np.zeros(1)
     mean, reach = float(whole.mean), SIGMAS * float(whole.std)
@@ -251,43 +278,24 @@ def statistics_of(checkpoint: Checkpoint, gathered: Gathered) -> WeightStatistic
     )
 
 
-def outlier_channels(absmax_by_column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The outliers' indices from the worst on, and for all columns the abs-max over the median column's.
+def outlier_channels(absmax: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The outliers' indices from the worst on, and for all channels the abs-max over the median channel's.
 
-    Where most columns are all zeros, over the median of the others.
+    Where most channels are all zeros, over the median of the others.
     """
-    middle = float(np.median(absmax_by_column))
-    if middle == 0 and absmax_by_column.any():
-        middle = float(np.median(absmax_by_column[absmax_by_column > 0]))
-    ratios = absmax_by_column / (middle or 1.0)
+    middle = float(np.median(absmax))
+    if middle == 0 and absmax.any():
+        middle = float(np.median(absmax[absmax > 0]))
+    ratios = absmax / (middle or 1.0)
     order = np.argsort(-ratios, kind="stable")
     return order[ratios[order] >= OUTLIER_RATIO], ratios
 
 
-def _gathered(
-    tensor: Tensor, rows: Channels, columns: Channels, whole: Channels, counts: np.ndarray
-) -> Gathered:
+def _gathered(checkpoint: Checkpoint, tensor: Tensor, found: statistics_cache.Found) -> Gathered:
+    rows, columns, whole, counts = found
+    outputs, inputs = (columns, rows) if is_transposed(checkpoint, tensor) else (rows, columns)
     distribution = Distribution(counts, float(whole.min), float(whole.max), exact=tensor.dtype == "BF16")
-    return Gathered(tensor.name, tensor.shape, tensor.dtype, rows, columns, whole, distribution)
-
-
-def read_rows(
-    checkpoint: Checkpoint, tensor: Tensor, start: int, stop: int, *, halves: bool = False
-) -> np.ndarray:
-    """Rows of a tensor seen as a matrix, one axis as one row; see `Checkpoint.read_matrix`."""
-    if len(tensor.shape) > 1:
-        return checkpoint.read_matrix(tensor.name, start, stop, halves=halves)
-    read = checkpoint.read_halves if halves else checkpoint.read
-    return read(tensor.name).reshape(1, -1)[start:stop]
-
-
-def pieces(
-    checkpoint: Checkpoint, tensor: Tensor, first: int, last: int, *, most: int = PIECE, halves: bool = False
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Rows first .. last in pieces of at most `most` weights, but at least a row, each with its first row."""
-    step = max(1, most // max(1, matrix_shape(tensor)[1]))
-    for start in range(first, last, step):
-        yield start, read_rows(checkpoint, tensor, start, min(start + step, last), halves=halves)
+    return Gathered(tensor.name, tensor.shape, tensor.dtype, outputs, inputs, whole, distribution)
 
 
 def _frame(checkpoint: Checkpoint, tensor: Tensor) -> Frame:
@@ -301,8 +309,5 @@ def _swept(checkpoint: Checkpoint, tensor: Tensor, frame: Frame, start: int, sto
     sweep = Sweep(matrix_shape(tensor)[1], frame)
     for _, weights in pieces(checkpoint, tensor, start, stop, halves=True):
         if not sweep.add(np.ascontiguousarray(weights)):
-            raise NonFiniteError(
-                f"{tensor.name} of {checkpoint.path} holds NaN or infinity: the model is damaged; "
-                "download it again."
-            )
+            raise not_finite(checkpoint, tensor)
     return sweep.swept()

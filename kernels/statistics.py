@@ -3,7 +3,7 @@
 `Sweep` adds up pieces of rows; `channels` makes figures of the sums. Sums are of powers around a pivot, in a
 unit that gives them a usual size: `frame_of` takes both from some of the weights. They are exact to six
 digits, but for channels whose mean is many standard deviations away from the pivot: ten cost the kurtosis
-three of them.
+three of them, and beyond `FARTHEST` none are left.
 
 These functions check, allocate and launch; the CPU is the one backend so far.
 """
@@ -28,6 +28,9 @@ _SAMPLE = 1 << 14
 _FAR = 0.5
 """Weights whose mean is nearer to 0, in standard deviations, are taken around 0: what is tiny stays exact."""
 
+FARTHEST = 32.0
+"""Of channels whose mean is farther from the pivot, in standard deviations, the kurtosis is not known."""
+
 _NEGATIVE = BINS // 2
 
 
@@ -36,7 +39,8 @@ class Channels:
     """Statistics of n channels: float64 [n], or 0-d of a whole tensor.
 
     `std`: of the weights themselves, not of a population that they are drawn from. `kurtosis`: the fourth
-    standardized moment, 3 for a normal distribution; 0 where all weights are equal. `zeros`: the share of 0.
+    standardized moment, 3 for a normal distribution; 0 where all weights are equal, or nearly so beside how
+    far they are from the others (`FARTHEST`). `zeros`: the share of 0.
     """
 
     min: np.ndarray
@@ -238,7 +242,7 @@ def channels(sums: Sums, count: int, frame: Frame) -> Channels:
     scale, pivot = float(frame.scale), float(frame.pivot)
     low, high = sums.low.astype(float), sums.high.astype(float)
     alike = low == high
-    known = ~alike & (spread > 0)
+    known = ~alike & (squares < FARTHEST**2 * spread)
     kurtosis = np.divide(central, np.square(spread), out=np.zeros_like(spread), where=known)
     return Channels(
         min=low,

@@ -100,7 +100,7 @@ def _error_facts(error: QuantizationError) -> list[Fact]:
     if error.worst_channel is not None and error.worst_channel_error is not None:
         share = 100 * error.worst_channel_error
         said = f"{digits(share)} % in channel {error.worst_channel:,}"
-        lost = "What is lost of the input channel that loses most, over its own squared weights"
+        lost = "Squared error of the input channel that loses most, over the mean channel's squared weights"
         facts.append(Fact("Worst channel error", said, f"{share!r} % in channel {error.worst_channel}", lost))
     if error.saturation is not None:
         ends = "Share of weights stored as the lowest or highest code of the grid"

@@ -35,7 +35,9 @@ class QuantizationError(BaseModel):
     squared: float = Field(description="sum of squared errors over sum of squared weights")
     mean_squared: float
     snr: float | None = Field(description="signal to noise in dB: -10 log10(squared); None: nothing is lost")
-    cosine: float = Field(description="cosine similarity of the weights before and after")
+    cosine: float = Field(
+        description="cosine similarity of the weights before and after; 0 where all became 0"
+    )
     saturation: float | None = Field(
         description="share of weights stored as the lowest or highest code of the grid"
     )
@@ -45,7 +47,7 @@ class QuantizationError(BaseModel):
         None, description="the input channel of which most is lost; None: nothing is, or it is no matrix"
     )
     worst_channel_error: float | None = Field(
-        None, description="its squared errors over its squared weights; channels of zeros do not count"
+        None, description="its squared errors over the mean channel's squared weights"
     )
 
 

@@ -71,8 +71,8 @@ class PictureOf(BaseModel):
 
 
 class ErrorOf(BaseModel):
-    """What a recipe loses of one tensor: relative squared error by channel (a `Figure`) or by group of the
-    format (a `HeatMap`, rows x groups)."""
+    """What a recipe loses of one tensor: squared errors over the mean's squared weights, by channel (a
+    `Figure`) or by group of the format (a `HeatMap`, rows x groups)."""
 
     kind: Literal["error"] = "error"
     tensor: str

@@ -20,6 +20,7 @@ __all__ = [
     "TransformersView",
     "UnknownArchitectureError",
     "architecture_of",
+    "known_architecture",
     "transformers_view",
 ]
 
@@ -41,8 +42,8 @@ class UnknownArchitectureError(ExportError):
     """An architecture without a description here."""
 
 
-def architecture_of(checkpoint: "Checkpoint") -> Architecture:
-    """The description of a checkpoint's architecture. Raises UnknownArchitectureError."""
+def known_architecture(checkpoint: "Checkpoint") -> Architecture | None:
+    """The description of a checkpoint's architecture; None where there is none."""
     name = checkpoint.architecture
     for architecture in ARCHITECTURES:
         if checkpoint.kind == "gguf":
@@ -50,7 +51,15 @@ def architecture_of(checkpoint: "Checkpoint") -> Architecture:
                 return architecture
         elif name in (architecture.name, *architecture.also):
             return architecture
-    raise UnknownArchitectureError(f"{checkpoint.path}: {_unknown(checkpoint)}")
+    return None
+
+
+def architecture_of(checkpoint: "Checkpoint") -> Architecture:
+    """As `known_architecture`. Raises UnknownArchitectureError where there is none."""
+    found = known_architecture(checkpoint)
+    if found is None:
+        raise UnknownArchitectureError(f"{checkpoint.path}: {_unknown(checkpoint)}")
+    return found
 
 
 def _unknown(checkpoint: "Checkpoint") -> str:

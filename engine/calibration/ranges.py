@@ -104,7 +104,8 @@ def least_divergence(seen: Distribution, bits: int) -> Range:
     counts = np.diff(np.maximum.accumulate(inside))
     counts[0] = 0  # zeros are exact in any grid, and would hide all else
     levels = 2 ** (bits - 1)
-    stops = range(min(levels, MAGNITUDES), MAGNITUDES + 1)
+    first = int(np.flatnonzero(counts)[0]) if counts.any() else 0  # a clip below all values loses nothing
+    stops = range(min(first + levels, MAGNITUDES), MAGNITUDES + 1)
     lost = [divergence(counts, stop, levels) for stop in stops]
     clip = float(edges[stops[int(np.argmin(lost))]])
     return max(seen.low, -clip), min(seen.high, clip)

@@ -7,10 +7,10 @@ from engine.checkpoint import Checkpoint
 from engine.figures.drawn import Drawn, Wanted
 from engine.figures.error import error_of
 from engine.figures.histogram import histogram_of
-from engine.figures.outliers import outliers_of, roles
+from engine.figures.outliers import outliers_of
 from engine.figures.picture import picture_of
 
-__all__ = ["Drawn", "figures", "roles"]
+__all__ = ["Drawn", "figures"]
 
 
 def figures(checkpoint: Checkpoint, view: View, wanted: Wanted = lambda: True) -> Iterator[Drawn]:

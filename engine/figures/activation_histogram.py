@@ -12,7 +12,7 @@ from engine.api.views import HistogramOf
 from engine.checkpoint import Checkpoint
 from engine.figures.bins import Bins, drawn, percentile_marks
 from engine.figures.drawn import Drawn
-from engine.figures.tensors import canonical_name
+from engine.figures.tensors import canonical_names
 
 
 def activation_histogram(checkpoint: Checkpoint, view: HistogramOf) -> Iterator[Drawn]:
@@ -24,10 +24,12 @@ def activation_histogram(checkpoint: Checkpoint, view: HistogramOf) -> Iterator[
         raise FigureError("Name the file with the statistics of activations.")
     if view.scope not in ("tensor", "input"):
         raise FigureError(f"Activations have no {view.scope} channels or groups: ask for one input channel.")
-    name = canonical_name(checkpoint, view.tensor)
+    names = canonical_names(checkpoint, view.tensor)
     with read_activations(Path(view.activations)) as activations:
-        if name not in activations.layers:
-            raise FigureError(f"{view.activations} says nothing of {view.tensor}.")
+        name = next((name for name in names if name in activations.layers), None)
+        if name is None:
+            said = ", ".join(activations.tensors[:3])
+            raise FigureError(f"{view.activations} says nothing of {view.tensor}; it does of {said}, ….")
         layer = activations.layers[name]
     is_input = name.endswith(".weight")
     title = f"{view.tensor} · {'inputs' if is_input else 'outputs'}"

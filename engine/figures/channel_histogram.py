@@ -12,9 +12,9 @@ from engine.checkpoint import Checkpoint
 from engine.figures.bins import Bins, drawn, percentile_marks
 from engine.figures.drawn import Drawn, Wanted
 from engine.figures.quantized_histogram import clip_marks, quantized_name
-from engine.figures.tensors import check_finite, find_tensor, runs
+from engine.figures.tensors import find_tensor, runs
+from engine.matrices import lines_shape, read_lines, refuse_not_finite
 from engine.quantization_errors import Quantized, quantized
-from engine.weight_statistics import matrix_shape, read_rows
 
 GROUP = 32
 """Weights of a group where no format says how many."""
@@ -29,14 +29,14 @@ Place = tuple[slice, slice]
 def channel_histogram(checkpoint: Checkpoint, view: HistogramOf, wanted: Wanted) -> Iterator[Drawn]:
     """First the original alone. Raises `FigureError`, and what reading and encoding weights raise."""
     tensor = find_tensor(checkpoint, view.tensor)
-    rows, columns = matrix_shape(tensor)
+    rows, columns = lines_shape(checkpoint, tensor)
     made = quantized(checkpoint, view.recipe, tensor.name) if view.recipe else None
     place, name = _place(view, rows, columns, made)
     title = f"{view.tensor} · {name}" + (f" · {made.format}" if made else "")
-    weights = _read(lambda start, stop: read_rows(checkpoint, tensor, start, stop), place, columns, wanted)
+    weights = _read(lambda start, stop: read_lines(checkpoint, tensor, start, stop), place, columns, wanted)
     if weights is None:
         return
-    check_finite(checkpoint, tensor, weights)
+    refuse_not_finite(checkpoint, tensor, weights)
     group = view.scope == "group"
     bins = Bins.of(weights, min(view.bins, GROUP_BINS) if group else view.bins, few=group)
     marks = percentile_marks(np.percentile(weights.astype(np.float64), PERCENTS))
@@ -44,7 +44,7 @@ def channel_histogram(checkpoint: Checkpoint, view: HistogramOf, wanted: Wanted)
     yield drawn(title, [original], marks, 1, 1 if made is None else 2, last=made is None)
     if made is None:
         return
-    values = _read(made.rows, place, columns, wanted)
+    values = _read(made.values, place, columns, wanted)
     if values is None:
         return
     wide = bins.beyond()
@@ -55,7 +55,7 @@ def channel_histogram(checkpoint: Checkpoint, view: HistogramOf, wanted: Wanted)
 def _place(view: HistogramOf, rows: int, columns: int, made: Quantized | None) -> tuple[Place, str]:
     """Where the channel or group is, and what to call it. Raises `FigureError` where there is none."""
     size = made.group if made else min(GROUP, columns)
-    groups = made.lines * (made.width // size) if made else rows * (columns // size)
+    groups = rows * (columns // size)
     count = {"output": rows, "input": columns, "group": groups}[view.scope]
     if view.index >= count:
         what = "groups" if view.scope == "group" else f"{view.scope} channels"
@@ -66,17 +66,10 @@ def _place(view: HistogramOf, rows: int, columns: int, made: Quantized | None) -
         return (one, everything[1]), f"output channel {view.index:,}"
     if view.scope == "input":
         return (everything[0], one), f"input channel {view.index:,}"
-    if made:
-        place = made.place(view.index)
-    else:
-        row, number = divmod(view.index, columns // size)
-        place = slice(row, row + 1), slice(number * size, (number + 1) * size)
-    return place, f"group {view.index:,} ({_told('row', place[0])}, {_told('column', place[1])})"
-
-
-def _told(what: str, run: slice) -> str:
-    one = run.stop - run.start == 1
-    return f"{what} {run.start}" if one else f"{what}s {run.start} to {run.stop - 1}"
+    row, number = divmod(view.index, columns // size)
+    first, last = number * size, (number + 1) * size - 1
+    held = f"column {first}" if first == last else f"columns {first} to {last}"
+    return (slice(row, row + 1), slice(first, last + 1)), f"group {view.index:,} (row {row}, {held})"
 
 
 def _read(

@@ -19,7 +19,8 @@ MOST_BINS = 4096
 MOST_CELLS = 1 << 23
 """Of a heat map; more rows share cells."""
 
-LOST = "relative squared error"
+LOST = "squared error over the mean"
+"""Over the mean of the channels' or groups' squared weights: see `Errors`."""
 
 
 def error_of(checkpoint: Checkpoint, view: ErrorOf, wanted: Wanted) -> Iterator[Drawn]:
@@ -41,10 +42,10 @@ def error_of(checkpoint: Checkpoint, view: ErrorOf, wanted: Wanted) -> Iterator[
 
 
 def _by_channel(title: str, scope: str, values: np.ndarray) -> Figure:
-    """`values`: float64 [channels]. An error over nothing (NaN) is shown as none."""
+    """`values`: float64 [channels]."""
     step = -(-len(values) // MOST_BINS)
     starts = np.arange(0, len(values), step)
-    worst = np.maximum.reduceat(np.nan_to_num(values), starts)
+    worst = np.maximum.reduceat(values, starts)
     name = LOST if step == 1 else f"{LOST}, of {step} channels the largest"
     series = Series(name=LOST, x=starts.tolist(), y=worst.tolist(), width=step)
     axis = Axis(name=f"{scope} channel", counts=True)

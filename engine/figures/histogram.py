@@ -13,9 +13,10 @@ from engine.figures.bins import Bins, drawn, percentile_marks
 from engine.figures.channel_histogram import channel_histogram
 from engine.figures.drawn import Drawn, Wanted
 from engine.figures.quantized_histogram import quantized_series
-from engine.figures.tensors import check_finite, find_tensor, runs
+from engine.figures.tensors import find_tensor, runs
+from engine.matrices import matrix_shape, read_rows, refuse_not_finite
 from engine.quantization_errors import quantized
-from engine.weight_statistics import cached, gather, matrix_shape, read_rows
+from engine.weight_statistics import cached, gather
 
 SAMPLED = 16
 """The first picture of a large tensor that nothing is known of shows 1 row in so many."""
@@ -81,7 +82,7 @@ def _sample(checkpoint: Checkpoint, tensor: Tensor, bins: int, name: str) -> Ser
         for start in range(0, rows, SAMPLED * run)
     ]
     values = np.concatenate(parts)
-    check_finite(checkpoint, tensor, values)
+    refuse_not_finite(checkpoint, tensor, values)
     over = Bins.of(values, bins)
     counts = over.counted(values) * (rows * columns / values.size)
     return over.series(f"{name}, estimated from 1 row in {SAMPLED}", counts)

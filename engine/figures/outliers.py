@@ -9,13 +9,15 @@ import numpy as np
 from engine.activations import read_activations
 from engine.api.errors import FigureError
 from engine.api.figures import Axis, HeatMap
+from engine.api.model import Role
 from engine.api.views import Metric, OutliersOf
 from engine.checkpoint import Checkpoint, Tensor
 from engine.figures.drawn import Drawn, Refresh, Wanted
 from engine.figures.error import LOST
-from engine.figures.tensors import role_of
+from engine.figures.tensors import roles_of
+from engine.matrices import lines_shape
 from engine.quantization_errors import NotInOutputError, Quantized, applied, errors_of
-from engine.weight_statistics import cached, gather, outlier_channels
+from engine.weight_statistics import gather, outlier_channels, without_statistics
 from kernels.statistics import Channels
 
 METRICS: Mapping[Metric, str] = {
@@ -35,14 +37,6 @@ def outliers_of(checkpoint: Checkpoint, view: OutliersOf, wanted: Wanted) -> Ite
     return _of_weights(checkpoint, view, wanted)
 
 
-def roles(checkpoint: Checkpoint) -> dict[str, int]:
-    """The roles of matrices that one can ask for, and how many input channels the widest of each has."""
-    found: dict[str, int] = {}
-    for role, tensors in _by_role(checkpoint).items():
-        found[role] = max(tensor.shape[-1] for tensor in tensors)
-    return found
-
-
 def metric_of(metric: Metric, channels: Channels) -> np.ndarray:
     """float32 [channels]; of all metrics but errors."""
     if metric == "kurtosis":
@@ -54,8 +48,10 @@ def _by_role(checkpoint: Checkpoint) -> dict[str, list[Tensor]]:
     """The matrices of the model; a stack of experts may be one of them or as many as it has experts."""
     found: dict[str, list[Tensor]] = {}
     for tensor in checkpoint.tensors.values():
-        if len(tensor.shape) > 1 and tensor.name.endswith(".weight"):
-            found.setdefault(role_of(tensor), []).append(tensor)
+        vectors = len(tensor.shape) < 2 or tensor.role is Role.BIAS
+        if not vectors and without_statistics(checkpoint, tensor.name) is None:
+            for role in roles_of(checkpoint, tensor):
+                found.setdefault(role, []).append(tensor)
     return found
 
 
@@ -63,15 +59,15 @@ def _of_weights(checkpoint: Checkpoint, view: OutliersOf, wanted: Wanted) -> Ite
     tensors = _asked(checkpoint, view.role)
 
     def read(tensor: Tensor) -> np.ndarray | None:
-        found = cached(checkpoint, tensor.name) or gather(checkpoint, tensor.name, wanted=wanted)
-        return None if found is None else metric_of(view.metric, found.columns)
+        found = gather(checkpoint, tensor.name, wanted=wanted)
+        return None if found is None else metric_of(view.metric, found.inputs)
 
-    figure = _figure(view, "weights", _blocks(checkpoint, tensors), max(one.shape[-1] for one in tensors))
-    return _filled(figure, tensors, read, wanted)
+    width = max(lines_shape(checkpoint, tensor)[1] for tensor in tensors)
+    figure = _figure(view, "weights", _blocks(checkpoint, tensors), width)
+    return _filled(view.role, figure, tensors, read, wanted)
 
 
 def _of_errors(checkpoint: Checkpoint, view: OutliersOf, wanted: Wanted) -> Iterator[Drawn]:
-    """A channel that holds nothing has no error, unless something comes of nothing (NaN: none either)."""
     if view.recipe is None:
         raise FigureError(f"The errors of {view.role} depend on a format: choose a recipe.")
     plan = applied(checkpoint, view.recipe)
@@ -89,7 +85,7 @@ def _of_errors(checkpoint: Checkpoint, view: OutliersOf, wanted: Wanted) -> Iter
     formats = ", ".join(dict.fromkeys(one.format for one in made.values()))
     width = max(one.width for one in made.values())
     figure = _figure(view, formats, _blocks(checkpoint, tensors), width)
-    return _filled(figure, [tensor for tensor in tensors if tensor.name in made], read, wanted)
+    return _filled(view.role, figure, [one for one in tensors if one.name in made], read, wanted)
 
 
 def _asked(checkpoint: Checkpoint, role: str) -> list[Tensor]:
@@ -104,11 +100,15 @@ def _blocks(checkpoint: Checkpoint, tensors: list[Tensor]) -> int:
 
 
 def _filled(
-    figure: HeatMap, tensors: list[Tensor], read: Callable[[Tensor], np.ndarray | None], wanted: Wanted
+    role: str,
+    figure: HeatMap,
+    tensors: list[Tensor],
+    read: Callable[[Tensor], np.ndarray | None],
+    wanted: Wanted,
 ) -> Iterator[Drawn]:
     """Row by row; `read` gives the channels of a tensor [channels], None when it is not wanted any more."""
     if tensors[0].block is None:
-        figure.rows = [role_of(tensors[0])]
+        figure.rows = [role]
     values = np.full((figure.height, figure.width), np.nan, np.float32)
     refresh = Refresh()
     for done, tensor in enumerate(tensors, 1):

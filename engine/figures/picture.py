@@ -11,10 +11,10 @@ from engine.api.views import PictureOf
 from engine.checkpoint import Checkpoint, Tensor
 from engine.figures.drawn import Drawn, Refresh, Wanted
 from engine.figures.pooling import pooled
-from engine.figures.tensors import check_finite, find_tensor, runs
+from engine.figures.tensors import find_tensor, runs
 from engine.formats import Grid, format_of
+from engine.matrices import lines_shape, read_lines, refuse_not_finite
 from engine.quantization_errors import Quantized, quantized
-from engine.weight_statistics import matrix_shape, read_rows
 
 NAMES = {"value": "weight", "error": "error", "code": "code"}
 
@@ -22,7 +22,7 @@ NAMES = {"value": "weight", "error": "error", "code": "code"}
 def picture_of(checkpoint: Checkpoint, view: PictureOf, wanted: Wanted) -> Iterator[Drawn]:
     """The part that `view` asks for, filled from the first row on. Raises `FigureError`."""
     tensor = find_tensor(checkpoint, view.tensor)
-    rows, columns = matrix_shape(tensor)
+    rows, columns = lines_shape(checkpoint, tensor)
     first_row, stop_row = _range(view.first_row, view.stop_row, rows, f"rows of {view.tensor}")
     first, stop = _range(view.first_column, view.stop_column, columns, f"columns of {view.tensor}")
     row_step = -(-(stop_row - first_row) // view.height)
@@ -83,18 +83,18 @@ def _title(view: PictureOf, made: Quantized | None) -> str:
 def _reader(
     checkpoint: Checkpoint, tensor: Tensor, view: PictureOf, made: Quantized | None
 ) -> Callable[[int, int], np.ndarray]:
-    """What gives the rows from start to stop, float32 [rows, columns]."""
+    """What gives the output channels from start to stop, float32 [rows, columns]."""
     if view.what == "value" or made is None:
         return lambda start, stop: _weights(checkpoint, tensor, start, stop)
     if view.what == "error":
-        return lambda start, stop: made.rows(start, stop) - read_rows(checkpoint, tensor, start, stop)
+        return lambda start, stop: made.values(start, stop) - read_lines(checkpoint, tensor, start, stop)
     return lambda start, stop: made.codes(start, stop).astype(np.float32)
 
 
 def _weights(checkpoint: Checkpoint, tensor: Tensor, start: int, stop: int) -> np.ndarray:
     """Raises `NonFiniteError`."""
-    rows = read_rows(checkpoint, tensor, start, stop)
-    check_finite(checkpoint, tensor, rows)
+    rows = read_lines(checkpoint, tensor, start, stop)
+    refuse_not_finite(checkpoint, tensor, rows)
     return rows
 
 

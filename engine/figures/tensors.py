@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from engine.checkpoint import Checkpoint, Tensor
-from engine.checkpoint.errors import NonFiniteError
+from engine.matrices import canonical_parts
 from engine.weight_statistics import source_name
 
 PIECE = 1 << 22
@@ -17,32 +15,28 @@ def find_tensor(checkpoint: Checkpoint, name: str) -> Tensor:
     return checkpoint.tensors[source_name(checkpoint, name)]
 
 
-def canonical_name(checkpoint: Checkpoint, name: str) -> str:
-    """The tensor's name in GGUF, where it has one; any other name as it is."""
+def canonical_names(checkpoint: Checkpoint, name: str) -> list[str]:
+    """What the statistics of activations may call the tensor: its names in GGUF, and the name as it is."""
     tensor = checkpoint.tensors.get(name) or checkpoint.tensors.get(f"{name}.weight")
-    return (tensor.canonical if tensor else None) or name
+    found = [name, f"{name}.weight"]
+    if tensor is None:
+        return found
+    return [*found, *([tensor.canonical] if tensor.canonical else canonical_parts(checkpoint, tensor))]
 
 
-def role_of(tensor: Tensor) -> str:
-    """What a tensor is called in each block: "ffn_down"; in the source's words where GGUF has none."""
-    name = (tensor.canonical or tensor.name).removesuffix(".weight")
-    if tensor.block is None:
-        return name
-    if tensor.canonical:
-        return name.removeprefix(f"blk.{tensor.block}.")
-    return f".{name}.".replace(f".{tensor.block}.", ".*.", 1).strip(".")
+def roles_of(checkpoint: Checkpoint, tensor: Tensor) -> list[str]:
+    """What a tensor is called in each block: "ffn_down"; in the source's words where GGUF has none.
+
+    Where GGUF has several tensors for it, as for gate and up of stacked experts, what each is called.
+    """
+    names = [tensor.canonical] if tensor.canonical else canonical_parts(checkpoint, tensor)
+    if names:
+        return [name.removesuffix(".weight").removeprefix(f"blk.{tensor.block}.") for name in names]
+    name = tensor.name.removesuffix(".weight")
+    return [name if tensor.block is None else f".{name}.".replace(f".{tensor.block}.", ".*.", 1).strip(".")]
 
 
 def runs(start: int, stop: int, columns: int, multiple: int = 1) -> Iterator[tuple[int, int]]:
     """First and stop of the rows to be read at a time: whole `multiple`s of rows, about `PIECE` weights."""
     step = max(1, PIECE // (multiple * max(columns, 1))) * multiple
     return ((first, min(first + step, stop)) for first in range(start, stop, step))
-
-
-def check_finite(checkpoint: Checkpoint, tensor: Tensor, values: np.ndarray) -> None:
-    """Raise a `NonFiniteError` where not all of its `values` are numbers."""
-    if not np.isfinite(values).all():
-        raise NonFiniteError(
-            f"{tensor.name} of {checkpoint.path} holds NaN or infinity: the model is damaged; "
-            "download it again."
-        )

@@ -23,8 +23,9 @@ from safetensors.torch import save_file
 
 from engine import statistics_cache
 from engine.checkpoint import open_checkpoint
+from engine.matrices import PIECE
 from engine.parallel import in_order
-from engine.weight_statistics import CHUNK, PIECE, gather
+from engine.weight_statistics import CHUNK, gather
 from kernels.statistics import Sweep, frame_of
 
 COLUMNS = 4096

@@ -1,7 +1,6 @@
 """Statistics of activations as a job: against transformers' own hooks, and the same bytes if broken off."""
 
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -238,7 +237,7 @@ def test_broken_off_anywhere_it_makes_the_same_bytes(place, tmp_path, monkeypatc
 
         def listen(event, stop=stop):
             if event.stage == "activations" and event.done >= stop:
-                signal.raise_signal(signal.SIGINT)
+                raise KeyboardInterrupt
 
         with pytest.raises(Stopped) as stopped:
             capture(asked(place, name, output=str(output)), listen)
@@ -254,7 +253,7 @@ def test_damaged_work_is_done_again(place, tmp_path):
 
     def listen(event):
         if event.stage == "activations" and event.done >= 7:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
 
     with pytest.raises(Stopped) as stopped:
         capture(asked(place, output=str(output)), listen)
@@ -288,10 +287,21 @@ def test_what_was_asked_before_lies_ready(place):
     assert other.output != first.output
 
 
+def test_a_cache_of_another_s_is_used_all_the_same(place, monkeypatch):
+    first = capture(asked(place))
+
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refused)
+    again = capture(asked(place))
+    assert (again.job, again.output) == ("", first.output)
+
+
 def test_what_was_broken_off_for_the_cache_goes_on_when_it_is_asked_again(place):
     def listen(event):
         if event.stage == "activations" and event.done >= 6:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
 
     with pytest.raises(Stopped) as stopped:
         capture(asked(place, seed=5), listen)

@@ -1,6 +1,9 @@
 """Statistics of stored tensors: in pieces, by threads, from the cache; planted outliers are found."""
 
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine import statistics_cache, weight_statistics
+from engine import matrices, statistics_cache, weight_statistics
 from engine.api.errors import CheckpointError
 from engine.api.statistics import PERCENTS
 from engine.channel_statistics import channel_percentiles, group_channels
@@ -26,6 +29,7 @@ from engine.weight_statistics import (
 )
 from kernels.reference import statistics as reference
 from resources import SAMPLE_MODEL
+from tests.engine.export.families import write_family
 from tests.engine.export.models import export_gguf, mixtral, write_gguf, write_model
 from tests.tiny import llama_config, llama_tensors, write_folder
 
@@ -50,7 +54,7 @@ def gathered(checkpoint: Checkpoint, name: str, **options: object) -> Gathered:
 
 def assert_same(one: Gathered, other: Gathered) -> None:
     """To the bit."""
-    for part in ("rows", "columns", "whole"):
+    for part in ("outputs", "inputs", "whole"):
         for figure in fields(getattr(one, part)):
             first, second = (getattr(getattr(each, part), figure.name) for each in (one, other))
             assert first.dtype == second.dtype == float
@@ -65,7 +69,7 @@ def assert_same(one: Gathered, other: Gathered) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_figures_are_those_of_all_weights(tmp_path, dtype, monkeypatch):
     """Whatever the pieces and chunks that it is read in; of one axis, of three, of a number alone."""
-    monkeypatch.setattr(weight_statistics, "PIECE", 300)
+    monkeypatch.setattr(matrices, "PIECE", 300)
     monkeypatch.setattr(weight_statistics, "CHUNK", 1000)
     generator = torch.Generator().manual_seed(3)
     shapes = {"matrix": (70, 48), "vector": (90,), "stack": (4, 9, 33), "number": (), "column": (50, 1)}
@@ -77,7 +81,7 @@ def test_figures_are_those_of_all_weights(tmp_path, dtype, monkeypatch):
             found = gathered(checkpoint, name)
             values = tensor.float().numpy().reshape(-1, tensor.shape[-1] if tensor.shape else 1)
             assert found.shape == tensor.shape
-            for axis, told in ((1, found.rows), (0, found.columns), (None, found.whole)):
+            for axis, told in ((1, found.outputs), (0, found.inputs), (None, found.whole)):
                 for figure, right in reference.channels(values, axis).items():
                     told_figure = getattr(told, figure)
                     assert told_figure.shape == right.shape
@@ -187,6 +191,24 @@ def test_planted_outliers_are_found_in_gguf(tmp_path, format_name):
     assert found_outliers(tmp_path / "m.gguf") == {IN_GGUF[name]: PLANTED[name] for name in PLANTED}
 
 
+def test_planted_outliers_are_found_where_inputs_are_rows(tmp_path):
+    """GPT-2's matrices are stored transposed; in its GGUF they are not."""
+    folder = write_family(tmp_path / "gpt2", "gpt2")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.h.0.mlp.c_proj.weight"][200] *= 20
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with open_checkpoint(folder) as checkpoint:
+        again = gathered(checkpoint, "blk.0.ffn_down.weight")
+        assert_same(gathered(checkpoint, "blk.0.ffn_down.weight"), again)  # from the cache
+        assert (again.outputs.min.size, again.inputs.min.size) == (64, 256)
+        for scope, axis in (("output", 1), ("input", 0)):
+            found = channel_percentiles(checkpoint, "blk.0.ffn_down.weight", scope)
+            weights = checkpoint.read("transformer.h.0.mlp.c_proj.weight").T
+            np.testing.assert_allclose(found, np.percentile(weights, PERCENTS, axis=axis), rtol=1e-5)
+    assert found_outliers(folder) == {"transformer.h.0.mlp.c_proj.weight": [200]}
+    assert found_outliers(export_gguf(folder)) == {"blk.0.ffn_down.weight": [200]}
+
+
 def test_planted_outliers_are_found_in_a_mixture_of_experts(tmp_path):
     """In the one expert; in GGUF, where experts are stacked, in their stack."""
     folder = plant(write_model(tmp_path / "m", **mixtral()), PLANTED_IN_EXPERTS)
@@ -243,6 +265,33 @@ def test_gathering_stops_when_nobody_wants_it(monkeypatch):
         assert cached(checkpoint, MATRIX) is None
 
 
+def test_what_several_ask_for_at_once_is_read_once(monkeypatch):
+    monkeypatch.setattr(weight_statistics, "CHUNK", 100_000)
+    chunks: list[int] = []
+    swept = weight_statistics._swept
+    begun = threading.Event()
+
+    def slowly(checkpoint, tensor, frame, start, stop):
+        chunks.append(start)
+        begun.set()
+        time.sleep(0.02)
+        return swept(checkpoint, tensor, frame, start, stop)
+
+    monkeypatch.setattr(weight_statistics, "_swept", slowly)
+    with (
+        open_checkpoint(SAMPLE_MODEL) as one,
+        open_checkpoint(SAMPLE_MODEL) as other,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        first = pool.submit(gather, one, MATRIX)
+        assert begun.wait(30)
+        second = pool.submit(gather, other, MATRIX)
+        third = pool.submit(gather, other, MATRIX, wanted=lambda: False)
+        assert third.result() is None
+        assert_same(first.result(), second.result())
+    assert sorted(chunks) == [65 * i for i in range(8)]
+
+
 def test_one_name_of_many_tensors_is_not_enough(tmp_path):
     said = r"is 4 tensors of .*such as model\.layers\.0\.block_sparse_moe"
     model = write_model(tmp_path / "m", **mixtral())
@@ -291,6 +340,10 @@ def test_damaged_and_foreign_files_are_replaced(tmp_path, caplog):
         with np.load(file) as stored:
             arrays = dict(stored)
         damaged = [b"", b"PK", good[:-100], good[:300] + b"?" * 300 + good[600:], b"text"]
+        directory = good.rindex(b"PK\x01\x02")
+        damaged.append(good[: directory + 10] + b"\x63" + good[directory + 11 :])  # an unknown compression
+        end = good.index(b"}", good.index(b"'shape'"))
+        damaged.append(good[:end] + b"{" + good[end + 1 :])  # no description of an array
         for name, array in (
             ("rows", arrays["rows"][:, 1:]),
             ("columns", arrays["columns"] * np.float32(np.nan)),
@@ -322,6 +375,18 @@ def test_the_files_used_least_lately_go(tmp_path, monkeypatch):
                 os.utime(file, (1000 + age, 1000 + age))
             assert cached(checkpoint, "t0") is not None  # used now
         assert [name for name in tensors if cached(checkpoint, name) is not None] == ["t0", "t4", "t5"]
+
+
+def test_the_cache_is_looked_through_once_for_many_files(tmp_path, monkeypatch):
+    looks: list[int] = []
+    clear = statistics_cache._clear
+    monkeypatch.setattr(statistics_cache, "_clear", lambda wanted: looks.append(wanted) or clear(wanted))
+    monkeypatch.setattr(statistics_cache, "_LOOKED", 10)
+    tensors = {f"t{i}": torch.rand(3, 4) for i in range(25)}
+    with open_checkpoint(write_tensors(tmp_path / "m.safetensors", **tensors)) as checkpoint:
+        for name in tensors:
+            gathered(checkpoint, name)
+    assert (len(looks), len(cache_files())) == (3, 25)
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path, caplog):

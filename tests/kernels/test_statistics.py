@@ -7,7 +7,7 @@ import pytest
 
 from kernels import statistics
 from kernels.reference import statistics as reference
-from kernels.statistics import Distribution, Sweep, Swept, channels, frame_of
+from kernels.statistics import Distribution, Frame, Sweep, Swept, channels, frame_of
 from tests.kernels.arrays import hostile, ordinary
 
 SHAPES = [(1, 1), (1, 40), (40, 1), (3, 7), (33, 257), (32, 256), (66, 528)]
@@ -84,6 +84,21 @@ def test_channels_far_from_the_rest_are_exact_enough_for_the_eye():
         expected, told = reference.channels(weights, axis), channels(sums, count, frame)
         np.testing.assert_allclose(told.std, expected["std"], rtol=1e-5)
         np.testing.assert_allclose(told.kurtosis, expected["kurtosis"], rtol=2e-3)
+
+
+def test_a_channel_far_away_from_the_others_is_no_outlier_by_its_kurtosis():
+    """Sums around 0 do not tell it; nothing is said, rather than thousands."""
+    weights = np.random.default_rng(5).standard_normal((2048, 64)).astype(np.float32)
+    weights[:, 5] -= 300
+    weights[:, 9] += 20
+    frame = Frame(np.float32(0), np.float32(1))
+    sweep = Sweep(64, frame)
+    assert sweep.add(weights)
+    told = channels(sweep.swept().columns, 2048, frame)
+    right = reference.channels(weights, 0)
+    assert told.kurtosis[5] == 0
+    assert told.kurtosis[9] == pytest.approx(right["kurtosis"][9], rel=0.02)
+    np.testing.assert_allclose(told.std, right["std"], rtol=1e-2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

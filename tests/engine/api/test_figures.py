@@ -82,6 +82,7 @@ def test_a_heat_maps_table_has_a_row_a_cell_and_nothing_for_nan():
 
 def test_a_pooled_cell_says_what_it_stands_for_up_to_the_end():
     drawn = heat_map(height=2, width=2, first_column=10, column_step=3, stop_column=14, row_step=2)
-    assert drawn.columns() == ["block from", "block to", "input channel from", "input channel to", "abs-max"]
+    places = ["block from", "block to", "input channel from", "input channel to"]
+    assert drawn.columns() == [*places, "abs-max (farthest from zero)"]
     rows = [drawn.row(np.zeros((2, 2), np.float32), place) for place in range(4)]
     assert rows == [(0, 1, 10, 12, 0), (0, 1, 13, 13, 0), (2, 3, 10, 12, 0), (2, 3, 13, 13, 0)]

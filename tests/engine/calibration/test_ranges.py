@@ -116,3 +116,11 @@ def test_even_values_need_all_of_their_range():
     even = seen(np.linspace(-1, 1, 20_001))
     assert least_divergence(even, 8)[1] > 0.97
     assert least_squared_error(even, 8)[1] == pytest.approx(1, abs=0.02)
+
+
+def test_values_far_from_zero_keep_a_range_of_their_own():
+    """The first bins hold nothing there: a clip just above them would lose nothing of them."""
+    far = np.random.default_rng(4).uniform(5, 9, 50_000)
+    for sign in (1, -1):
+        low, high = sorted(sign * end for end in least_divergence(seen(sign * far), 8))
+        assert max(abs(low), abs(high)) > 8.5

@@ -87,7 +87,9 @@ def test_a_layer_is_spread_over_bins(place, values, name):
     (series,) = figure.series
     assert sum(series.y) == TOKENS * WIDTH
     assert np.array_equal(series.y, np.rint(series.y))
-    assert all(isinstance(row[-1], int) for row in figure.rows())
+    counts = [row[-1] for row in figure.rows() if row[0] == series.name]
+    assert len(counts) == len(series.y)
+    assert all(isinstance(count, int) for count in counts)
     edges = np.array([*series.x, series.x[-1] + series.width])
     expected = np.histogram(values.astype(np.float64), edges)[0]
     assert np.abs(np.cumsum(series.y) - np.cumsum(expected)).max() < 0.01 * values.size
@@ -132,3 +134,14 @@ def test_what_is_not_in_the_file_is_said(place):
         drawn(place, HistogramOf(tensor="blk.1.ffn_down.weight", scope="output"))
     with open_checkpoint(place / "model") as checkpoint, pytest.raises(FigureError, match="Name the file"):
         list(figures(checkpoint, OutliersOf(role="output", source="activations")))
+
+
+@pytest.mark.parametrize("name", ["blk.1.ffn_down.weight", "blk.1.ffn_down", "model.layers.1.mlp.down_proj"])
+def test_any_name_of_a_matrix_will_do(place, name):
+    view = HistogramOf(source="activations", tensor=name, activations=str(place / "activations"))
+    with open_checkpoint(place / "model") as checkpoint:
+        *_, last = figures(checkpoint, view)
+        assert last.figure.title == f"{name} · inputs"
+        nothing = view.model_copy(update={"tensor": "blk.1.ffn_up"})
+        with pytest.raises(FigureError, match=r"says nothing of blk\.1\.ffn_up; .* blk\.1\.ffn_down\.weight"):
+            list(figures(checkpoint, nothing))

@@ -14,9 +14,11 @@ from engine.api.statistics import PERCENTS
 from engine.api.views import ErrorOf, HistogramOf, OutliersOf, PictureOf, View
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.checkpoint.errors import NonFiniteError
-from engine.figures import Drawn, figures, histogram, roles, tensors
+from engine.figures import Drawn, figures, histogram, tensors
 from engine.figures.drawn import Refresh
 from engine.quantization_errors import measure_errors, quantized
+from tests.engine.export.families import write_family
+from tests.engine.export.random_models import write_random
 from tests.tiny import llama_config, llama_tensors, write_folder
 
 DOWN = "model.layers.1.mlp.down_proj.weight"
@@ -117,7 +119,7 @@ def test_a_histogram_says_what_a_recipe_makes(model):
     assert (original.name, made.name) == ("original", "quantized (Q4_0)")
     check_counts(original, model.read(DOWN))
     expected = quantized(model, Q4, DOWN)
-    check_counts(made, expected.rows(0, 64))
+    check_counts(made, expected.values(0, 64))
     clip = [mark.x for mark in found[-1].figure.marks if mark.kind == "clip"]
     assert tuple(clip) == measure_errors(expected).clip
 
@@ -145,14 +147,14 @@ def test_a_histogram_of_a_channel_or_group(model, scope, index, rows, columns):
     figure = bins_of(model, view.model_copy(update={"recipe": Q4}))
     made = quantized(model, Q4, DOWN)
     check_counts(figure.series[0], weights)
-    check_counts(figure.series[1], made.rows(0, 64)[np.ix_(rows, columns)])
+    check_counts(figure.series[1], made.values(0, 64)[np.ix_(rows, columns)])
     assert figure.title.endswith(" · Q4_0")
     levels = [mark.x for mark in figure.marks if mark.kind == "level"]
     if scope == "group":
         assert "(row 2, columns 64 to 95)" in figure.title
         assert round(float(np.ptp(weights)) / figure.series[0].width) == 60
         assert len(levels) == 16
-        assert {*made.rows(2, 3)[0, 64:96].tolist()} <= {*levels}
+        assert {*made.values(2, 3)[0, 64:96].tolist()} <= {*levels}
     else:
         assert not levels
 
@@ -218,11 +220,11 @@ def test_what_a_recipe_loses_of_each_channel_of_a_role(model, monkeypatch):
     mixed = Recipe(default=Choice(format="Q4_0"), rules=[Rule(match="blk.0.", format="Q8_0")])
     first, last = all_of(model, OutliersOf(role="ffn_down", metric="error", recipe=mixed))
     assert np.isnan(first.values[1]).all()
-    assert last.figure.z.name == "relative squared error"
+    assert last.figure.z.name == "squared error over the mean"
     for block in (0, 1):
         made = quantized(model, mixed, f"blk.{block}.ffn_down.weight")
         np.testing.assert_allclose(last.values[block], measure_errors(made).by_input, rtol=1e-6)
-    assert last.figure.title == "ffn_down · relative squared error by input channel · Q8_0, Q4_0"
+    assert last.figure.title == "ffn_down · squared error over the mean by input channel · Q8_0, Q4_0"
     with pytest.raises(FigureError, match="choose a recipe"):
         all_of(model, OutliersOf(role="ffn_down", metric="error"))
     with pytest.raises(FigureError, match="activations are not quantized"):
@@ -238,18 +240,12 @@ def test_errors_of_a_role_that_is_not_in_the_output(tmp_path):
         all_of(checkpoint, OutliersOf(role="output", metric="error", recipe=Q4))
 
 
-def test_roles_and_their_widths(model):
-    assert roles(model) == {
-        "token_embd": 64,
-        **dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), 64),
-        **dict.fromkeys(("ffn_gate", "ffn_up"), 64),
-        "ffn_down": 160,
-        "output": 64,
-    }
+def test_roles_outside_of_blocks_and_unknown_ones(model):
     figure, values = cells_of(model, OutliersOf(role="output"))
     assert figure.rows == ["output"]
     np.testing.assert_array_equal(values[0], np.abs(model.read("lm_head.weight")).max(axis=0))
-    with pytest.raises(FigureError, match=r"has no matrices ffn_dwn; it has .*ffn_down"):
+    there = "output, token_embd, ffn_down, ffn_gate, ffn_up, attn_k, attn_output, attn_q, attn_v"
+    with pytest.raises(FigureError, match=f"has no matrices ffn_dwn; it has {there}"):
         all_of(model, OutliersOf(role="ffn_dwn"))
 
 
@@ -272,11 +268,50 @@ def test_experts_share_a_row_and_blocks_without_the_role_have_none(tmp_path):
         del weights[name]
     folder = write_folder(tmp_path / "model", config, weights, tokenizer=None)
     with open_checkpoint(folder) as checkpoint:
-        role = next(role for role in roles(checkpoint) if "exp" in role)
-        _, values = cells_of(checkpoint, OutliersOf(role=role))
+        _, values = cells_of(checkpoint, OutliersOf(role="ffn_down_exps"))
         largest = np.abs(checkpoint.read("model.layers.2.mlp.experts.0.down_proj.weight")).max(axis=0)
     assert np.isnan(values[1]).all()
     np.testing.assert_allclose(values[2], largest, rtol=1e-6)
+
+
+def test_channels_of_a_source_that_is_stored_transposed(tmp_path):
+    """GPT-2's: what is said of channels and groups is said of those of its transpose."""
+    with open_checkpoint(write_family(tmp_path / "gpt2", "gpt2")) as checkpoint:
+        name, canonical = "transformer.h.1.mlp.c_proj.weight", "blk.1.ffn_down.weight"
+        weights = checkpoint.read(name).T  # 64 output channels, 256 input channels
+        _, values = cells_of(checkpoint, OutliersOf(role="ffn_down"))
+        assert values.shape == (2, 256)
+        np.testing.assert_array_equal(values[1], np.abs(weights).max(axis=0))
+        _, values = cells_of(checkpoint, PictureOf(tensor=canonical, height=64, width=256))
+        np.testing.assert_array_equal(values, weights)
+        made = quantized(checkpoint, Q4, name)
+        _, values = cells_of(checkpoint, PictureOf(tensor=name, what="error", recipe=Q4, first_row=40))
+        np.testing.assert_array_equal(values, made.values(40, 64) - weights[40:])
+        for scope, index, some in (
+            ("output", 63, weights[63]),
+            ("input", 255, weights[:, 255]),
+            ("group", 8 * 5 + 7, weights[5, 224:]),
+        ):
+            view = HistogramOf(tensor=name, scope=scope, index=index)
+            check_counts(bins_of(checkpoint, view).series[0], some)
+            both = bins_of(checkpoint, view.model_copy(update={"recipe": Q4})).series
+            check_counts(both[0], some)
+        check_counts(both[1], made.values(5, 6)[:, 224:])
+
+
+def test_stacked_experts_under_the_names_that_gguf_has(tmp_path):
+    """Gate and up in one tensor, whose name does not end with "weight"."""
+    sizes = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 96}
+    more = {"head_dim": 16, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []}
+    with open_checkpoint(
+        write_random(tmp_path / "qwen", "qwen3_moe", stacked=True, **sizes, **more)
+    ) as found:
+        both = np.abs(found.read("model.layers.1.mlp.experts.gate_up_proj")).max(axis=(0, 1))
+        for role in ("ffn_gate_exps", "ffn_up_exps"):
+            np.testing.assert_array_equal(cells_of(found, OutliersOf(role=role))[1][1], both)
+        assert cells_of(found, OutliersOf(role="ffn_down_exps"))[1].shape == (2, 96)
+        title = bins_of(found, HistogramOf(tensor="blk.1.ffn_up_exps")).title
+        assert title == "blk.1.ffn_up_exps · weights"
 
 
 # --------------------------------------------------------------------------------------- pictures
@@ -312,7 +347,7 @@ def test_errors_and_codes_as_a_picture(model):
     made = quantized(model, Q4, DOWN)
     whole = {"tensor": DOWN, "recipe": Q4, "height": 64, "width": 160}
     figure, values = cells_of(model, PictureOf(what="error", **whole))
-    np.testing.assert_array_equal(values, made.rows(0, 64) - model.read(DOWN))
+    np.testing.assert_array_equal(values, made.values(0, 64) - model.read(DOWN))
     assert (figure.column_borders, figure.title) == (32, f"{DOWN} · errors · Q4_0")
     figure, values = cells_of(model, PictureOf(what="code", **whole))
     np.testing.assert_array_equal(values, made.codes(0, 64))
@@ -336,12 +371,14 @@ def test_errors_and_codes_as_a_picture(model):
 
 def test_errors_by_channel_and_by_group(model, monkeypatch):
     weights = model.read(DOWN).astype(np.float64)
-    lost = (quantized(model, Q4, DOWN).rows(0, 64) - weights) ** 2
+    lost = (quantized(model, Q4, DOWN).values(0, 64) - weights) ** 2
     for scope, axis in (("output", 1), ("input", 0)):
         figure = bins_of(model, ErrorOf(tensor=DOWN, scope=scope, recipe=Q4))
-        np.testing.assert_allclose(figure.series[0].y, lost.sum(axis) / (weights**2).sum(axis), rtol=1e-9)
-        assert figure.columns() == [f"{scope} channel", "relative squared error"]
-    grouped = lost.reshape(64, 5, 32).sum(-1) / (weights**2).reshape(64, 5, 32).sum(-1)
+        np.testing.assert_allclose(
+            figure.series[0].y, lost.sum(axis) / (weights**2).sum(axis).mean(), rtol=1e-9
+        )
+        assert figure.columns() == [f"{scope} channel", "squared error over the mean"]
+    grouped = lost.reshape(64, 5, 32).sum(-1) / (weights**2).reshape(64, 5, 32).sum(-1).mean()
     figure, values = cells_of(model, ErrorOf(tensor=DOWN, scope="group", recipe=Q4))
     np.testing.assert_allclose(values, grouped, rtol=1e-6)
     with pytest.raises(FigureError, match="Nothing is lost of output_norm as F32"):
@@ -351,8 +388,8 @@ def test_errors_by_channel_and_by_group(model, monkeypatch):
     _, values = cells_of(model, ErrorOf(tensor=DOWN, scope="group", recipe=Q4))
     np.testing.assert_allclose(values[1], grouped[4:8].max(axis=0), rtol=1e-6)
     shared = bins_of(model, ErrorOf(tensor=DOWN, scope="output", recipe=Q4))
-    assert shared.y.name == "relative squared error, of 4 channels the largest"
-    by_output = lost.sum(1) / (weights**2).sum(1)
+    assert shared.y.name == "squared error over the mean, of 4 channels the largest"
+    by_output = lost.sum(1) / (weights**2).sum(1).mean()
     np.testing.assert_allclose(shared.series[0].y, by_output.reshape(16, 4).max(axis=1), rtol=1e-9)
 
 

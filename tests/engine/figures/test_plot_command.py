@@ -8,11 +8,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from engine.api.errors import CheckpointError, FigureError, OutputError, RecipeError, UserError
+from engine.api.figures import Axis, Figure
 from engine.api.jobs import QuantizeRequest
 from engine.api.presets import PRESETS
 from engine.api.recipe import Choice, Recipe
-from engine.checkpoint import open_checkpoint
+from engine.api.views import HistogramOf, View
+from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.cli import app
+from engine.figures import Drawn
 from engine.quantization_errors import measure_errors, quantized
 from engine.quantize import quantize
 from engine.recipes import recipe_for_preset
@@ -67,11 +70,11 @@ def test_errors_are_those_of_q4_k_m_where_nothing_else_is_said(model, tmp_path):
             out = tmp_path / f"{number}.csv"
             plot(model, "--kind", "error", "--tensor", DOWN, *asked, "--out", out)
             made = quantized(checkpoint, recipe_for_preset(checkpoint, preset), DOWN)
-            found = [float(row["relative squared error"]) for row in table(out)]
+            found = [float(row["squared error over the mean"]) for row in table(out)]
             np.testing.assert_array_equal(found, measure_errors(made).by_input)
         out = tmp_path / "role.csv"
         plot(model, "--kind", "outliers", "--metric", "error", "--preset", "Q2_K", "--out", out)
-        lost = [float(row["relative squared error"]) for row in table(out) if row["block"] == "1"]
+        lost = [float(row["squared error over the mean"]) for row in table(out) if row["block"] == "1"]
         np.testing.assert_allclose(lost, measure_errors(made).by_input, rtol=1e-6)
     assert {"Q4_K_M", "Q2_K"} <= {*PRESETS}
 
@@ -82,7 +85,7 @@ def test_a_recipe_of_ones_own(model, tmp_path):
     asked = ("--tensor", DOWN, "--recipe", recipe)
     out = tmp_path / "plot.csv"
     plot(model, "--kind", "histogram", "--scope", "group", "--index", 319, *asked, "--out", out)
-    assert {row["series"] for row in table(out)} == {"original", "quantized (Q8_0)"}
+    assert {row["series"] for row in table(out)} >= {"original", "quantized (Q8_0)", "50 %"}
     plot(model, "--kind", "picture", "--what", "code", *asked, "--out", out, "--overwrite")
     codes = [int(row["code"]) for row in table(out)]
     assert len(codes) == 64 * 160
@@ -160,3 +163,20 @@ def test_refusals_leave_nothing_behind(model, tmp_path, monkeypatch, arguments, 
     assert isinstance(raised.value, UserError)
     assert [path.name for path in tmp_path.iterdir()] == ["there.png"]
     assert Path("there.png").read_text() == "mine"
+
+
+def test_activations_of_what_leaves_a_block(model, tmp_path, monkeypatch):
+    """It is no tensor of the model."""
+    asked: list[View] = []
+    figure = Figure(title="seen", x=Axis(name="x"), y=Axis(name="y"), series=[])
+
+    def seen(checkpoint: Checkpoint, view: View) -> list[Drawn]:
+        asked.append(view)
+        return [Drawn(figure, None, 1, 1, last=True)]
+
+    monkeypatch.setattr("engine.figures.figures", seen)
+    monkeypatch.setattr("engine.plot_command._about", lambda model, activations: "")
+    of = ("--source", "activations", "--activations", tmp_path / "a", "--out", tmp_path / "a.csv")
+    plot(model, "--kind", "histogram", "--tensor", "blk.0.output", *of)
+    assert isinstance(asked[0], HistogramOf)
+    assert asked[0].tensor == "blk.0.output"

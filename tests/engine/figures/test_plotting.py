@@ -100,6 +100,17 @@ def test_the_clip_range_and_few_levels_are_seen():
         assert axes.lines[-1].get_ydata()[1] == height
 
 
+def test_whole_numbers_are_written_out_and_the_title_has_its_room():
+    counts = histogram()
+    counts.y.counts = True
+    for logarithmic, said in ((True, ">1,000<"), (False, ">750<")):
+        assert said in render(counts, None, "svg", logarithmic=logarithmic).decode()
+    two = render(counts.model_copy(update={"title": "one\ntwo"}), None, "png")
+    blank = render(counts.model_copy(update={"title": ""}), None, "png")
+    apart = np.abs(imread(io.BytesIO(two)) - imread(io.BytesIO(blank))).max(axis=(1, 2)).nonzero()[0]
+    assert apart[0] > 4, "nothing is cut"
+
+
 @pytest.mark.parametrize("logarithmic", [False, True])
 def test_any_figure_is_drawn(logarithmic):
     empty = Figure(title="", x=Axis(name="x"), y=Axis(name="y"), series=[])
