@@ -74,7 +74,7 @@ class WorstErrors(LinesTable[Loss]):
         self.titles = [*(f"{name[0].upper()}{name[1:]}" for name in axes), "Error", "× median"]
         self.tips = [
             *(f"The {name}, from 0" for name in axes),
-            "Squared error over squared weights",
+            "Squared error over what the mean one has of squared weights",
             "The error over that of the median line of the picture",
         ]
         self.endResetModel()

@@ -36,8 +36,8 @@ class ErrorsView(TensorView):
         for scope, text in SCOPES.items():
             self.scope.addItem(text, scope)
         self.scope.setToolTip(
-            "Squared error over squared weights: for each input channel (a column), each output channel (a "
-            "row), or each group of weights that share a scale"
+            "Squared error over the mean one's squared weights: for each input channel (a column), each "
+            "output channel (a row), or each group of weights that share a scale"
         )
         self.scope.currentIndexChanged.connect(self.follow)
         self.figure.logarithmic.setChecked(False)  # channels differ by a few percent, mostly

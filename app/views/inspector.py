@@ -14,7 +14,7 @@ from app.figure_reader import STATISTICS, Drawn, FigureReader
 from app.models.layer_lines import COPIED
 from app.models.looked_at import COMPUTED, as_written, stored
 from app.plain import BREAK, MOST_TOLD, as_tip, breakable, printable, shortened
-from app.state import Row, State
+from app.state import State
 from app.views.figure import FigureView
 from app.views.figure_slot import FigureSlot
 from app.views.statistics_lines import StatisticsLines
@@ -143,15 +143,12 @@ class Inspector(QWidget):
         found, row = self.statistics.statistics, self._state.current
         if found is None or row is None or self._known is None:
             return
-        if found.error is not None and self._known != self._wanted_of(row):
+        known, recipe, activations = self._known
+        if found.error is not None and (known, recipe) != (stored(row), as_written(self._state, row)):
             self._reader.drop(STATISTICS)
-            self._known = (found.tensor, None, None)
+            self._known = (found.tensor, None, activations)
             self.statistics.show_statistics(found.model_copy(update={"error": None}))
         self._settle.start()  # the recipe may lose something else of it now
-
-    def _wanted_of(self, row: Row) -> tuple[str | None, Recipe | None, Path | None]:
-        """What statistics are to be about."""
-        return stored(row), as_written(self._state, row), self._desk.file
 
     def _follow_activations(self) -> None:
         if self._known is not None and self._known[2] != self._desk.file:

@@ -43,7 +43,7 @@ METRICS = {
 }
 MEASURE_TIP = (
     "The largest magnitude of a channel, that over the median channel's, the kurtosis (3 for a normal "
-    "distribution), or what the recipe loses: squared error over squared weights"
+    "distribution), or what the recipe loses: squared error over the mean channel's squared weights"
 )
 ERROR_TIP = "Errors are those of weights: activations are not quantized"
 
