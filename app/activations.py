@@ -15,6 +15,10 @@ NONE_YET = (
 )
 
 
+STALE = "The activations that are there were gathered from another state of this model: gather them anew."
+CHANGED = "The model was changed after it was opened here: open it again."
+
+
 class ActivationsDesk(QObject):
     """`file` holds the activations of the open model, None where there are none; `of` says of what they are.
 
@@ -29,7 +33,7 @@ class ActivationsDesk(QObject):
     def __init__(self, state: State, board: JobBoard, desk: JobDesk, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._state, self._board, self._desk = state, board, desk
-        self._model: Path | None = None
+        self._model: tuple[Path | None, str] = (None, "")
         self._asked = False
         self.record: JobRecord | None = None
         self.file: Path | None = None
@@ -85,9 +89,12 @@ class ActivationsDesk(QObject):
     # ------------------------------------------------------------------------------------ following
 
     def _follow_model(self) -> None:
-        if self._state.path == self._model:
+        """A model that was changed and is opened again is another one."""
+        summary = self._state.summary
+        model = self._state.path, summary.state if summary is not None else ""
+        if model == self._model:
             return
-        self._model = self._state.path
+        self._model = model
         self.record, self.file, self.of, self.problem, self._asked = None, None, "", "", False
         for record in reversed(self._board.records):
             if self._is_ours(record) and record.state in (*ACTIVE, "waiting"):
@@ -103,7 +110,7 @@ class ActivationsDesk(QObject):
             self.changed.emit()
 
     def _is_ours(self, record: JobRecord) -> bool:
-        return isinstance(record.request, ActivationsRequest) and Path(record.request.model) == self._model
+        return isinstance(record.request, ActivationsRequest) and Path(record.request.model) == self._model[0]
 
     def _follow_job(self, record: JobRecord) -> None:
         if record is self.record:
@@ -115,15 +122,21 @@ class ActivationsDesk(QObject):
         self.record = None if record is self.record else self.record
         if record.state == "done":
             self._asked, self.problem = False, ""
-            self._take(record)
+            self._take(record, CHANGED)
         elif not record.stopped:
             self.problem = record.message
         self.changed.emit()
 
-    def _take(self, record: JobRecord) -> None:
+    def _take(self, record: JobRecord, stale: str = STALE) -> None:
+        """`stale`: what to say where they are of another state of the model."""
         result = record.result
-        if isinstance(result, ActivationsResult) and Path(result.output).is_file():
-            ran = result.ran
+        if not isinstance(result, ActivationsResult) or not Path(result.output).is_file():
+            return
+        ran = result.ran
+        if self._state.summary is not None and ran.state != self._state.summary.state:
+            self.problem = stale if self.file is None else ""
+        else:
+            self.problem = ""
             self.file = Path(result.output)
             self.caution = ran.caution
             self.of = f"“{ran.prompt}”, {ran.tokens:,} tokens" if ran.prompt else str(ran)

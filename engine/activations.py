@@ -24,6 +24,7 @@ from engine.api.activations import Peak, Ran
 from engine.api.errors import CalibrationError
 from engine.api.statistics import LARGE, PERCENTS
 from engine.calibration.array_files import Array, ArrayFile
+from engine.checkpoint import Checkpoint
 from kernels.statistics import Channels, Distribution
 
 BINS = 1 << 16
@@ -176,6 +177,21 @@ class Activations:
 def read_activations(path: Path) -> Activations:
     """The statistics in a file. Raises `CheckpointError`, `CalibrationError` where it is not whole."""
     return Activations(path)
+
+
+def activations_of(checkpoint: Checkpoint, path: Path) -> Activations:
+    """As `read_activations`; a `CalibrationError` also where the model was changed after they were gathered.
+
+    Those that were gathered from a model at another place are the caller's choice.
+    """
+    found = Activations(path)
+    ran = found.ran
+    if Path(ran.model) == checkpoint.path.absolute() and ran.state != checkpoint.state:
+        found.close()
+        raise CalibrationError(
+            f"{path}: the activations were gathered from another state of {ran.model}: gather them anew."
+        )
+    return found
 
 
 def role_of(tensor: str) -> str:

@@ -33,7 +33,7 @@ FEWEST_SAMPLED, MOST_SAMPLED = 1000, 1 << 14
 ENDING = ".activations"
 """Of the names of files."""
 
-VERSION = 2
+VERSION = 3
 """Of what is gathered: files of another are made anew."""
 
 
@@ -80,7 +80,7 @@ class Capture:
     def facts(self) -> dict[str, str]:
         """What the figures depend on beside the files of the model."""
         return {
-            "text": self.ran.model_dump_json(),
+            "text": self.ran.model_dump_json(exclude={"state"}),  # the files count themselves
             "tokenizer": digest(self.tokens.tobytes()),
             "config": digest(json.dumps(self.subject.config, default=str)),
             "tensors": digest(repr(self.targets)),
@@ -157,6 +157,7 @@ def _windows(request: ActivationsRequest, subject: Subject) -> tuple[np.ndarray,
         windows_there=sum(len(windows) for windows in each),
         length=request.length,
         seed=request.seed,
+        state=subject.checkpoint.state,
         notes=texts.notes,
     )
     return tokens, ran, texts.files
@@ -176,5 +177,6 @@ def _prompt(request: ActivationsRequest, subject: Subject) -> tuple[np.ndarray, 
         windows_there=1,
         length=length,
         seed=request.seed,
+        state=subject.checkpoint.state,
     )
     return tokens, ran, []

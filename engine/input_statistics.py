@@ -4,21 +4,22 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.activations import Activations, LayerActivations, read_activations
+from engine.activations import Activations, LayerActivations, activations_of
 from engine.api.activations import HeadRange, InputStatistics
 from engine.api.statistics import PERCENTS
+from engine.checkpoint import Checkpoint
 from engine.weight_statistics import outlier_channels
 
 KEPT = {"attn_k": ("key",), "attn_v": ("value",), "attn_qkv": ("key", "value")}
 """What of a matrix's output the cache keeps, by role."""
 
 
-def input_statistics(file: Path, tensor: str) -> InputStatistics | None:
+def input_statistics(checkpoint: Checkpoint, file: Path, tensor: str) -> InputStatistics | None:
     """What reaches `tensor` (its name in GGUF); None where the file says nothing of it.
 
-    Raises what `read_activations` raises.
+    Raises what `activations_of` raises.
     """
-    with read_activations(file) as found:
+    with activations_of(checkpoint, file) as found:
         layer = found.layers.get(tensor)
         return None if layer is None else in_short(found, layer)
 

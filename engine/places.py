@@ -124,7 +124,7 @@ class _Place:
             self._ready()
             found.error = error_of(checkpoint, request.recipe, gathered.tensor, wanted)
         if request.activations is not None:
-            found.inputs = input_statistics(Path(request.activations), found.canonical)
+            found.inputs = input_statistics(checkpoint, Path(request.activations), found.canonical)
         self._tell(request, lambda: StatisticsRead(id=request.id, statistics=found))
 
     def _show(self, request: ReadFigure, drawn: Drawn) -> None:

@@ -155,6 +155,11 @@ class HistogramsView(TensorView):
         super()._offer(sentence, *offered)
         self._refresh()
 
+    def _fail(self, sentence: str) -> None:
+        super()._fail(sentence)
+        # The file of activations may be gone, or of another state of the model.
+        self.offer.setVisible(self._of_activations)
+
     def _limit(self, row: Row) -> None:
         """What can be chosen for this tensor, and why not the rest."""
         self._offer_scopes()

@@ -12,7 +12,7 @@ class Ran(BaseModel):
     """What went through `model` (a path): `windows` of `length` tokens of `files`, or the `prompt` as it is.
 
     `seed` chose the windows, where the files hold more (`windows_there`), and the tokens whose values
-    percentiles are of. `notes`: what was left out.
+    percentiles are of. `notes`: what was left out. `state`: the model's files then, as in `ModelSummary`.
     """
 
     model: str
@@ -23,6 +23,7 @@ class Ran(BaseModel):
     length: int = Field(ge=1)
     seed: int
     notes: list[str] = []
+    state: str = ""
 
     @property
     def tokens(self) -> int:

@@ -49,7 +49,8 @@ class ModelSummary(BaseModel):
 
     `parameters` counts the stored weights of the text part once (a tied output counts as nothing);
     `bytes` is the stored size of those tensors. `others` counts tensors outside the text part, by part.
-    `notes` are sentences for the reader: what is tied, quantized already, left out.
+    `notes` are sentences for the reader: what is tied, quantized already, left out. `state` is another one
+    whenever the files are others, by size or time.
     """
 
     path: str
@@ -62,4 +63,5 @@ class ModelSummary(BaseModel):
     quantization: str | None
     others: dict[str, int]
     notes: list[str]
+    state: str = ""
     tensors: list[TensorSummary]

@@ -1,5 +1,6 @@
 """An opened model: what its headers say, and its weights on demand."""
 
+import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -101,6 +102,12 @@ class Checkpoint:
     def stamp(self) -> tuple[tuple[int, ...], ...]:
         """What tells the files that hold tensors from any others, and from themselves before a change."""
         return tuple(file.stamp for file in self._opened.values())
+
+    @property
+    def state(self) -> str:
+        """A digest of names, sizes and times of these files, that a copy of the disk has, too."""
+        files = [(file.path.name, *file.size_and_time) for file in self._opened.values()]
+        return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
 
     @property
     def folder(self) -> Path:
@@ -248,6 +255,7 @@ class Checkpoint:
             quantization=self.quantization,
             others=dict(Counter(tensor.part for tensor in self.others if tensor.part)),
             notes=self.notes,
+            state=self.state,
             tensors=[
                 TensorSummary(
                     name=tensor.name,

@@ -56,7 +56,8 @@ class SourceFile:
         self._finalizer = weakref.finalize(self, os.close, self._descriptor)
         found = os.fstat(self._descriptor)
         self.size = found.st_size
-        self.stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        self.size_and_time = found.st_size, found.st_mtime_ns
+        self.stamp = (found.st_dev, found.st_ino, *self.size_and_time, found.st_ctime_ns)
 
     def close(self) -> None:
         self._finalizer()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.activations import LayerActivations, read_activations
+from engine.activations import LayerActivations, activations_of
 from engine.api.errors import FigureError
 from engine.api.statistics import PERCENTS
 from engine.api.views import HistogramOf
@@ -18,14 +18,14 @@ from engine.figures.tensors import canonical_names
 def activation_histogram(checkpoint: Checkpoint, view: HistogramOf) -> Iterator[Drawn]:
     """Of a whole layer, or of one input channel from its percentiles.
 
-    Raises `FigureError`, and what `read_activations` raises.
+    Raises `FigureError`, and what `activations_of` raises.
     """
     if view.activations is None:
         raise FigureError("Name the file with the statistics of activations.")
     if view.scope not in ("tensor", "input"):
         raise FigureError(f"Activations have no {view.scope} channels or groups: ask for one input channel.")
     names = canonical_names(checkpoint, view.tensor)
-    with read_activations(Path(view.activations)) as activations:
+    with activations_of(checkpoint, Path(view.activations)) as activations:
         name = next((name for name in names if name in activations.layers), None)
         if name is None:
             said = ", ".join(activations.tensors[:3])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.activations import read_activations
+from engine.activations import activations_of
 from engine.api.errors import FigureError
 from engine.api.figures import Axis, HeatMap
 from engine.api.model import Role
@@ -127,7 +127,7 @@ def _of_activations(checkpoint: Checkpoint, view: OutliersOf) -> Iterator[Drawn]
         raise FigureError("Errors are those of weights: activations are not quantized.")
     if view.activations is None:
         raise FigureError("Name the file with the statistics of activations.")
-    with read_activations(Path(view.activations)) as activations:
+    with activations_of(checkpoint, Path(view.activations)) as activations:
         if view.role not in activations.roles:
             there = ", ".join(activations.roles)
             raise FigureError(f"{view.activations} says nothing of {view.role}; it does of {there}.")

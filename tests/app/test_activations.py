@@ -13,7 +13,14 @@ from app.settings import Settings
 from app.state import State
 from app.views.activations_offer import ActivationsLine, ActivationsOffer
 from engine.api.jobs import JobSummary
+from engine.api.model import ModelSummary
 from tests.app.listening import fake
+
+
+def empty_summary(path: Path, state: str = "") -> ModelSummary:
+    facts = {"kind": "safetensors", "architecture": None, "parameters": 0, "bytes": 0, "blocks": 0}
+    facts |= {"tied_embeddings": False, "quantization": None, "others": {}, "notes": [], "tensors": []}
+    return ModelSummary.model_validate(facts | {"path": str(path), "state": state})
 
 
 class Office:
@@ -103,6 +110,22 @@ def test_another_model_has_none_and_this_one_has_them_again(qtbot, office, tmp_p
     assert office.desk.ready
 
 
+def test_another_state_of_the_model_has_none(qtbot, office, tmp_path):
+    office.desk.gather([])
+    qtbot.waitUntil(lambda: office.desk.ready)
+    office.state.close()
+    office.state.opening(tmp_path)
+    office.state.take_summary(empty_summary(tmp_path, state="changed"))
+    assert office.desk.file is None
+    assert "another state of this model" in office.desk.sentence
+    office.desk.gather([])  # by a model that is another one than is open
+    qtbot.waitUntil(lambda: office.desk.record is None)
+    assert "open it again" in office.desk.sentence
+    office.state.opening(tmp_path)
+    office.state.take_summary(empty_summary(tmp_path))
+    assert office.desk.ready
+
+
 def test_what_was_gathered_before_is_found_on_disk(office, tmp_path):
     told = {"id": "1", "kind": "activations", "state": "done", "output": "", "created": "2025"}
     file = tmp_path / "kept.safetensors"
@@ -119,6 +142,7 @@ def test_what_was_gathered_before_is_found_on_disk(office, tmp_path):
     told |= {"message": "", "folder": "", "request": {"kind": "activations", "model": str(tmp_path)}}
     office.board.take([JobSummary.model_validate(told | {"id": "2", "result": result | {"job": "2"}})])
     assert office.desk.file is None  # it is gone
+    assert office.desk.problem == ""
     file.write_bytes(b"")
     office.board.take([JobSummary.model_validate(told | {"result": result})])
     assert office.desk.file == file

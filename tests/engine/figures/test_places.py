@@ -1,5 +1,6 @@
 """Figures for places: the newest request counts, nothing stale is sent, and the engine is free meanwhile."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -188,6 +189,21 @@ def test_statistics_say_what_a_recipe_makes_of_a_tensor(asking, model):
         assert (error and error.format) == (wanted and "Q4_0")
     assert error is not None
     assert 0 < error.squared < 0.02
+
+
+def test_activations_of_another_state_of_the_model_are_refused(asking, model, tmp_path):
+    file = tmp_path / "prompt.activations"
+    capture(ActivationsRequest(model=str(model), prompt="the first of a few", output=str(file)))
+    view = HistogramOf(tensor=DOWN, source="activations", activations=str(file))
+    asking.ask(1, view)
+    asking.until_last(1)
+    weights = model / "model.safetensors"
+    os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 1))
+    asking.inspector.answer(OpenModel(id=2, model=str(model)))
+    asking.ask(3, view)
+    failed = asking.until(lambda event: isinstance(event, Failed))
+    assert (failed.id, failed.code) == (3, "user")
+    assert "another state" in failed.message
 
 
 def test_statistics_say_what_reaches_a_tensor(asking, model, tmp_path):
