@@ -4,6 +4,8 @@ import re
 
 from PySide6.QtGui import Qt
 
+from engine.api.wording import printable as printable
+
 BREAK = "\N{ZERO WIDTH SPACE}"
 LONG_WORD = 32
 """Letters after which a word may break anywhere."""
@@ -11,15 +13,6 @@ LONG_WORD = 32
 WORD_PART = 8
 MOST_SHOWN, MOST_TOLD = 200, 1000
 """How many letters of a name a line shows, and how many its tool tip."""
-
-
-def printable(name: str) -> str:
-    """A name as a line can show it: files may have anything in names, control characters too."""
-    if name.isprintable():
-        return name
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in name
-    )
 
 
 def as_tip(text: str) -> str:

@@ -9,6 +9,8 @@ largest values were. The arrays of layer i:
 - `i.bins`, `i.counts` int64 [n]: the bins of the distribution that hold something, and how many
 - `i.batches` float64 [batches, 2]: the range of each batch of windows, in their order
 
+- of a prompt also `i.rows` float32 [rows, columns] and `i.places` int64 [rows, 3]: the arrays of `Rows`
+
 and of a block's cache `key.i`, `value.i` float64 [2, heads, head size]: the least and the largest value.
 """
 
@@ -35,7 +37,7 @@ class LayerAbout(BaseModel):
     """What the file says of a layer in JSON. `tensors`: the matrices whose input it is, or "blk.N.output".
 
     `rows`: tokens that reached it, one that passes several experts once for each; percentiles are those of
-    `sampled` of them.
+    `sampled` of them. `whole`: the rows themselves are in the file, too.
     """
 
     tensors: list[str] = Field(min_length=1)
@@ -44,6 +46,7 @@ class LayerAbout(BaseModel):
     rows: int = Field(ge=1)
     sampled: int = Field(ge=1)
     peaks: list[Peak]
+    whole: bool = False
 
 
 class About(BaseModel):
@@ -59,6 +62,15 @@ class About(BaseModel):
 
 
 @dataclass(frozen=True)
+class Rows:
+    """All that reached a matrix, `values` float32 [rows, columns]; `places` int64 [rows, 3] says of each the
+    window, the position in it, and which matrix of a stack it was multiplied with."""
+
+    values: np.ndarray
+    places: np.ndarray
+
+
+@dataclass(frozen=True)
 class LayerActivations:
     """What reaches the matrix `tensor` (its name in GGUF), or what leaves a block ("blk.N.output").
 
@@ -66,7 +78,7 @@ class LayerActivations:
     [len(PERCENTS), columns], of `sampled` of the `rows` tokens; everything else is of all. `beyond` float64
     [columns]: the share of tokens in which the channel's magnitude is `LARGE` or more. `peaks`: the tokens
     with the largest magnitudes, largest first. `batches` float64 [batches, 2]: least and largest value of
-    each batch of windows, in their order.
+    each batch of windows, in their order. `whole`: the rows themselves, of a prompt that is not too long.
     """
 
     tensor: str
@@ -79,6 +91,7 @@ class LayerActivations:
     beyond: np.ndarray
     peaks: list[Peak]
     batches: np.ndarray
+    whole: Rows | None = None
 
     @property
     def role(self) -> str:
@@ -208,6 +221,7 @@ def about_layer(layer: LayerActivations, tensors: list[str]) -> LayerAbout:
         rows=layer.rows,
         sampled=layer.sampled,
         peaks=layer.peaks,
+        whole=layer.whole is not None,
     )
 
 
@@ -223,6 +237,8 @@ def layer_arrays(number: int, layer: LayerActivations) -> dict[str, Array]:
         "counts": counts[bins],
         "batches": layer.batches,
     }
+    if layer.whole is not None:
+        named |= {"rows": layer.whole.values, "places": layer.whole.places}
     return {f"{number}.{name}": array for name, array in named.items()}
 
 
@@ -260,6 +276,9 @@ def _layer(file: ArrayFile, number: int, about: LayerAbout) -> LayerActivations:
         raise _damaged(file.file.path, f"the figures of {about.tensors[0]} are not sound")
     counts = np.zeros(BINS, np.int64)
     counts[bins] = held
+    whole = Rows(read("rows"), read("places")) if about.whole else None
+    if whole is not None and not np.isfinite(whole.values).all():
+        raise _damaged(file.file.path, f"the inputs of {about.tensors[0]} are not finite")
     return LayerActivations(
         tensor=about.tensors[0],
         block=about.block,
@@ -271,6 +290,7 @@ def _layer(file: ArrayFile, number: int, about: LayerAbout) -> LayerActivations:
         beyond=beyond,
         peaks=about.peaks,
         batches=batches,
+        whole=whole,
     )
 
 
@@ -313,6 +333,9 @@ def _shapes(number: int, about: LayerAbout) -> Iterator[tuple[str, tuple[str, tu
     yield f"{number}.bins", ("I64", (None,))
     yield f"{number}.counts", ("I64", (None,))
     yield f"{number}.batches", ("F64", (None, 2))
+    if about.whole:
+        yield f"{number}.rows", ("F32", (about.rows, columns))
+        yield f"{number}.places", ("I64", (about.rows, 3))
 
 
 def _damaged(path: Path, what: str) -> CalibrationError:

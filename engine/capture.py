@@ -131,6 +131,7 @@ def _needs(request: ActivationsRequest, prepared: Capture, speeds: Speeds | None
     rows = min(prepared.room, windows * length)
     tally = 4 * rows * max(widths) + DISTRIBUTION * max(places) + COLUMN * max(widths)
     file = COLUMN * sum(widths) + DISTRIBUTION * sum(places)
+    file += prepared.whole_bytes if prepared.whole else 0
     return calibrate_needs(
         request,
         (windows, length),

@@ -30,10 +30,13 @@ SAMPLE_BYTES = 256 << 20
 FEWEST_SAMPLED, MOST_SAMPLED = 1000, 1 << 14
 """Tokens of a sample, whatever the block's width."""
 
+MOST_WHOLE = 256 << 20
+"""Bytes of all inputs of a prompt that are kept as they are."""
+
 ENDING = ".activations"
 """Of the names of files."""
 
-VERSION = 3
+VERSION = 4
 """Of what is gathered: files of another are made anew."""
 
 
@@ -75,6 +78,17 @@ class Capture:
         widths = [sum(target.columns for target in targets) for targets in self.targets]
         fit = SAMPLE_BYTES // (4 * (max(widths) + self.subject.model.width))
         return max(FEWEST_SAMPLED, min(MOST_SAMPLED, fit))
+
+    @property
+    def whole_bytes(self) -> int:
+        """What all inputs take as they are, if each token passes each matrix once."""
+        widths = [self.subject.model.width + sum(one.columns for one in block) for block in self.targets]
+        return 4 * self.tokens.size * sum(widths)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the inputs themselves are kept: those of a prompt, which one looks at token by token."""
+        return bool(self.ran.prompt) and self.whole_bytes <= MOST_WHOLE
 
     @cached_property
     def facts(self) -> dict[str, str]:
@@ -173,6 +187,7 @@ def _prompt(request: ActivationsRequest, subject: Subject) -> tuple[np.ndarray, 
         model=request.model,
         files=[],
         prompt=request.prompt,
+        pieces=[subject.tokenizer.text_of(int(token)) for token in tokens[0]],
         windows=1,
         windows_there=1,
         length=length,

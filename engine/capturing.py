@@ -87,7 +87,8 @@ class Capturing:
 
     def _finish(self, part: int, tally: BlockTally) -> Finished:
         tokenizer, tokens = self._prepared.subject.tokenizer, self._prepared.tokens
-        return told(part, tally, lambda window, at: tokenizer.text_of(int(tokens[window, at])))
+        whole = self._prepared.whole
+        return told(part, tally, lambda window, at: tokenizer.text_of(int(tokens[window, at])), whole=whole)
 
     def _warn_of_unseen(self, seen: list[str]) -> None:
         names = {target.name for targets in self._prepared.targets for target in targets}

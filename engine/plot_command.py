@@ -8,9 +8,9 @@ import typer
 from engine import terminal
 from engine.api.errors import FigureError
 from engine.api.progress import Progress
-from engine.api.views import ErrorOf, HistogramOf, Metric, OutliersOf, PictureOf, Scope, Source, View
+from engine.api.views import ErrorOf, HistogramOf, Metric, OutliersOf, PictureOf, Source, View
 from engine.options import Model, example
-from engine.plot_options import LOSSY, Kind, What, refuse_idle
+from engine.plot_options import LOSSY, Kind, PlotScope, What, refuse_idle
 
 EXAMPLES = example(
     "bitwright plot ./Llama-3.2-1B --kind outliers --tensor blk.0.ffn_down.weight --out outliers.png",
@@ -67,10 +67,10 @@ def plot(
         ),
     ] = None,
     scope: Annotated[
-        Scope | None,
+        PlotScope | None,
         typer.Option(
             help="Of a histogram the tensor (the default) or one channel or group; "
-            "of errors by input channel (the default), output channel or group.",
+            "of errors by input channel (the default), output channel or group; of a prompt also by token.",
             show_default=False,
         ),
     ] = None,
@@ -82,7 +82,10 @@ def plot(
             show_default=False,
         ),
     ] = None,
-    source: Annotated[Source, typer.Option(help="Of histograms and outliers.")] = "weights",
+    source: Annotated[
+        Source,
+        typer.Option(help="Activations: inputs, and as errors what a recipe makes wrong of the outputs."),
+    ] = "weights",
     activations: Annotated[
         Path | None,
         typer.Option(help="The file with statistics of activations.", show_default=False),
@@ -133,6 +136,7 @@ def plot(
         view: View
         match kind:
             case "histogram":
+                assert scope != "token", "refused"
                 view = HistogramOf(
                     source=source,
                     tensor=str(tensor),
@@ -151,11 +155,23 @@ def plot(
             case "error":
                 if scope == "tensor" or wanted is None:
                     raise FigureError("Errors are by input channel, output channel or group: --scope input.")
-                view = ErrorOf(tensor=str(tensor), scope=scope or "input", recipe=wanted)
+                view = ErrorOf(
+                    source=source,
+                    tensor=str(tensor),
+                    scope=scope or "input",
+                    recipe=wanted,
+                    activations=of_file,
+                )
             case "picture":
                 _, _, width, height = MAP
                 view = PictureOf(
-                    tensor=str(tensor), what=what or "value", height=height, width=width, recipe=wanted
+                    source=source,
+                    tensor=str(tensor),
+                    what=what or "value",
+                    height=height,
+                    width=width,
+                    recipe=wanted,
+                    activations=of_file,
                 )
         with terminal.progress() as listener:
             for drawn in figures(checkpoint, view):

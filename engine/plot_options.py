@@ -7,6 +7,7 @@ from engine.api.views import Source
 
 Kind = Literal["histogram", "outliers", "error", "picture"]
 What = Literal["value", "error", "code"]
+PlotScope = Literal["tensor", "output", "input", "group", "token"]
 
 LOSSY = ("error", "code")
 """What of a picture depends on a recipe."""
@@ -38,18 +39,18 @@ def refuse_idle(
     for option, kinds in KINDS.items():
         if given[option] is not None and kind not in kinds:
             raise FigureError(f"--{option} is for --kind {' and '.join(kinds)}: leave it out.")
-    if source == "activations" and (kind not in ("histogram", "outliers") or not activations):
-        raise FigureError(
-            "Histograms and outliers can be of activations: name their file with --activations."
-        )
+    if source == "activations" and not activations:
+        raise FigureError("Name the file of the activations with --activations.")
     if activations and source != "activations":
         raise FigureError("--activations is for --source activations: add it, or leave out the file.")
     if given["index"] is not None and given["scope"] in (None, "tensor"):
         raise FigureError("--index counts channels or groups: say which with --scope.")
     if tensor and given["role"] is not None:
         raise FigureError("--tensor names a role already: leave out --role.")
-    if lossy and source == "activations":
+    if lossy and source == "activations" and kind not in ("error", "picture"):
         raise FigureError(f"Activations are not quantized: leave out {lossy[0]}.")
+    if given["scope"] == "token" and (kind != "error" or source != "activations"):
+        raise FigureError("--scope token is for errors of activations: add --source activations.")
     if lossy and kind == "outliers" and given["metric"] != "error":
         raise FigureError(f"Of outliers {lossy[0]} says what is lost: add --metric error, or leave it out.")
     if lossy and kind == "picture" and given["what"] not in LOSSY:

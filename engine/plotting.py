@@ -15,6 +15,7 @@ import numpy as np
 
 from engine.api.errors import OutputError
 from engine.api.figures import Axis, Figure, HeatMap, Mark, Series
+from engine.api.wording import printable
 from engine.figures.pooling import pooled, starts
 from engine.jobs.partial import whole_file
 
@@ -44,6 +45,9 @@ SIGNED = ("#08335F", "#3F8FC8", "#F3F3F2", "#DD8A36", "#6E2D00")
 
 LABEL_SPACE = 0.014
 """Of the plot's width: marks closer than this share one name, the first one's."""
+
+MOST_NAMES = 48
+"""Of rows that an axis names; of more every second is named, or fewer."""
 
 FEW_COUNTS = 500
 """Up to here a logarithmic axis of counts names 2 and 5, too."""
@@ -229,7 +233,8 @@ def _draw_map(canvas: "Canvas", figure: HeatMap, values: np.ndarray, logarithmic
     axes.imshow(pixels, extent=extent, aspect="auto", interpolation="nearest")
     _name(axes, figure.title, figure.x, figure.y)
     if figure.rows:
-        axes.set_yticks(range(figure.first_row, stop_row), figure.rows)
+        step = -(-len(figure.rows) // MOST_NAMES)
+        axes.set_yticks(range(figure.first_row, stop_row, step), [*map(printable, figure.rows[::step])])
     bar = canvas.colorbar(paint, cax=_place(canvas, BAR))
     bar.set_label(figure.z.label)
     bar.outline.set_visible(False)

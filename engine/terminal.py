@@ -24,6 +24,7 @@ from engine.api.progress import Listener
 from engine.api.progress import Progress as Event
 from engine.api.report import Report
 from engine.api.units import done_of, rough, size
+from engine.api.wording import printable as printable
 
 SHOWN_LETTERS = 100
 """Of a metadata value, in a table."""
@@ -45,11 +46,6 @@ def _console(stream: TextIO | None, *, stderr: bool) -> Console:
 
 out = _console(sys.stdout, stderr=False)
 err = _console(sys.stderr, stderr=True)
-
-
-def printable(text: str) -> str:
-    """`text` with control characters and the like escaped: names in a file's header are not ours."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def say(text: str, style: str | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from app.models.importance import short
 from app.models.lines_table import Cells, LinesTable
+from app.plain import printable
 from engine.api.figures import Figure, HeatMap
 
 if TYPE_CHECKING:
@@ -22,13 +23,14 @@ class Loss:
     """What is lost of a run of channels, or of a group in a run of rows, and that over the median one's.
 
     `places` are whole numbers in the source: (first, last) by each column of `WorstErrors.titles` that says
-    where. `cell`: row (None: of a figure without rows) and place to mark.
+    where. `cell`: row (None: of a figure without rows) and place to mark. `name`: what it is called.
     """
 
     places: tuple[tuple[int, int], ...]
     error: float
     ratio: float
     cell: tuple[int | None, int]
+    name: str = ""
 
 
 def worst_errors(figure: Figure | HeatMap, values: np.ndarray | None) -> list[Loss]:
@@ -49,7 +51,8 @@ def worst_errors(figure: Figure | HeatMap, values: np.ndarray | None) -> list[Lo
     for place in worst.tolist():
         error = float(errors[place])
         places, cell = _places(figure, place)
-        found.append(Loss(places, error, error / median if median > 0 else 0.0, cell))
+        name = printable(figure.name_of(place)) if isinstance(figure, Figure) else ""
+        found.append(Loss(places, error, error / median if median > 0 else 0.0, cell, name))
     return found
 
 
@@ -68,13 +71,13 @@ def _places(
 class WorstErrors(LinesTable[Loss]):
     """Lines in the order of `worst_errors`."""
 
-    def show_of(self, axes: Sequence[str], lines: list[Loss]) -> None:
-        """`axes`: what the places of the lines are called."""
+    def show_of(self, axes: Sequence[str], lost: str, lines: list[Loss]) -> None:
+        """`axes`: what the places of the lines are called; `lost`: what the errors are."""
         self.beginResetModel()
         self.titles = [*(f"{name[0].upper()}{name[1:]}" for name in axes), "Error", "× median"]
         self.tips = [
             *(f"The {name}, from 0" for name in axes),
-            "Squared error over what the mean one has of squared weights",
+            f"{lost[0].upper()}{lost[1:]}",
             "The error over that of the median line of the picture",
         ]
         self.endResetModel()
@@ -92,6 +95,7 @@ class WorstErrors(LinesTable[Loss]):
 
     def cells(self, line: Loss) -> Cells:
         places = [first if first == last else f"{first}-{last}" for first, last in line.places]
+        places = [line.name] if line.name else places
         return *places, line.error, line.ratio
 
     def sorted_by(self, line: Loss) -> Cells:
@@ -99,6 +103,8 @@ class WorstErrors(LinesTable[Loss]):
 
     def text(self, line: Loss, column: int) -> str:
         if column < len(line.places):
+            if line.name:
+                return line.name
             first, last = line.places[column]
             return f"{first:,}" if first == last else f"{first:,}-{last:,}"
         return short((line.error, line.ratio)[column - len(line.places)])

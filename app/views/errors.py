@@ -3,8 +3,10 @@
 from functools import partial
 
 from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QStandardItemModel
 from PySide6.QtWidgets import QComboBox, QSplitter, QVBoxLayout
 
+from app.activations import ActivationsDesk
 from app.background import Latest
 from app.figure_reader import Drawn, FigureReader
 from app.models.looked_at import as_written, why_lossless
@@ -12,23 +14,38 @@ from app.models.worst_errors import Loss, WorstErrors, worst_errors
 from app.state import Row, State
 from app.views.outlier_lines import WorstLines
 from app.views.parts import named
-from app.views.tensor_view import TensorView
+from app.views.sourced_view import SourcedView
 from engine.api.figures import Figure
 from engine.api.views import ErrorOf, View
 
-SCOPES = {"input": "By input channel", "output": "By output channel", "group": "By group"}
+SCOPES = {
+    "input": "By input channel",
+    "output": "By output channel",
+    "group": "By group",
+    "token": "By token",
+}
+SCOPE_TIPS = {
+    "group": "Groups are of weights; outputs have none",
+    "token": "Tokens are there where activations are shown",
+}
+SOURCE_TIP = (
+    "What is lost of the weights; or of the outputs, on the text or prompt that activations are gathered on"
+)
 PICTURE_SHARE, TABLE_SHARE = 3, 2
 
 
-class ErrorsView(TensorView):
-    """Squared error over squared weights, measured on what the format makes of the weights; worst below."""
+class ErrorsView(SourcedView):
+    """Squared error over squared weights, measured on what the format makes of the weights; worst below.
+
+    With activations the same of the outputs.
+    """
 
     message = Signal(str)
     """A passing sentence."""
 
-    def __init__(self, state: State, reader: FigureReader) -> None:
+    def __init__(self, state: State, reader: FigureReader, desk: ActivationsDesk) -> None:
         self.model = WorstErrors()
-        super().__init__("Error", state, reader, "{share:.0f} % is measured")
+        super().__init__("Error", state, reader, desk, "{share:.0f} % is measured")
         self.model.setParent(self)
         self._finding = Latest(self)
         self._finding.answered.connect(self._take_lines)
@@ -42,6 +59,8 @@ class ErrorsView(TensorView):
         self.scope.currentIndexChanged.connect(self.follow)
         self.figure.logarithmic.setChecked(False)  # channels differ by a few percent, mostly
         self.figure.cell_clicked.connect(lambda row, group: self._mark((row, group)))
+        self.source.setToolTip(SOURCE_TIP)
+        self.controls.addWidget(self.source)
         self.controls.addWidget(self.scope)
         self.controls.addStretch()
         state.channel_changed.connect(self._follow_channel)
@@ -49,6 +68,7 @@ class ErrorsView(TensorView):
     def _fill(self, column: QVBoxLayout) -> None:
         self.figure.add_control(self.name)
         self.figure.add_control(self.slot.progress)
+        column.addWidget(self.line)
         self.lines = WorstLines(self.model, "Where most is lost")
         self.lines.message.connect(self.message)
         self.lines.table.chosen.connect(self._choose)
@@ -68,8 +88,29 @@ class ErrorsView(TensorView):
         recipe = as_written(self._state, row)
         if recipe is None:
             return why_lossless(self._state, row)
+        self._offer_scopes()
         self.lines.file_name = f"errors-{row.key}"
-        return ErrorOf(tensor=tensor, scope=self.scope.currentData(), recipe=recipe)
+        return ErrorOf(
+            source=self.source.currentData(),
+            tensor=tensor,
+            scope=self.scope.currentData(),
+            recipe=recipe,
+            activations=self._file,
+        )
+
+    def _offer_scopes(self) -> None:
+        """Groups are of weights, tokens of activations."""
+        items = self.scope.model()
+        assert isinstance(items, QStandardItemModel), "what a combo box has by itself"
+        unknown = "group" if self._of_activations else "token"
+        for scope, tip in SCOPE_TIPS.items():
+            item = items.item(self.scope.findData(scope))
+            item.setEnabled(scope != unknown)
+            item.setToolTip(tip if scope == unknown else "")
+        if self.scope.currentData() == unknown:
+            before = self.scope.blockSignals(True)
+            self.scope.setCurrentIndex(0)
+            self.scope.blockSignals(before)
 
     def _want(self, view: View, *, keep: bool = False) -> None:
         super()._want(view, keep=keep)
@@ -88,7 +129,8 @@ class ErrorsView(TensorView):
             return
         figure = drawn.figure
         axes = [figure.x.name] if isinstance(figure, Figure) else [figure.y.name, figure.x.name]
-        self.model.show_of(axes, lines)
+        lost = figure.y.name if isinstance(figure, Figure) else figure.z.name
+        self.model.show_of(axes, lost, lines)
         self.lines.table.fit_columns()
         self._follow_channel()
 

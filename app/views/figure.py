@@ -24,7 +24,7 @@ from app import theme
 from app.background import Latest
 from app.dialogs import ask_new_file, save_chunks
 from app.models.figure import FigureTable
-from app.plain import breakable
+from app.plain import breakable, printable
 from app.plotting import plotting
 from app.views import export
 from engine.api.figures import Figure, HeatMap
@@ -45,6 +45,7 @@ def read_out(figure: Figure, x: float, marks: Sequence[tuple[str, float]] = ()) 
         if place is not None:
             where = " to ".join(f"{edge:.5g}" for edge in figure.told(series, place))
             where = f"{figure.x.name} {where}" if figure.x.counts else where
+            where = f"{figure.x.name} {printable(figure.name_of(place))}" if figure.names else where
             name = f" ({series.name})" if len(figure.series) > 1 else ""
             found.append(f"{where}: {series.y[place]:,.6g}{name}")
     found += [f"{name} {place:.6g}" for name, place in marks]

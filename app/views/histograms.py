@@ -22,12 +22,10 @@ from app.figure_reader import Drawn, FigureReader
 from app.models.looked_at import as_written, why_lossless
 from app.plain import as_tip, printable
 from app.state import Row, State
-from app.views.activations_offer import ActivationsLine, ActivationsOffer
 from app.views.elided import Elided
 from app.views.figure import FigureView
-from app.views.hint import Hint
 from app.views.parts import button, named
-from app.views.tensor_view import TensorView
+from app.views.sourced_view import SourcedView
 from engine.api.figures import Figure
 from engine.api.views import HistogramOf, Scope, View
 
@@ -47,30 +45,21 @@ OVER_TIP = "Lay over it what the recipe's format makes of the weights"
 LEVELS_TIP = "Mark the range that the format can hold and, of a single group, the levels of its grid"
 
 
-class HistogramsView(TensorView):
+class HistogramsView(SourcedView):
     """The present histogram above, those that were pinned below it."""
 
     def __init__(self, state: State, reader: FigureReader, desk: ActivationsDesk) -> None:
-        self._desk = desk
         self.pinned: list[Pinned] = []
         self._numbers: dict[Scope, int] = {}
-        super().__init__("Histograms", state, reader, "not complete: {share:.0f} % is done")
+        super().__init__("Histograms", state, reader, desk, "not complete: {share:.0f} % is done")
         self.slot.dress = self._dress
         self._make_controls()
         state.channel_changed.connect(self._take_channel)
-        desk.changed.connect(self.follow)
         reader.dropped.connect(self._unpin_all)
 
     # ------------------------------------------------------------------------------ its making
 
-    def _make_hint(self) -> Hint:
-        self.offer = ActivationsOffer(self._desk)
-        return Hint(self._title, [self.layers, self.again], self.offer)
-
     def _make_controls(self) -> None:
-        self.source = named(QComboBox(), "What is counted")
-        self.source.addItem("Weights", "weights")
-        self.source.addItem("Activations", "activations")
         self.source.setToolTip("The tensor's weights, or the inputs that it is multiplied with on a text")
         self.scope = named(QComboBox(), "Of which part of the tensor")
         for scope, text in SCOPES.items():
@@ -90,8 +79,7 @@ class HistogramsView(TensorView):
         self.pin = button("Pin", PIN_TIP)
         self.pin.setIcon(theme.icon("push-pin"))
         self.pin.clicked.connect(self._pin)
-        for box in (self.source, self.scope):
-            box.currentIndexChanged.connect(self.follow)
+        self.scope.currentIndexChanged.connect(self.follow)
         self.number.valueChanged.connect(self._take_number)
         self.number.hide()
         self.percentiles.setChecked(True)
@@ -110,8 +98,6 @@ class HistogramsView(TensorView):
         top = QVBoxLayout(upper)
         top.setContentsMargins(0, 0, 0, 0)
         top.setSpacing(theme.SPACE)
-        self.line = ActivationsLine(self._desk)
-        top.addWidget(self.line)
         super()._fill(top)
         self._row = QHBoxLayout()
         self._row.setContentsMargins(0, theme.SPACE, 0, 0)
@@ -130,35 +116,20 @@ class HistogramsView(TensorView):
 
     # ------------------------------------------------------------------------------- what is shown
 
-    @property
-    def _of_activations(self) -> bool:
-        return self.source.currentData() == "activations"
-
     def _promise(self) -> str:
         return "how its weights are distributed is shown here."
 
     def _follow(self, row: Row, tensor: str) -> None:
         self._limit(row)
-        self.line.setVisible(self._of_activations)
-        if self._of_activations and not self._desk.ready:
-            self._show_hint(self._desk.sentence)
-            self.offer.show()
-        else:
-            super()._follow(row, tensor)
+        super()._follow(row, tensor)
 
     def follow(self) -> None:
         super().follow()
         self._refresh()
 
     def _offer(self, sentence: str, *offered: QPushButton) -> None:
-        self.offer.hide()
         super()._offer(sentence, *offered)
         self._refresh()
-
-    def _fail(self, sentence: str) -> None:
-        super()._fail(sentence)
-        # The file of activations may be gone, or of another state of the model.
-        self.offer.setVisible(self._of_activations)
 
     def _limit(self, row: Row) -> None:
         """What can be chosen for this tensor, and why not the rest."""
@@ -206,7 +177,7 @@ class HistogramsView(TensorView):
             scope=self.scope.currentData(),
             index=self.number.value() if self.scope.currentData() != "tensor" else 0,
             recipe=as_written(self._state, row) if self._over and not of_activations else None,
-            activations=str(self._desk.file) if of_activations else None,
+            activations=self._file,
         )
 
     def _take_number(self, number: int) -> None:

@@ -21,8 +21,8 @@ class InspectingViews(QObject):
         state, reader, desk = session.state, session.figures, session.activations
         self.histograms = HistogramsView(state, reader, desk)
         self.outliers = OutliersView(state, reader, desk)
-        self.picture = PictureView(state, reader)
-        self.errors = ErrorsView(state, reader)
+        self.picture = PictureView(state, reader, desk)
+        self.errors = ErrorsView(state, reader, desk)
         self.titles = {
             self.histograms: "Histograms",
             self.outliers: "Outliers",

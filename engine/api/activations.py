@@ -11,13 +11,15 @@ FEW_TOKENS = 500
 class Ran(BaseModel):
     """What went through `model` (a path): `windows` of `length` tokens of `files`, or the `prompt` as it is.
 
-    `seed` chose the windows, where the files hold more (`windows_there`), and the tokens whose values
-    percentiles are of. `notes`: what was left out. `state`: the model's files then, as in `ModelSummary`.
+    `pieces`: the texts of the prompt's tokens. `seed` chose the windows, where the files hold more
+    (`windows_there`), and the tokens whose values percentiles are of. `notes`: what was left out. `state`:
+    the model's files then, as in `ModelSummary`.
     """
 
     model: str
     files: list[str]
     prompt: str = ""
+    pieces: list[str] = []
     windows: int = Field(ge=1)
     windows_there: int = Field(ge=1)
     length: int = Field(ge=1)

@@ -59,7 +59,10 @@ class Mark(BaseModel):
 
 
 class Figure(BaseModel):
-    """`series` share the axes. What tells them apart is their names (the legend), never color alone."""
+    """`series` share the axes. What tells them apart is their names (the legend), never color alone.
+
+    `names`: what the numbers of the x axis are called, from 0 (tokens); none where they are but numbers.
+    """
 
     kind: Literal["bins"] = "bins"
     title: str
@@ -67,12 +70,21 @@ class Figure(BaseModel):
     y: Axis
     series: list[Series]
     marks: list[Mark] = []
+    names: list[str] = []
 
     def columns(self) -> list[str]:
         """The head of the table."""
         name = ["series"] if self._named else []
         places = [f"{self.x.label} from", f"{self.x.label} to"]
-        return [*name, *([self.x.label] if self._counted else places), self.y.label]
+        named = ["name"] if self.names else []
+        return [*name, *([self.x.label] if self._counted else places), *named, self.y.label]
+
+    def name_of(self, place: int) -> str:
+        """What the bin at `place` is called, or those from the first to the last of it; "" without names."""
+        if not self.names:
+            return ""
+        run = [self.names[int(number)] for number in self.told(self.series[0], place)]
+        return " to ".join(run)
 
     @property
     def _named(self) -> bool:
@@ -96,7 +108,12 @@ class Figure(BaseModel):
         """One row a bin, series behind series, then one a mark; every figure as it is, not rounded."""
         number = int if self.y.counts else float
         bins: list[tuple[str | float, ...]] = [
-            (*([series.name] if self._named else []), *self.told(series, place), number(value))
+            (
+                *([series.name] if self._named else []),
+                *self.told(series, place),
+                *([self.name_of(place)] if self.names else []),
+                number(value),
+            )
             for series in self.series
             for place, value in enumerate(series.y)
         ]

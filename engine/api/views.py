@@ -55,10 +55,12 @@ class PictureOf(BaseModel):
     """A part of one matrix: a `HeatMap` of at most `height` x `width` cells.
 
     `what`: its values, what the recipe's format makes wrong of them, or the codes they are stored as.
-    Rows and columns from first to stop (0: to the end).
+    Rows and columns from first to stop (0: to the end). Of `activations`, the file of a prompt's: token by
+    token the inputs of the matrix, or what the recipe makes wrong of its outputs; these have no codes.
     """
 
     kind: Literal["picture"] = "picture"
+    source: Source = "weights"
     tensor: str
     what: Literal["value", "error", "code"] = "value"
     first_row: int = Field(0, ge=0)
@@ -68,16 +70,23 @@ class PictureOf(BaseModel):
     height: int = Field(512, ge=1, le=4096)
     width: int = Field(1024, ge=1, le=4096)
     recipe: Recipe | None = None
+    activations: str | None = None
 
 
 class ErrorOf(BaseModel):
     """What a recipe loses of one tensor: squared errors over the mean's squared weights, by channel (a
-    `Figure`) or by group of the format (a `HeatMap`, rows x groups)."""
+    `Figure`) or by group of the format (a `HeatMap`, rows x groups).
+
+    Of `activations`, the file of their statistics: of the outputs, by the input channel that the errors come
+    from; of a prompt's also by output channel and by token.
+    """
 
     kind: Literal["error"] = "error"
+    source: Source = "weights"
     tensor: str
-    scope: Literal["output", "input", "group"] = "input"
+    scope: Literal["output", "input", "group", "token"] = "input"
     recipe: Recipe
+    activations: str | None = None
 
 
 View = Annotated[HistogramOf | OutliersOf | PictureOf | ErrorOf, Field(discriminator="kind")]

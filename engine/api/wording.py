@@ -66,3 +66,12 @@ def demand(message: str) -> str | None:
         if match := re.fullmatch(theirs, found[1]):
             return f"must be {match.expand(ours)}"
     return f"must be {found[1]}"
+
+
+def printable(text: str) -> str:
+    """`text` as a line can show it: names and tokens of files may hold anything, control characters too."""
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text
+    )

@@ -152,18 +152,18 @@ class FlowWatcher(Watcher):
             place = self._tally.shared.setdefault(number, number if seen is None else seen)
             if seen != place:
                 self._last = place, states
-                self._add(place, target.name, states)
+                self._add(place, target.name, states, matrix)
 
     def _leave(self, module: nn.Module, arguments: Any, result: Any) -> None:
         if self._batch is not None:
             states = result[0] if isinstance(result, tuple) else result
             self._add(self._tally.output, "the output of a block", states)
 
-    def _add(self, place: int, name: str, states: torch.Tensor) -> None:
+    def _add(self, place: int, name: str, states: torch.Tensor, matrix: int = 0) -> None:
         assert self._batch is not None, "who calls has looked"
         rows = np.ascontiguousarray(states.detach().reshape(-1, states.shape[-1]).numpy())
         try:
-            self._tally.at(place, rows.shape[1]).add(rows, self._places_of(len(rows)))
+            self._tally.at(place, rows.shape[1]).add(rows, self._places_of(len(rows)), matrix)
         except FloatingPointError:
             raise CalibrationError(
                 f"{self._batch.where}: what reaches {name} is not finite (NaN or infinity); the weights "

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pydantic import BaseModel
 
-from engine.activations import About, LayerAbout, LayerActivations, about_layer, layer_arrays
+from engine.activations import About, LayerAbout, LayerActivations, Rows, about_layer, layer_arrays
 from engine.api.activations import Peak, Ran
 from engine.calibration.array_files import Array, ArrayFile
 from engine.calibration.flows import BlockTally
@@ -19,13 +19,18 @@ class PartAbout(BaseModel):
     cached: bool
 
 
-def told(block: int, tally: BlockTally, token: Callable[[int, int], str]) -> tuple[str, dict[str, Array]]:
-    """What is to be told of a block, and its arrays. `token`: the text at a window and a position."""
+def told(
+    block: int, tally: BlockTally, token: Callable[[int, int], str], *, whole: bool
+) -> tuple[str, dict[str, Array]]:
+    """What is to be told of a block, and its arrays. `token`: the text at a window and a position.
+
+    `whole`: with the rows themselves, where the samples hold all of them.
+    """
     abouts: list[LayerAbout] = []
     arrays: dict[str, Array] = dict(tally.cache)
     for place, own in sorted(tally.tallies.items()):
         names = tally.names(place, block)
-        layer = _layer(names[0], block, own, token)
+        layer = _layer(names[0], block, own, token, whole=whole and own.sampled == own.rows)
         arrays |= layer_arrays(len(abouts), layer)
         abouts.append(about_layer(layer, names))
     return PartAbout(layers=abouts, cached=bool(tally.cache)).model_dump_json(), arrays
@@ -46,7 +51,9 @@ def merged(ran: Ran, parts: Sequence[ArrayFile]) -> tuple[About, dict[str, Array
     return about, arrays
 
 
-def _layer(name: str, block: int, tally: Tally, token: Callable[[int, int], str]) -> LayerActivations:
+def _layer(
+    name: str, block: int, tally: Tally, token: Callable[[int, int], str], *, whole: bool
+) -> LayerActivations:
     return LayerActivations(
         tensor=name,
         block=block,
@@ -58,6 +65,7 @@ def _layer(name: str, block: int, tally: Tally, token: Callable[[int, int], str]
         beyond=tally.beyond / tally.rows,
         peaks=[_peak(peak, token) for peak in tally.peaks],
         batches=tally.batches[np.isfinite(tally.batches[:, 0])],
+        whole=Rows(tally.sample[: tally.rows], tally.places[: tally.rows]) if whole else None,
     )
 
 

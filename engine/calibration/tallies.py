@@ -46,7 +46,7 @@ class Tally:
     `low`, `high` float32 [columns]; `zeros`, `beyond` int64 [columns]; `counts` int64 [65536]. `numbers`
     uint64 [room] and `sample` float32 [room, columns], of which as many count as there are rows. `peaks`
     float64 [n, 4], largest magnitude first: value, window, position, channel. `batches` float64 [n, 2]: the
-    range of each batch.
+    range of each batch. `places` int64 [room, 3]: window, position and matrix of each row of the sample.
     """
 
     seed: int
@@ -60,6 +60,7 @@ class Tally:
     counts: np.ndarray
     numbers: np.ndarray
     sample: np.ndarray
+    places: np.ndarray
     peaks: np.ndarray
     batches: np.ndarray
 
@@ -78,6 +79,7 @@ class Tally:
             counts=np.zeros(BINS, np.int64),
             numbers=np.empty(room, np.uint64),
             sample=np.empty((room, columns), np.float32),  # takes no memory before it is filled
+            places=np.empty((room, 3), np.int64),
             peaks=np.empty((0, 4)),
             batches=np.empty((0, 2)),
         )
@@ -90,8 +92,10 @@ class Tally:
         """What is added from now on belongs to one batch."""
         self.batches = np.concatenate([self.batches, [[np.inf, -np.inf]]])
 
-    def add(self, rows: np.ndarray, places: np.ndarray) -> None:
+    def add(self, rows: np.ndarray, places: np.ndarray, matrix: int = 0) -> None:
         """`rows` float32 [n, columns] of the tokens at `places` int64 [n, 2]: window and position.
+
+        `matrix`: the one of a stack that they are multiplied with.
 
         Raises `FloatingPointError` for a value that is not finite.
         """
@@ -108,7 +112,7 @@ class Tally:
         magnitudes = np.maximum(-low, high)
         self._count_large(rows[magnitudes >= LARGE])
         self._note_peaks(rows, magnitudes, places)
-        self._keep(rows)
+        self._keep(rows, np.column_stack([places, np.full(len(rows), matrix)]))
         self.rows += len(rows)
 
     @property
@@ -130,18 +134,19 @@ class Tally:
         order = np.lexsort((both[:, 2], both[:, 1], -np.abs(both[:, 0])))
         self.peaks = both[order[:PEAKS]]
 
-    def _keep(self, rows: np.ndarray) -> None:
-        """Put those of the rows that belong to it into the sample."""
+    def _keep(self, rows: np.ndarray, places: np.ndarray) -> None:
+        """Put those of the rows that belong to it into the sample, in their order as long as all do."""
         numbers = random_numbers(self.seed, self.rows, len(rows))
         held, room = self.sampled, len(self.numbers)
         free = min(len(rows), room - held)
-        self.numbers[held : held + free], self.sample[held : held + free] = numbers[:free], rows[:free]
+        new = slice(held, held + free)
+        self.numbers[new], self.sample[new], self.places[new] = numbers[:free], rows[:free], places[:free]
         if free == len(rows):
             return
         smallest = np.argpartition(np.concatenate([self.numbers, numbers[free:]]), room - 1)[:room]
         come = np.sort(smallest[smallest >= room]) - room + free
         gone = np.setdiff1d(np.arange(room), smallest)
-        self.numbers[gone], self.sample[gone] = numbers[come], rows[come]
+        self.numbers[gone], self.sample[gone], self.places[gone] = numbers[come], rows[come], places[come]
 
     @property
     def channels(self) -> Channels:
@@ -164,7 +169,7 @@ class Tally:
         """All that it knows, for a file."""
         numbers = np.array([self.seed, self.rows, len(self.numbers)])
         named = {name: getattr(self, name) for name in _ARRAYS}
-        named |= {name: named[name][: self.sampled] for name in ("numbers", "sample")}
+        named |= {name: named[name][: self.sampled] for name in _OF_SAMPLE}
         return {f"{prefix}{name}": array for name, array in {"state": numbers, **named}.items()}
 
     @classmethod
@@ -173,7 +178,7 @@ class Tally:
         seed, rows, room = (int(number) for number in read(f"{prefix}state"))
         named = {name: read(prefix + name) for name in _ARRAYS}
         tally = cls.empty(named["zeros"].size, room, seed)
-        for name in ("numbers", "sample"):
+        for name in _OF_SAMPLE:
             held = named.pop(name)
             getattr(tally, name)[: len(held)] = held
         for name, array in named.items():
@@ -182,8 +187,9 @@ class Tally:
         return tally
 
 
+_OF_SAMPLE = ("numbers", "sample", "places")
 _ARRAYS = (
-    "frame", "powers", "low", "high", "zeros", "beyond", "counts", "numbers", "sample", "peaks", "batches"
+    "frame", "powers", "low", "high", "zeros", "beyond", "counts", *_OF_SAMPLE, "peaks", "batches"
 )  # fmt: skip
 
 

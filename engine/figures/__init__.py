@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from engine.api.views import ErrorOf, HistogramOf, OutliersOf, PictureOf, View
 from engine.checkpoint import Checkpoint
+from engine.figures.activation_error import activation_error
+from engine.figures.activation_picture import activation_picture
 from engine.figures.drawn import Drawn, Wanted
 from engine.figures.error import error_of
 from engine.figures.histogram import histogram_of
@@ -24,7 +26,11 @@ def figures(checkpoint: Checkpoint, view: View, wanted: Wanted = lambda: True) -
             return histogram_of(checkpoint, view, wanted)
         case OutliersOf():
             return outliers_of(checkpoint, view, wanted)
+        case PictureOf(source="activations"):
+            return activation_picture(checkpoint, view, wanted)
         case PictureOf():
             return picture_of(checkpoint, view, wanted)
+        case ErrorOf(source="activations"):
+            return activation_error(checkpoint, view, wanted)
         case ErrorOf():
             return error_of(checkpoint, view, wanted)

@@ -1,37 +1,28 @@
 """How what flows into a layer is distributed, from the statistics in a file."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
-from engine.activations import LayerActivations, activations_of
+from engine.activations import LayerActivations
 from engine.api.errors import FigureError
 from engine.api.statistics import PERCENTS
 from engine.api.views import HistogramOf
 from engine.checkpoint import Checkpoint
 from engine.figures.bins import Bins, drawn, percentile_marks
 from engine.figures.drawn import Drawn
-from engine.figures.tensors import canonical_names
+from engine.figures.inputs import layer_of
 
 
 def activation_histogram(checkpoint: Checkpoint, view: HistogramOf) -> Iterator[Drawn]:
     """Of a whole layer, or of one input channel from its percentiles.
 
-    Raises `FigureError`, and what `activations_of` raises.
+    Raises `FigureError`, and what `layer_of` raises.
     """
-    if view.activations is None:
-        raise FigureError("Name the file with the statistics of activations.")
     if view.scope not in ("tensor", "input"):
         raise FigureError(f"Activations have no {view.scope} channels or groups: ask for one input channel.")
-    names = canonical_names(checkpoint, view.tensor)
-    with activations_of(checkpoint, Path(view.activations)) as activations:
-        name = next((name for name in names if name in activations.layers), None)
-        if name is None:
-            said = ", ".join(activations.tensors[:3])
-            raise FigureError(f"{view.activations} says nothing of {view.tensor}; it does of {said}, ….")
-        layer = activations.layers[name]
-    is_input = name.endswith(".weight")
+    layer, _ = layer_of(checkpoint, view.activations, view.tensor)
+    is_input = layer.tensor.endswith(".weight")
     title = f"{view.tensor} · {'inputs' if is_input else 'outputs'}"
     if view.scope == "input":
         yield _channel(title, layer, view, "input" if is_input else "output")

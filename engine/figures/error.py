@@ -30,26 +30,31 @@ def error_of(checkpoint: Checkpoint, view: ErrorOf, wanted: Wanted) -> Iterator[
     found = measure_errors(made, wanted) if view.scope == "group" else errors_of(made, wanted)
     if found is None:
         return
-    if not found.whole.squared:
-        raise FigureError(f"Nothing is lost of {view.tensor} as {made.format}: there are no errors to show.")
+    refuse_lossless(view.tensor, made, found.whole.squared)
     scope = "group" if view.scope == "group" else f"{view.scope} channel"
     title = f"{view.tensor} · error by {scope} · {made.format}"
     if view.scope == "group" and found.by_group is not None:
         yield _by_group(title, made, found.by_group)
         return
     values = found.by_output if view.scope == "output" else found.by_input
-    yield Drawn(_by_channel(title, view.scope, values), None, 1, 1, last=True)
+    yield Drawn(by_channel(title, scope, values, LOST, []), None, 1, 1, last=True)
 
 
-def _by_channel(title: str, scope: str, values: np.ndarray) -> Figure:
-    """`values`: float64 [channels]."""
+def refuse_lossless(tensor: str, made: Quantized, lost: float) -> None:
+    """Raise a `FigureError` where nothing is `lost`."""
+    if not lost:
+        raise FigureError(f"Nothing is lost of {tensor} as {made.format}: there are no errors to show.")
+
+
+def by_channel(title: str, scope: str, values: np.ndarray, lost: str, names: list[str]) -> Figure:
+    """`values` float64 [channels]: what is `lost` of each. `names`: of tokens."""
     step = -(-len(values) // MOST_BINS)
     starts = np.arange(0, len(values), step)
     worst = np.maximum.reduceat(values, starts)
-    name = LOST if step == 1 else f"{LOST}, of {step} channels the largest"
-    series = Series(name=LOST, x=starts.tolist(), y=worst.tolist(), width=step)
-    axis = Axis(name=f"{scope} channel", counts=True)
-    return Figure(title=title, x=axis, y=Axis(name=name), series=[series])
+    name = lost if step == 1 else f"{lost}, of {step} channels the largest"
+    series = Series(name=lost, x=starts.tolist(), y=worst.tolist(), width=step)
+    axis = Axis(name=scope, counts=True)
+    return Figure(title=title, x=axis, y=Axis(name=name), series=[series], names=names)
 
 
 def _by_group(title: str, made: Quantized, values: np.ndarray) -> Drawn:

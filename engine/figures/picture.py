@@ -11,7 +11,7 @@ from engine.api.views import PictureOf
 from engine.checkpoint import Checkpoint, Tensor
 from engine.figures.drawn import Drawn, Refresh, Wanted
 from engine.figures.pooling import pooled
-from engine.figures.tensors import find_tensor, runs
+from engine.figures.tensors import find_tensor, part_of, runs
 from engine.formats import Grid, format_of
 from engine.matrices import lines_shape, read_lines, refuse_not_finite
 from engine.quantization_errors import Quantized, quantized
@@ -23,8 +23,8 @@ def picture_of(checkpoint: Checkpoint, view: PictureOf, wanted: Wanted) -> Itera
     """The part that `view` asks for, filled from the first row on. Raises `FigureError`."""
     tensor = find_tensor(checkpoint, view.tensor)
     rows, columns = lines_shape(checkpoint, tensor)
-    first_row, stop_row = _range(view.first_row, view.stop_row, rows, f"rows of {view.tensor}")
-    first, stop = _range(view.first_column, view.stop_column, columns, f"columns of {view.tensor}")
+    first_row, stop_row = part_of(view.first_row, view.stop_row, rows, f"rows of {view.tensor}")
+    first, stop = part_of(view.first_column, view.stop_column, columns, f"columns of {view.tensor}")
     row_step = -(-(stop_row - first_row) // view.height)
     column_step = -(-(stop - first) // view.width)
     made = _made(checkpoint, tensor, view)
@@ -56,14 +56,6 @@ def picture_of(checkpoint: Checkpoint, view: PictureOf, wanted: Wanted) -> Itera
         values[place : place + len(cells)] = cells
         if end == stop_row or refresh.due():
             yield Drawn(figure, values.copy(), end - first_row, stop_row - first_row, last=end == stop_row)
-
-
-def _range(first: int, stop: int, count: int, what: str) -> tuple[int, int]:
-    """First and stop of the `count` that there are; 0 is the end."""
-    stop = min(stop or count, count)
-    if first >= stop:
-        raise FigureError(f"There are {count} {what}: from {first} to {stop} is none of them.")
-    return first, stop
 
 
 def _made(checkpoint: Checkpoint, tensor: Tensor, view: PictureOf) -> Quantized | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from engine.api.errors import FigureError
 from engine.checkpoint import Checkpoint, Tensor
 from engine.matrices import canonical_parts
 from engine.weight_statistics import source_name
@@ -34,6 +35,14 @@ def roles_of(checkpoint: Checkpoint, tensor: Tensor) -> list[str]:
         return [name.removesuffix(".weight").removeprefix(f"blk.{tensor.block}.") for name in names]
     name = tensor.name.removesuffix(".weight")
     return [name if tensor.block is None else f".{name}.".replace(f".{tensor.block}.", ".*.", 1).strip(".")]
+
+
+def part_of(first: int, stop: int, count: int, what: str) -> tuple[int, int]:
+    """First and stop of the `count` that there are; 0 is the end. Raises `FigureError` for none of them."""
+    stop = min(stop or count, count)
+    if first >= stop:
+        raise FigureError(f"There are {count} {what}: from {first} to {stop} is none of them.")
+    return first, stop
 
 
 def runs(start: int, stop: int, columns: int, multiple: int = 1) -> Iterator[tuple[int, int]]:

@@ -71,14 +71,14 @@ def histograms(bench: Bench) -> HistogramsView:
 
 @pytest.fixture
 def picture(bench: Bench) -> PictureView:
-    view = PictureView(bench.state, bench.reader)
+    view = PictureView(bench.state, bench.reader, bench.desk)
     bench.show(view)
     return view
 
 
 @pytest.fixture
 def errors(bench: Bench) -> ErrorsView:
-    view = ErrorsView(bench.state, bench.reader)
+    view = ErrorsView(bench.state, bench.reader, bench.desk)
     bench.show(view)
     return view
 
