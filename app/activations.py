@@ -1,6 +1,7 @@
 """Which activations are looked at: gathered on a text, or on a prompt that one types. Without a widget."""
 
 from pathlib import Path
+from typing import Any
 
 from PySide6.QtCore import QObject, Signal
 
@@ -59,14 +60,14 @@ class ActivationsDesk(QObject):
 
     # ---------------------------------------------------------------------------- what one asks for
 
-    def gather(self, texts: list[str]) -> None:
-        """Run the open model on files and folders; none: the sample text."""
-        self._run(texts, "")
+    def gather(self, texts: list[str], **settings: int) -> None:
+        """Run the open model on files and folders; none: the sample text. `settings`: of the request."""
+        self._run(texts=texts, **settings)
 
     def look(self, prompt: str) -> None:
         """Run it on one prompt."""
         if prompt.strip():
-            self._run([], prompt)
+            self._run(prompt=prompt)
 
     def ask(self, wanted: bool) -> None:
         """Others are wanted, or not after all."""
@@ -77,13 +78,12 @@ class ActivationsDesk(QObject):
         if self.record is not None:
             self._board.cancel(self.record)
 
-    def _run(self, texts: list[str], prompt: str) -> None:
+    def _run(self, **asked: Any) -> None:
         assert self._state.path is not None, "a model is open"
         if self.record is not None:
             return
         self.problem = ""
-        request = ActivationsRequest(model=str(self._state.path), texts=texts, prompt=prompt)
-        self.record = self._desk.run(request)
+        self.record = self._desk.run(ActivationsRequest(model=str(self._state.path), **asked))
         self.changed.emit()
 
     # ------------------------------------------------------------------------------------ following

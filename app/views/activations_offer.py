@@ -1,17 +1,19 @@
 """What a view shows where activations are to be gathered, and the line over those that are looked at."""
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QProgressBar, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QProgressBar, QSpinBox, QVBoxLayout, QWidget
 
 from app import theme
 from app.activations import ActivationsDesk
-from app.dialogs import ask_file
 from app.models.jobs import share
 from app.plain import as_tip, printable
-from app.views.calibrate_sheet import TEXT_FILES
+from app.views.calibrate_sheet import LEAST_LENGTH, MOST_LENGTH, MOST_WINDOWS, TEXT_FILES
+from app.views.file_list import FileList
 from app.views.parts import button, named
+from engine.api.jobs import ActivationsRequest
 
 WIDTH = 560
+MOST_SEED = 2**31 - 1
 STEPS = 1000
 
 
@@ -22,12 +24,15 @@ class ActivationsOffer(QWidget):
         super().__init__()
         self._desk = desk
         self.setFixedWidth(WIDTH)
-        self.sample = button(
-            "Gather from the sample text", "Run the model on the text that ships with Bitwright"
-        )
-        self.sample.clicked.connect(lambda: desk.gather([]))
-        self.choose = button("Choose text…", "Run the model on a .txt, .md or .jsonl file")
-        self.choose.clicked.connect(self._choose)
+        self.texts = FileList("Texts", "The sample text that ships with Bitwright.", TEXT_FILES, folders=True)
+        self.windows = _number("Windows of text", 1, MOST_WINDOWS, "windows")
+        self.windows.setToolTip("The most windows, shared among the texts; 100 and more are good")
+        self.length = _number("Tokens of a window", LEAST_LENGTH, MOST_LENGTH, "length")
+        self.length.setToolTip("Tokens of a window")
+        self.seed = _number("Seed", 0, MOST_SEED, "seed")
+        self.seed.setToolTip("Which windows, where the texts have more; the same seed takes the same ones")
+        self.gather = button("Gather", "Run the model on these texts")
+        self.gather.clicked.connect(self._gather)
         self.keep = button("Back", "Look at the activations that are there")
         self.keep.clicked.connect(lambda: desk.ask(False))
         self.prompt = named(QLineEdit(), "Prompt to run the model on")
@@ -52,16 +57,18 @@ class ActivationsOffer(QWidget):
 
     def _lay_out(self) -> None:
         buttons, typed, running = QHBoxLayout(), QHBoxLayout(), QHBoxLayout(self._running)
-        buttons.addStretch()
-        for one in (self.sample, self.choose, self.keep):
+        for one in (self.windows, QLabel("windows of"), self.length, QLabel("tokens, seed"), self.seed):
             buttons.addWidget(one)
         buttons.addStretch()
+        buttons.addWidget(self.keep)
+        buttons.addWidget(self.gather)
         typed.addWidget(self.prompt, 1)
         typed.addWidget(self.look)
         running.addWidget(self.bar, 1)
         running.addWidget(self.item, 1)
         running.addWidget(self.stop)
         ways = QVBoxLayout(self._ways)
+        ways.addWidget(self.texts)
         ways.addLayout(buttons)
         ways.addLayout(typed)
         column = QVBoxLayout(self)
@@ -86,11 +93,25 @@ class ActivationsOffer(QWidget):
         waits = "waits for the job before it" if record.state == "waiting" else ""
         self.item.setText(printable(progress.item) if progress else waits)
 
-    def _choose(self) -> None:
-        ask_file(self, "Gather activations from", "", TEXT_FILES, lambda path: self._desk.gather([str(path)]))
+    def _gather(self) -> None:
+        self._desk.gather(
+            self.texts.paths,
+            windows=self.windows.value(),
+            length=self.length.value(),
+            seed=self.seed.value(),
+        )
 
     def _look(self) -> None:
         self._desk.look(self.prompt.text())
+
+
+def _number(name: str, least: int, most: int, field: str) -> QSpinBox:
+    """A field for one of a request's numbers, with its default."""
+    box = named(QSpinBox(), name)
+    box.setRange(least, most)
+    box.setGroupSeparatorShown(True)
+    box.setValue(ActivationsRequest.model_fields[field].default)
+    return box
 
 
 class ActivationsLine(QWidget):

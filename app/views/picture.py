@@ -68,6 +68,7 @@ class PictureView(SourcedView):
 
     def _wanted(self, row: Row, tensor: str) -> View | str:
         self._offer_kinds()
+        self._mark()
         what, recipe = self.what.currentData(), as_written(self._state, row)
         if what != "value" and recipe is None:
             return why_lossless(self._state, row)

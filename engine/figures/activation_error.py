@@ -18,7 +18,7 @@ OUT = "squared error of the output over the mean"
 
 OWN = "squared error of the output over its square"
 
-SHARE = "squared error of the output over the mean, that comes from this input"
+SHARE = "squared error from this input over the mean"
 """Mean square of the input times the squared errors of its weights: what it adds if inputs do not cancel."""
 
 

@@ -21,6 +21,7 @@ from app.main_window import MainWindow
 from app.plotting import plotting
 from app.session import Session
 from app.settings import Settings
+from tests.app.bench import bench as bench
 from tests.app.listening import fake
 from tests.app.models import write_wide_gguf
 from tests.app.watching import Watched

@@ -208,6 +208,12 @@ def photograph_views(camera: Photographer) -> None:
     views.histograms.source.setCurrentIndex(1)
     camera.wait(lambda: complete(views.histograms.slot))
     camera.take("histograms-activations-light")
+    for view, what, kind in ((views.picture, views.picture.what, 0), (views.errors, views.errors.scope, 3)):
+        tabs.setCurrentWidget(view)
+        view.source.setCurrentIndex(1)
+        what.setCurrentIndex(kind)
+        camera.wait(lambda view=view: complete(view.slot))
+        camera.both(f"{view.accessibleName().lower()}-prompt")
     tabs.setCurrentWidget(window.layers)
 
 

@@ -56,15 +56,25 @@ def offer(qtbot: QtBot, office: Office) -> ActivationsOffer:
 
 def test_the_sample_text_is_a_button_away(qtbot, office, offer, tmp_path):
     assert not office.desk.ready
-    offer.sample.click()
-    record = office.desk.record
-    assert record.request.texts == []
+    offer.gather.click()
+    request = office.desk.record.request
+    assert (request.texts, request.windows, request.length, request.seed) == ([], 128, 512, 0)
     assert offer.stop.isVisible()
-    assert not offer.sample.isVisible()
+    assert not offer.gather.isVisible()
     qtbot.waitUntil(lambda: office.desk.ready)
     assert office.desk.file == tmp_path / "activations.safetensors"
     assert "sample.txt" in office.desk.of
     assert office.results == []  # no other tab pushes itself forward
+
+
+def test_texts_and_how_much_of_them_are_chosen(office, offer, tmp_path):
+    offer.texts.add([tmp_path / "one.txt", tmp_path / "folder"])
+    for field, number in ((offer.windows, 32), (offer.length, 256), (offer.seed, 7)):
+        field.setValue(number)
+    offer.gather.click()
+    request = office.desk.record.request
+    assert request.texts == [str(tmp_path / "one.txt"), str(tmp_path / "folder")]
+    assert (request.windows, request.length, request.seed) == (32, 256, 7)
 
 
 def test_a_prompt_is_looked_at(qtbot, office, offer):
